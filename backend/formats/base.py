@@ -1,0 +1,143 @@
+"""The contract of a weight format; knows no method and no model.
+
+A format is a torch module whose buffers are all that is held of a matrix [rows, columns].
+Nothing else may be needed to multiply by it, so its bytes are those of its buffers. Formats
+nest: what a format holds inside (scales, sparse values, factors) may itself be a format.
+"""
+
+from __future__ import annotations
+
+import abc
+import importlib
+from collections.abc import Iterator
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Format(nn.Module, abc.ABC):
+    """A matrix [rows, columns] as it lies in memory and on disk."""
+
+    key: ClassVar[str]
+
+    def __init__(self, rows: int, columns: int) -> None:
+        super().__init__()
+        self.rows, self.columns = rows, columns
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the matrix that this stands for."""
+        return self.rows, self.columns
+
+    @abc.abstractmethod
+    def dense(self) -> Tensor:
+        """The matrix in float32, [rows, columns]."""
+
+    def multiply(self, activation: Tensor) -> Tensor:
+        """Activation [..., columns] times the transposed matrix: [..., rows].
+
+        The default makes the matrix dense first; a format with a kernel does better.
+        """
+        return functional.linear(activation, self.dense().to(activation.dtype))
+
+    def forward(self, activation: Tensor) -> Tensor:
+        """Same as `multiply`."""
+        return self.multiply(activation)
+
+    @property
+    def speed(self) -> str:
+        """`measured` if a product runs on the packed form, `emulated` if it is unpacked first."""
+        return "emulated"
+
+    def settings(self) -> dict[str, Any]:
+        """What besides the shape is needed to build an empty one: plain JSON values."""
+        return {}
+
+    def inner(self) -> dict[str, Format]:
+        """Formats held inside, by name."""
+        return {name: part for name, part in self.named_children() if isinstance(part, Format)}
+
+    @classmethod
+    def build(
+        cls, rows: int, columns: int, settings: dict[str, Any], inner: dict[str, Format]
+    ) -> Self:
+        """An empty one of this shape, whose buffers are then loaded."""
+        return cls(rows, columns, **settings, **inner)
+
+    def header(self) -> dict[str, Any]:
+        """JSON from which `from_header` builds an empty twin."""
+        return {
+            "format": self.key,
+            "rows": self.rows,
+            "columns": self.columns,
+            "settings": self.settings(),
+            "inner": {name: part.header() for name, part in self.inner().items()},
+        }
+
+    def parts(self) -> dict[str, int]:
+        """Bytes held, by name of the part; the sum is what the matrix takes."""
+        return {name.replace(".", "/"): buffer.nbytes for name, buffer in self.named_buffers()}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held in all."""
+        return sum(self.parts().values())
+
+    @property
+    def bits(self) -> float:
+        """Bits per number of the matrix, everything counted."""
+        return 8 * self.nbytes / (self.rows * self.columns)
+
+    def dense_leaves(self) -> Iterator[Format]:
+        """The dense matrices inside that a later stage may compress further."""
+        for part in self.inner().values():
+            yield from part.dense_leaves()
+
+    def packed(self) -> Format:
+        """Itself in the layout of the fastest product here; never more bytes than before."""
+        for name, part in self.inner().items():
+            setattr(self, name, part.packed())
+        return self
+
+
+_MODULES = {
+    "bitmask-sparse": "bitmask",
+    "dense": "dense",
+    "integer-groups": "integer",
+    "low-rank": "low_rank",
+    "outliers": "outliers",
+    "rows": "rows",
+    "sparse-2-4": "sparse24",
+    "sum": "sum",
+    "vector-codebook": "vector",
+}
+
+
+def format_class(key: str) -> type[Format]:
+    """The class of a format by its key.
+
+    Raises:
+        ValueError: no format has this key.
+    """
+    if key not in _MODULES:
+        raise ValueError(f"No format is called {key!r}; there are {', '.join(sorted(_MODULES))}.")
+    module = importlib.import_module(f"backend.formats.{_MODULES[key]}")
+    return next(
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Format) and vars(value).get("key") == key
+    )
+
+
+def from_header(header: dict[str, Any]) -> Format:
+    """An empty format, its buffers uninitialised, ready for `load_state_dict`."""
+    inner = {name: from_header(part) for name, part in header["inner"].items()}
+    cls = format_class(header["format"])
+    return cls.build(header["rows"], header["columns"], header["settings"], inner)
+
+
+def empty(*shape: int, dtype: torch.dtype) -> Tensor:
+    """An uninitialised buffer."""
+    return torch.empty(shape, dtype=dtype)

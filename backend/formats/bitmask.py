@@ -1,0 +1,38 @@
+"""Kept entries behind a bitmask: any pattern of zeros, one bit an entry for the pattern."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from backend.formats.base import Format, empty
+from backend.formats.dense import Dense
+from kernels import bitmask, bitpack
+
+
+class BitmaskSparse(Format):
+    """One bit an entry and the kept values one after another: 1 + 16 (1 - sparsity) bits."""
+
+    key = "bitmask-sparse"
+    mask: Tensor
+
+    def __init__(self, rows: int, columns: int, values: Format) -> None:
+        super().__init__(rows, columns)
+        width = bitpack.packed_columns(columns, 1)
+        self.register_buffer("mask", empty(rows, width, dtype=torch.uint8))
+        self.values = values
+
+    @classmethod
+    def pack(cls, weight: Tensor, mask: Tensor | None = None) -> Self:
+        """Hold a weight [rows, columns] where `mask` is true (default: where it is not zero)."""
+        mask = weight != 0 if mask is None else mask
+        packed, values = bitmask.compact(weight, mask)
+        held = cls(*weight.shape, Dense.pack(values.unsqueeze(0)))
+        held.mask = packed
+        return held
+
+    def dense(self) -> Tensor:
+        """The matrix in float32."""
+        return bitmask.expand(self.mask, self.values.dense().flatten(), self.columns)

@@ -1,0 +1,138 @@
+"""Integer codes in groups along each row, a scale to each group and perhaps an offset.
+
+weight[n, k] = (code[n, k] - 2**(bits - 1)) * scale[n, group of k] + offset[n, group of k]
+
+An offset is held as 16 bits a group, or, as GPTQ does, as an integer zero point of `bits`
+bits that stands in for a multiple of the scale. Scales are themselves a format: held dense, or
+as integer groups again (two levels, SpQR, arXiv 2306.03078).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from backend.formats.base import Format, empty
+from backend.formats.dense import Dense
+from backend.formats.torch_packed import Int4Tiles, Int8Rows
+from kernels import bitpack, wna16_mm
+
+OFFSETS = ("none", "zero-point", "float")
+
+
+class _Planes(nn.Module):
+    """Codes [rows, columns] of 1 to 8 bits as bit planes."""
+
+    def __init__(self, rows: int, columns: int, bits: int) -> None:
+        super().__init__()
+        self.columns = columns
+        for width in bitpack.plane_widths(bits):
+            shape = rows, bitpack.packed_columns(columns, width)
+            self.register_buffer(f"plane{width}", empty(*shape, dtype=torch.uint8))
+
+    def put(self, codes: Tensor, bits: int) -> None:
+        for width, plane in bitpack.pack(codes, bits).items():
+            setattr(self, f"plane{width}", plane)
+
+    def get(self) -> Tensor:
+        planes = {int(name.removeprefix("plane")): part for name, part in self.named_buffers()}
+        return bitpack.unpack(planes, self.columns)
+
+
+class IntegerGroups(Format):
+    """Codes of 1 to 8 bits in groups that share a scale; what most quantisers produce."""
+
+    key = "integer-groups"
+
+    def __init__(
+        self,
+        rows: int,
+        columns: int,
+        bits: int,
+        group_size: int,
+        offset: str,
+        scales: Format,
+        offsets: Format | None = None,
+    ) -> None:
+        super().__init__(rows, columns)
+        if offset not in OFFSETS:
+            raise ValueError(f"An offset is one of {', '.join(OFFSETS)}, not {offset!r}.")
+        self.code_bits, self.group_size, self.offset = bits, group_size, offset
+        self.codes = _Planes(rows, columns, bits)
+        self.scales = scales
+        self.offsets = offsets
+        if offset == "zero-point":
+            self.zero_points = _Planes(rows, self.groups, bits)
+
+    @property
+    def groups(self) -> int:
+        """Groups in a row; the last may be shorter."""
+        return -(-self.columns // self.group_size)
+
+    @classmethod
+    def pack(
+        cls,
+        codes: Tensor,
+        scales: Tensor | Format,
+        offsets: Tensor | Format | None = None,
+        *,
+        bits: int,
+        group_size: int,
+        zero_points: Tensor | None = None,
+    ) -> Self:
+        """Hold codes [rows, columns] in 0 .. 2**bits - 1.
+
+        Args:
+            codes: integers of any type.
+            scales: [rows, groups], or a format that holds them.
+            offsets: [rows, groups] or a format; None for codes around zero.
+            bits: 1 to 8.
+            group_size: columns that share a scale.
+            zero_points: integer codes [rows, groups] that mean weight 0, in place of offsets.
+        """
+        rows, columns = codes.shape
+        offset = "zero-point" if zero_points is not None else "none" if offsets is None else "float"
+        scales = Dense.pack(scales) if isinstance(scales, Tensor) else scales
+        offsets = Dense.pack(offsets) if isinstance(offsets, Tensor) else offsets
+        held = cls(rows, columns, bits, group_size, offset, scales, offsets)
+        held.codes.put(codes, bits)
+        if zero_points is not None:
+            held.zero_points.put(zero_points, bits)
+        return held
+
+    def settings(self) -> dict[str, Any]:
+        """Bits of a code, group size, kind of offset."""
+        return {"bits": self.code_bits, "group_size": self.group_size, "offset": self.offset}
+
+    def group_values(self) -> tuple[Tensor, Tensor | None]:
+        """Scales and offsets [rows, groups] in float32."""
+        scales = self.scales.dense()
+        if self.offset == "zero-point":
+            middle = float(1 << (self.code_bits - 1))
+            return scales, (middle - self.zero_points.get().to(torch.float32)) * scales
+        return scales, None if self.offsets is None else self.offsets.dense()
+
+    def dense(self) -> Tensor:
+        """The matrix in float32."""
+        scales, offsets = self.group_values()
+        return wna16_mm.dequantise(
+            self.codes.get(), scales, offsets, self.code_bits, self.group_size
+        )
+
+    def packed(self) -> Format:
+        """The layout of torch's packed products where they take this shape, else itself."""
+        if not isinstance(self.scales, Dense) or self.scales.values.dtype != torch.bfloat16:
+            return self
+        device = self.scales.values.device
+        symmetric = self.offset == "none"
+        if wna16_mm.int8_ready(self.columns, self.code_bits, self.groups, symmetric, device):
+            codes = (self.codes.get().to(torch.int16) - 128).to(torch.int8)
+            return Int8Rows.pack(codes, self.scales.values.squeeze(1))
+        # torch's tiles take a scale and an offset of 16 bits a group: the bytes held here
+        if self.offset == "float" and wna16_mm.int4_ready(
+            self.rows, self.columns, self.code_bits, self.group_size, device
+        ):
+            return Int4Tiles.pack(self.codes.get(), *self.group_values(), self.group_size)
+        return self

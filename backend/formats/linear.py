@@ -1,0 +1,22 @@
+"""A linear layer whose weight is held in a format."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from backend.formats.base import Format
+
+
+class HeldLinear(nn.Module):
+    """Takes the place of `nn.Linear` (or GPT-2's transposed one): y = x W^T + bias."""
+
+    def __init__(self, held: Format, bias: Tensor | None = None) -> None:
+        super().__init__()
+        self.held = held
+        self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+        self.out_features, self.in_features = held.shape
+
+    def forward(self, activation: Tensor) -> Tensor:
+        """Activation [..., in_features] to [..., out_features]."""
+        product = self.held.multiply(activation)
+        return product if self.bias is None else product + self.bias

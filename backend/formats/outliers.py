@@ -1,0 +1,48 @@
+"""A few entries kept apart, row after row: a value and a column each (compressed sparse rows)."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from backend.formats.base import Format, empty
+
+
+class Outliers(Format):
+    """Sparse entries of 16 bits with 16-bit columns and a 32-bit offset a row."""
+
+    key = "outliers"
+    values: Tensor
+    positions: Tensor
+    offsets: Tensor
+
+    def __init__(self, rows: int, columns: int, count: int) -> None:
+        super().__init__(rows, columns)
+        if columns > 1 << 16:
+            raise ValueError(f"Outliers reach 65,536 columns, not {columns:,}.")
+        self.register_buffer("values", empty(count, dtype=torch.bfloat16))
+        self.register_buffer("positions", empty(count, dtype=torch.uint16))
+        self.register_buffer("offsets", empty(rows, dtype=torch.int32))
+
+    @classmethod
+    def pack(cls, weight: Tensor, mask: Tensor) -> Self:
+        """Hold the entries of a weight [rows, columns] where `mask` is true."""
+        held = cls(*weight.shape, int(mask.sum()))
+        held.values = weight[mask].to(torch.bfloat16)
+        held.positions = mask.nonzero()[:, 1].to(torch.uint16)
+        held.offsets = mask.sum(1).cumsum(0).to(torch.int32)
+        return held
+
+    def settings(self) -> dict[str, Any]:
+        """How many entries are held."""
+        return {"count": self.values.numel()}
+
+    def dense(self) -> Tensor:
+        """The matrix in float32, zero elsewhere."""
+        counts = torch.diff(self.offsets, prepend=self.offsets.new_zeros(1)).to(torch.int64)
+        row = torch.repeat_interleave(torch.arange(self.rows), counts)
+        dense = torch.zeros(self.rows, self.columns)
+        dense[row, self.positions.to(torch.int64)] = self.values.to(torch.float32)
+        return dense

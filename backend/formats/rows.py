@@ -1,0 +1,52 @@
+"""Rows in two formats, told apart by one bit a row: how a budget between two levels is met."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from backend.formats.base import Format, empty
+from kernels import bitpack
+
+
+class Rows(Format):
+    """Some rows held finer, the others coarser."""
+
+    key = "rows"
+    mask: Tensor
+
+    def __init__(self, rows: int, columns: int, fine: Format, coarse: Format) -> None:
+        super().__init__(rows, columns)
+        self.register_buffer("mask", empty(1, bitpack.packed_columns(rows, 1), dtype=torch.uint8))
+        self.fine, self.coarse = fine, coarse
+
+    @classmethod
+    def pack(cls, mask: Tensor, fine: Format, coarse: Format) -> Self:
+        """Row i of the matrix is the next row of `fine` where mask[i], else of `coarse`."""
+        held = cls(mask.numel(), fine.columns, fine, coarse)
+        held.mask = bitpack.pack_plane(mask.view(1, -1).to(torch.uint8), 1)
+        return held
+
+    def _order(self) -> Tensor:
+        mask = bitpack.unpack_plane(self.mask, 1, self.rows).flatten().to(torch.bool)
+        stacked = torch.cat([mask.nonzero(), (~mask).nonzero()]).flatten()
+        return torch.empty_like(stacked).scatter_(
+            0, stacked, torch.arange(self.rows, device=stacked.device)
+        )
+
+    def dense(self) -> Tensor:
+        """The matrix in float32."""
+        return torch.cat([self.fine.dense(), self.coarse.dense()])[self._order()]
+
+    def multiply(self, activation: Tensor) -> Tensor:
+        """Two products, their outputs put in order."""
+        outputs = self.fine.multiply(activation), self.coarse.multiply(activation)
+        return torch.cat(outputs, dim=-1).index_select(-1, self._order())
+
+    @property
+    def speed(self) -> str:
+        """Runs packed if both halves do."""
+        both = (self.fine.speed, self.coarse.speed)
+        return "measured" if both == ("measured", "measured") else "emulated"

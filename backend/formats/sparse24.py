@@ -1,0 +1,37 @@
+"""Two kept of every four neighbours (N:M with N = 2, M = 4), values in any format."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from backend.formats.base import Format, empty
+from backend.formats.dense import Dense
+from kernels import bitpack, sparse24
+
+
+class Sparse24(Format):
+    """Values [rows, columns / 2] and two bits of position for each: 9 bits an entry in bf16."""
+
+    key = "sparse-2-4"
+    positions: Tensor
+
+    def __init__(self, rows: int, columns: int, values: Format) -> None:
+        super().__init__(rows, columns)
+        width = bitpack.packed_columns(columns // 2, 2)
+        self.register_buffer("positions", empty(rows, width, dtype=torch.uint8))
+        self.values = values
+
+    @classmethod
+    def pack(cls, weight: Tensor, mask: Tensor) -> Self:
+        """Hold a weight [rows, columns] of which `mask` keeps two in every four."""
+        values, positions = sparse24.compact(weight, mask)
+        held = cls(*weight.shape, Dense.pack(values))
+        held.positions = positions
+        return held
+
+    def dense(self) -> Tensor:
+        """The matrix in float32."""
+        return sparse24.expand(self.values.dense(), self.positions)

@@ -1,0 +1,74 @@
+"""Activation times a weight held as integer groups; the weight is exact, the activation 16 bits.
+
+weight[n, k] = (code[n, k] - 2**(bits - 1)) * scale[n, k // group] + offset[n, k // group]
+
+The reference turns the weight into a dense matrix. On a CPU torch has two packed products,
+and both take bfloat16 activations alone (with float32 they are 15 to 500 times slower):
+`_weight_int8pack_mm` for 8 bits with one scale a row, `_weight_int4pack_mm_for_cpu` for 4 bits.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+FEW_ROWS = 8  # above it, dequantise and multiply is faster than torch's 4-bit product
+INT4_GROUPS = (32, 64, 128, 256)
+
+
+def expand_groups(values: Tensor, group_size: int, columns: int) -> Tensor:
+    """Repeat per-group values [rows, groups] over their columns: [rows, columns]."""
+    return values.repeat_interleave(group_size, dim=1)[:, :columns]
+
+
+def dequantise(
+    codes: Tensor, scales: Tensor, offsets: Tensor | None, bits: int, group_size: int
+) -> Tensor:
+    """Dense float32 weight [rows, columns] of codes [rows, columns] and per-group values."""
+    rows, columns = codes.shape
+    groups = scales.shape[1]
+    weight = codes.to(torch.float32) - float(1 << (bits - 1))
+    if groups * group_size != columns:
+        weight = functional.pad(weight, (0, groups * group_size - columns))
+    weight = weight.view(rows, groups, group_size)
+    weight *= scales.to(torch.float32).unsqueeze(-1)
+    if offsets is not None:
+        weight += offsets.to(torch.float32).unsqueeze(-1)
+    return weight.view(rows, -1)[:, :columns]
+
+
+def int8_ready(columns: int, bits: int, groups: int, symmetric: bool, device: torch.device) -> bool:
+    """Whether torch's 8-bit product takes this weight as it lies in memory.
+
+    With a number of columns that 32 does not divide, torch 2.13 reads past the row's end.
+    """
+    fits = columns % 32 == 0 and groups == 1 and symmetric
+    return bits == 8 and fits and device.type == "cpu"
+
+
+def int8_matmul(activation: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
+    """bfloat16 activation [tokens, columns] times int8 codes [rows, columns], one scale a row."""
+    return torch.ops.aten._weight_int8pack_mm(activation, codes, scales)
+
+
+def int4_ready(rows: int, columns: int, bits: int, group_size: int, device: torch.device) -> bool:
+    """Whether torch's 4-bit product can hold a weight of this shape."""
+    fits = rows % 64 == 0 and columns % group_size == 0 and group_size in INT4_GROUPS
+    return bits == 4 and fits and device.type == "cpu"
+
+
+def int4_pack(codes: Tensor) -> Tensor:
+    """Reorder codes [rows, columns] into the layout of torch's 4-bit product, same bytes."""
+    return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.to(torch.int32), 1)
+
+
+def int4_scales(scales: Tensor, offsets: Tensor | None) -> Tensor:
+    """Scales and offsets [rows, groups] as torch's 4-bit product wants them: [groups, rows, 2]."""
+    offsets = torch.zeros_like(scales) if offsets is None else offsets
+    return torch.stack([scales.T, offsets.T], dim=-1).to(torch.bfloat16).contiguous()
+
+
+def int4_matmul(activation: Tensor, packed: Tensor, group_size: int, scales: Tensor) -> Tensor:
+    """bfloat16 activation [tokens, columns] times a weight from `int4_pack`."""
+    return torch.ops.aten._weight_int4pack_mm_for_cpu(activation, packed, group_size, scales)

@@ -1,0 +1,192 @@
+"""Formats: the bytes table of the measurement protocol, round trips, products."""
+
+import json
+
+import pytest
+import torch
+
+from backend.formats import (
+    BitmaskSparse,
+    Dense,
+    HeldLinear,
+    IntegerGroups,
+    LowRank,
+    Outliers,
+    Rows,
+    Sparse24,
+    Sum,
+    VectorCodebook,
+    from_header,
+)
+
+ROWS, COLUMNS = 128, 256
+EVERY = torch.arange(320).repeat(100, 1)
+BYTE_INDICES = torch.arange(ROWS * COLUMNS // 8).view(ROWS, -1) % 256
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def integers(bits, group_size, kind="float", rows=ROWS, columns=COLUMNS, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    groups = -(-columns // group_size)
+    codes = torch.randint(0, 2**bits, (rows, columns), generator=generator)
+    scales = torch.rand(rows, groups, generator=generator) + 0.1
+    extra = {}
+    if kind == "float":
+        extra["offsets"] = normal(rows, groups)
+    if kind == "zero-point":
+        extra["zero_points"] = torch.randint(0, 2**bits, (rows, groups), generator=generator)
+    return IntegerGroups.pack(codes, scales, bits=bits, group_size=group_size, **extra)
+
+
+def two_of_four(rows, columns, seed=0):
+    order = torch.rand(rows, columns // 4, 4, generator=torch.Generator().manual_seed(seed))
+    return (order.argsort(-1) < 2).view(rows, columns)
+
+
+def example(name):
+    weight = normal(ROWS, COLUMNS)
+    mask = normal(ROWS, COLUMNS, seed=1) > 0.3
+    some_rows = torch.arange(ROWS) % 3 == 0
+    fine, coarse = int(some_rows.sum()), ROWS - int(some_rows.sum())
+    return {
+        "dense": lambda: Dense.pack(weight),
+        "int4 with offsets": lambda: integers(4, 128),
+        "int8 by row": lambda: integers(8, COLUMNS, "none"),
+        "int3 with zero points": lambda: integers(3, 64, "zero-point"),
+        "int5 with a short last group": lambda: integers(5, 96),
+        "two-level scales": lambda: IntegerGroups.pack(
+            torch.randint(0, 8, (ROWS, COLUMNS)),
+            integers(6, 8, "float", columns=COLUMNS // 16),
+            bits=3,
+            group_size=16,
+        ),
+        "bitmask": lambda: BitmaskSparse.pack(weight, mask),
+        "2:4": lambda: Sparse24.pack(weight, two_of_four(ROWS, COLUMNS)),
+        "outliers": lambda: Outliers.pack(weight, mask),
+        "low rank": lambda: LowRank.pack(normal(ROWS, 8), normal(8, COLUMNS)),
+        "sum": lambda: Sum.of(
+            base=integers(2, 64), correction=LowRank.pack(normal(ROWS, 4), normal(4, COLUMNS))
+        ),
+        "rows": lambda: Rows.pack(
+            some_rows, integers(4, 64, rows=fine), integers(3, 64, rows=coarse)
+        ),
+        "codebook": lambda: VectorCodebook.pack(
+            torch.randint(0, 256, (ROWS, COLUMNS // 4)), normal(256, 4)
+        ),
+    }[name]()
+
+
+NAMES = [
+    "dense", "int4 with offsets", "int8 by row", "int3 with zero points",
+    "int5 with a short last group", "two-level scales", "bitmask", "2:4", "outliers",
+    "low rank", "sum", "rows", "codebook",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("held", "bits"),
+    [
+        (lambda: integers(4, 128, "zero-point"), 4 + 20 / 128),
+        (lambda: integers(4, 32, "float"), 5.0),
+        (lambda: Sparse24.pack(normal(ROWS, COLUMNS), two_of_four(ROWS, COLUMNS)), 9.0),
+        (lambda: BitmaskSparse.pack(normal(100, 320), EVERY % 2 == 0), 9.0),
+        (lambda: BitmaskSparse.pack(normal(100, 320), EVERY % 5 > 0), 13.8),
+        (lambda: Dense.pack(normal(ROWS, COLUMNS)), 16.0),
+        (lambda: LowRank.pack(normal(288, 16), normal(16, 288)), 16 * 16 * 576 / 288**2),
+        (
+            lambda: VectorCodebook.pack(BYTE_INDICES, normal(256, 8)),
+            8 / 8 + 256 * 8 * 16 / (ROWS * COLUMNS),
+        ),
+    ],
+)  # fmt: skip
+def test_a_format_takes_the_bits_that_the_arithmetic_says(held, bits):
+    assert held().bits == pytest.approx(bits, abs=1e-12)
+
+
+def test_one_percent_of_outliers_takes_a_third_of_a_bit_and_an_offset_a_row():
+    mask = (torch.arange(10_000).view(100, 100) % 100) == 0
+    held = Outliers.pack(normal(100, 100), mask)
+    assert held.nbytes == 100 * (2 + 2) + 100 * 4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_saved_is_all_that_is_needed(name):
+    held = example(name)
+    saved = {key: value.clone() for key, value in held.state_dict().items()}
+    header = json.loads(json.dumps(held.header()))
+    expected = held.dense()
+    for buffer in held.buffers():
+        buffer.zero_()
+    twin = from_header(header)
+    twin.load_state_dict(saved)
+    assert torch.equal(twin.dense(), expected)
+    assert twin.nbytes == sum(value.nbytes for value in saved.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("tokens", [1, 3, 40])
+def test_the_product_is_that_of_the_dense_matrix(name, tokens):
+    held = example(name)
+    activation = normal(2, tokens, COLUMNS, seed=3)
+    expected = activation @ held.dense().T
+    assert torch.allclose(held.multiply(activation), expected, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_packing_for_the_fastest_product_keeps_bytes_and_result(name):
+    held = example(name)
+    activation = normal(2, COLUMNS, seed=3).to(torch.bfloat16)
+    expected = activation.float() @ held.dense().T
+    before = held.nbytes
+    packed = held.packed()
+    assert packed.nbytes == before
+    error = (packed.multiply(activation).float() - expected).norm() / expected.norm()
+    assert error < 8e-3
+
+
+def test_torchs_packed_products_serve_8_bits_by_row_and_4_bits_in_groups():
+    assert example("int8 by row").packed().key == "int8-rows"
+    assert example("int4 with offsets").packed().key == "int4-tiles"
+    assert example("int8 by row").packed().speed == "measured"
+    odd = integers(8, 172, "none", columns=172)
+    assert odd.packed() is odd, "torch reads past a row that 32 does not divide"
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 7, 8])
+def test_integer_groups_hold_the_formula(bits):
+    held = integers(bits, 32)
+    codes = held.codes.get().double()
+    scales = held.scales.dense().double().repeat_interleave(32, 1)
+    offsets = held.offsets.dense().double().repeat_interleave(32, 1)
+    expected = (codes - 2 ** (bits - 1)) * scales + offsets
+    assert torch.allclose(held.dense().double(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_zero_point_means_weight_zero():
+    held = integers(4, 64, "zero-point")
+    same = held.codes.get() == held.zero_points.get().repeat_interleave(64, 1)
+    assert torch.all(held.dense()[same] == 0)
+    assert torch.all(held.dense()[~same] != 0)
+
+
+def test_sparse_values_may_be_quantised_in_their_turn():
+    held = Sparse24.pack(normal(ROWS, COLUMNS), two_of_four(ROWS, COLUMNS))
+    (leaf,) = held.dense_leaves()
+    assert leaf is held.values
+    held.values = integers(4, 64, columns=COLUMNS // 2)
+    assert held.bits == pytest.approx((4 + 32 / 64) / 2 + 1)
+
+
+def test_a_held_linear_adds_its_bias():
+    held, bias = example("low rank"), normal(ROWS)
+    activation = normal(3, COLUMNS)
+    expected = activation @ held.dense().T + bias
+    assert torch.allclose(HeldLinear(held, bias)(activation), expected, atol=1e-4)
+
+
+def test_a_2_4_mask_must_keep_two_in_four():
+    with pytest.raises(ValueError, match="exactly two of every four"):
+        Sparse24.pack(normal(4, 8), torch.ones(4, 8, dtype=torch.bool))
