@@ -1,0 +1,373 @@
+"""The catalogue of metrics: what each number is called, its unit, its direction and its sense.
+
+Standard library only. Page, store, command line and tests derive from here.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, replace
+from typing import Literal
+
+PROTOCOL = "cq-1"
+
+Direction = Literal["lower", "higher", "none"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a number means.
+
+    Attributes:
+        name: the key; a family of metrics ends in `_`.
+        title: what a chart or a table calls it.
+        unit: unit of value, low and high.
+        direction: which way is better.
+        help: one sentence for whoever reads the number.
+        group: quality, ability, size, speed, writing, cache or lossless.
+        axis: whether it makes sense as an axis of a chart.
+        log: whether that axis is logarithmic.
+    """
+
+    name: str
+    title: str
+    unit: str
+    direction: Direction
+    help: str
+    group: str
+    axis: bool = False
+    log: bool = False
+
+
+def metric(name: str) -> Metric:
+    """Return what `name` means; raise KeyError with the nearest names for an unknown one."""
+    if name in METRICS:
+        return METRICS[name]
+    for prefix, family in FAMILIES.items():
+        if name.startswith(prefix) and len(name) > len(prefix):
+            member = name[len(prefix) :].replace("_", " ")
+            return replace(family, name=name, title=f"{family.title}: {member}")
+    near = difflib.get_close_matches(name, METRICS, 3)
+    hint = f"; nearest: {', '.join(near)}" if near else ""
+    raise KeyError(f"No metric is called {name!r}{hint}.")
+
+
+def _catalogue() -> dict[str, Metric]:
+    """Return every metric that is no family, in the order a page lists them."""
+    listed = [*_quality(), *_size(), *_speed(), *_writing()]
+    return {each.name: each for each in listed}
+
+
+def _quality() -> list[Metric]:
+    """Return distances from the dense model on held-out text."""
+    nats, group = "nats/token", "quality"
+    listed = [
+        Metric(
+            "kld_mean",
+            "KL divergence",
+            nats,
+            "lower",
+            "Mean distance from the dense model's next-token distribution; 0 is identical.",
+            group,
+            axis=True,
+            log=True,
+        )
+    ]
+    listed += [
+        Metric(
+            f"kld_p{rank}",
+            f"KL divergence, {rank}th percentile",
+            "nats",
+            "lower",
+            f"{rank} of 100 tokens are nearer to the dense model than this.",
+            group,
+            axis=rank != 50,
+            log=True,
+        )
+        for rank in (50, 90, 99)
+    ]
+    listed.append(
+        Metric(
+            "kld_max",
+            "KL divergence, worst token",
+            "nats",
+            "lower",
+            "Distance from the dense model at the worst token of the text.",
+            group,
+            log=True,
+        )
+    )
+    edges = ("0", "0.25", "0.5", "0.75", "0.95", "1")
+    listed += [
+        Metric(
+            f"kld_conf_{bucket}",
+            f"KL divergence, dense confidence {edges[bucket]} to {edges[bucket + 1]}",
+            nats,
+            "lower",
+            "Mean distance over the tokens where the dense model's best guess has a probability "
+            f"of {edges[bucket]} to {edges[bucket + 1]}.",
+            group,
+            log=True,
+        )
+        for bucket in range(5)
+    ]
+    listed += [
+        Metric(
+            "kld_floor",
+            "KL divergence of bf16 noise",
+            nats,
+            "none",
+            "Distance the dense model has from itself when every block is disturbed by one bf16 "
+            "rounding; smaller distances mean nothing.",
+            group,
+            log=True,
+        ),
+        Metric(
+            "dnll",
+            "Added loss",
+            nats,
+            "lower",
+            "Mean extra surprise at the true next token, against the dense model.",
+            group,
+            axis=True,
+        ),
+        Metric(
+            "ppl_ratio",
+            "Perplexity ratio",
+            "×",
+            "lower",
+            "Perplexity divided by that of the dense model on the same tokens.",
+            group,
+            axis=True,
+            log=True,
+        ),
+        Metric(
+            "ppl",
+            "Perplexity",
+            "",
+            "lower",
+            "Exponent of the mean loss per token; comparable only under one tokenizer and one "
+            "protocol.",
+            group,
+        ),
+        Metric(
+            "bpb",
+            "Bits per byte",
+            "bits/byte",
+            "lower",
+            "Loss per UTF-8 byte of text, the only loss comparable between models.",
+            group,
+            axis=True,
+        ),
+        Metric(
+            "top1_agree",
+            "Same first choice",
+            "%",
+            "higher",
+            "Share of tokens at which the dense model would have chosen the same.",
+            group,
+            axis=True,
+        ),
+        Metric(
+            "conf_flip",
+            "Confident choices changed",
+            "%",
+            "lower",
+            "Share of the tokens where the dense model is at least 90 % sure and the choice "
+            "changes all the same.",
+            group,
+            axis=True,
+        ),
+        Metric(
+            "rms_dp",
+            "Change of the true token's probability",
+            "%",
+            "lower",
+            "Root mean square change of the probability given to the true token.",
+            group,
+        ),
+        Metric(
+            "nonfinite",
+            "Broken positions",
+            "%",
+            "lower",
+            "Share of positions whose logits are not finite; above 0 the model is broken.",
+            group,
+        ),
+        Metric(
+            "flips",
+            "Answers flipped",
+            "%",
+            "lower",
+            "Share of questions whose outcome differs from the dense model's, for better or worse.",
+            "ability",
+            axis=True,
+        ),
+    ]
+    return listed
+
+
+def _size() -> list[Metric]:
+    """Return bytes of files, memory and cache."""
+    group = "size"
+    rows: tuple[tuple[str, str, str, str, bool, bool], ...] = (
+        ("disk_bytes", "Size on disk", "B", "Files needed to load the model again.", True, True),
+        (
+            "resident_bytes",
+            "Resident memory",
+            "B",
+            "Storages of all weights, buffers and packed objects, each counted once.",
+            True,
+            True,
+        ),
+        (
+            "bpw_eff",
+            "Bits per original weight",
+            "bits",
+            "Resident bits divided by the parameters of the dense model.",
+            True,
+            True,
+        ),
+        (
+            "bpw_linear",
+            "Bits per weight, compressed matrices",
+            "bits",
+            "The same over the compressed matrices only, as papers count.",
+            True,
+            True,
+        ),
+        (
+            "peak_bytes",
+            "Peak memory",
+            "B",
+            "Highest memory above the start while the model ran, in a process of its own.",
+            True,
+            True,
+        ),
+        (
+            "kv_bytes_per_token",
+            "Cache per token",
+            "B/token",
+            "Growth of the cache per token of context, from two lengths.",
+            True,
+            True,
+        ),
+        ("kv_fixed_bytes", "Cache, fixed part", "B", "Cache at length zero.", False, False),
+        ("compress_peak", "Peak while compressing", "B", "Highest memory above the start.", 0, 0),
+    )
+    return [
+        Metric(name, title, unit, "lower", text, group, bool(axis), bool(log))
+        for name, title, unit, text, axis, log in rows
+    ]
+
+
+def _speed() -> list[Metric]:
+    """Return rates, ratios and durations."""
+    rate, ratio, group = "tok/s", "×", "speed"
+    rows: tuple[tuple[str, str, str, Direction, str, bool], ...] = (
+        ("load_s", "Time to load", "s", "lower", "From the files to a model ready to run.", False),
+        ("compress_s", "Time to compress", "s", "lower", "Wall time of compressing.", True),
+        ("prefill_tps", "Prefill", rate, "higher", "Prompt tokens read per second.", True),
+        ("decode_tps", "Decode", rate, "higher", "Tokens written per second, one sequence.", True),
+        ("decode_tps_8", "Decode, 8 at once", rate, "higher", "Tokens per second over 8.", True),
+        ("prefill_speedup", "Prefill speed-up", ratio, "higher", "Against the dense model.", True),
+        ("decode_speedup", "Decode speed-up", ratio, "higher", "Against the dense model.", True),
+        (
+            "decode_speedup_8",
+            "Decode speed-up, 8 at once",
+            ratio,
+            "higher",
+            "Against the dense model with 8 sequences.",
+            True,
+        ),
+        ("ttft_ms", "Time to first token", "ms", "lower", "From ids to the first new id.", True),
+        ("tpot_ms", "Time per token", "ms", "lower", "Mean time per later token.", True),
+        (
+            "mean_accepted",
+            "Tokens per call",
+            "tokens",
+            "higher",
+            "Tokens gained per call of the model, its own included; 1 without a drafter.",
+            True,
+        ),
+    )
+    return [
+        Metric(name, title, unit, direction, text, group, axis, log=unit in (rate, ratio))
+        for name, title, unit, direction, text, axis in rows
+    ]
+
+
+def _writing() -> list[Metric]:
+    """Return what is seen in the text a model writes."""
+    rows: tuple[tuple[str, str, str, Direction, str], ...] = (
+        (
+            "exact_len",
+            "Identical beginning",
+            "tokens",
+            "higher",
+            "Median number of tokens before the text departs from the dense model's.",
+        ),
+        ("ident_rate", "Identical texts", "%", "higher", "Share of texts without any difference."),
+        ("rep4", "Repeated 4-grams", "%", "lower", "Share of 4-grams that came before."),
+        ("loop", "Texts ending in a loop", "%", "lower", "Share whose last 32 tokens repeat."),
+        (
+            "len_ratio",
+            "Length ratio",
+            "×",
+            "none",
+            "Mean length against the dense model's; outside 0.9 to 1.1 is suspect.",
+        ),
+        (
+            "self_nll",
+            "Added strangeness",
+            "nats/token",
+            "lower",
+            "How much more the dense model is surprised by this text than by its own.",
+        ),
+    )
+    return [
+        Metric(name, title, unit, direction, text, "writing", axis=name != "len_ratio")
+        for name, title, unit, direction, text in rows
+    ]
+
+
+METRICS: dict[str, Metric] = _catalogue()
+
+FAMILIES: dict[str, Metric] = {
+    "ability_": Metric(
+        "ability_",
+        "Ability",
+        "%",
+        "higher",
+        "Share of questions answered right, without sampling.",
+        "ability",
+        axis=True,
+    ),
+    "needle_": Metric(
+        "needle_",
+        "Needle",
+        "%",
+        "higher",
+        "Share of facts found again in a long text, among eight candidates.",
+        "cache",
+        axis=True,
+    ),
+    "kld_pressure_": Metric(
+        "kld_pressure_",
+        "KL divergence after compressing the cache",
+        "nats/token",
+        "lower",
+        "Distance from the dense model on the tokens that follow a compressed cache.",
+        "cache",
+        axis=True,
+        log=True,
+    ),
+    "lossless_": Metric(
+        "lossless_",
+        "Lossless",
+        "differences",
+        "lower",
+        "Differences found by a proof of losslessness; 0 proves it.",
+        "lossless",
+    ),
+}
