@@ -50,6 +50,7 @@ class IntegerGroups(Format):
         self,
         rows: int,
         columns: int,
+        *,
         bits: int,
         group_size: int,
         offset: str,
@@ -96,7 +97,15 @@ class IntegerGroups(Format):
         offset = "zero-point" if zero_points is not None else "none" if offsets is None else "float"
         scales = Dense.pack(scales) if isinstance(scales, Tensor) else scales
         offsets = Dense.pack(offsets) if isinstance(offsets, Tensor) else offsets
-        held = cls(rows, columns, bits, group_size, offset, scales, offsets)
+        held = cls(
+            rows,
+            columns,
+            bits=bits,
+            group_size=group_size,
+            offset=offset,
+            scales=scales,
+            offsets=offsets,
+        )
         held.codes.put(codes, bits)
         if zero_points is not None:
             held.zero_points.put(zero_points, bits)

@@ -1,0 +1,1 @@
+"""Calibration text and the one walk that collects what methods need to know of the data."""

@@ -1,0 +1,66 @@
+"""The catalogue: every method by its key, read from the folders; runs nothing, loads no torch."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+from backend.errors import UnknownNameError
+from backend.methods.base import Method
+
+
+@functools.cache
+def catalogue() -> dict[str, type[Method]]:
+    """Every method's class by its key, in the order of family and key."""
+    found = {}
+    folder = Path(__file__).parent
+    for path in sorted(folder.glob("*/[a-z]*.py")):
+        module = importlib.import_module(f"backend.methods.{path.parent.name}.{path.stem}")
+        for value in vars(module).values():
+            own = isinstance(value, type) and value.__module__ == module.__name__
+            if own and issubclass(value, Method) and not inspect.isabstract(value):
+                found[value.key()] = value
+    return found
+
+
+def find(key: str) -> type[Method]:
+    """The class of a method by its key.
+
+    Raises:
+        UnknownNameError: no such method; names the nearest.
+    """
+    methods = catalogue()
+    if key not in methods:
+        near = difflib.get_close_matches(key, methods, n=3, cutoff=0.4) or sorted(methods)
+        raise UnknownNameError(f"No method is called {key!r}. Did you mean {', '.join(near)}?")
+    return methods[key]
+
+
+def describe(cls: type[Method]) -> dict[str, Any]:
+    """All that the page, the command line and the documents say about a method."""
+    return {
+        "key": cls.key(),
+        "family": cls.family(),
+        "summary": cls.summary(),
+        "text": inspect.cleandoc(cls.__doc__ or ""),
+        "stage": cls.stage.name.lower(),
+        "needs": [need.name.lower() for need in cls.needs],
+        "paper": cls.paper,
+        "claim": cls.claim,
+        "limits": cls.limits,
+        "version": cls.version,
+        "accepts": list(cls.accepts),
+        "yields": list(cls.yields),
+        "settings": [_describe_field(field) for field in cls.__dataclass_fields__.values()],
+    }
+
+
+def _describe_field(field: Any) -> dict[str, Any]:
+    about = dict(field.metadata)
+    choices = about.get("choices")
+    about["choices"] = None if choices is None else list(choices)
+    return {"name": field.name, "default": field.default, **about}

@@ -1,0 +1,181 @@
+"""The contract of a method: frozen settings, a budget, and one way to act; no model, no storage.
+
+A method is a frozen dataclass in a file of its own. Its key is the file's name, its family the
+folder's, its summary the first line of its docstring, its settings the fields made with
+`setting`. The form on the page, the command line, the tables and the tests derive from that.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import enum
+import math
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from backend.errors import OutOfReachError, SettingError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from backend.caches.base import Codec
+    from backend.calibrate.statistics import InputStatistics
+    from backend.calibrate.walk import Walk
+    from backend.decoding.drafter import Drafter
+    from backend.formats import Format
+
+DENSE_BITS = 16.0
+
+
+class Stage(enum.IntEnum):
+    """Where in a recipe a method stands; a recipe holds at most one of each, in this order."""
+
+    RESHAPE = 1
+    ROTATE = 2
+    SPARSIFY = 3
+    FACTOR = 4
+    QUANTISE = 5
+    REPAIR = 6
+    ENCODE = 7
+    ATTEND = 8
+    CACHE = 9
+    DECODE = 10
+
+
+class Needs(enum.Flag):
+    """What a method wants to know of the data that flows through a layer."""
+
+    NOTHING = 0
+    NORMS = enum.auto()
+    HESSIAN = enum.auto()
+    GRADIENTS = enum.auto()
+    OUTPUTS = enum.auto()
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[Any, ...] | None = None,
+) -> Any:
+    """A field of a method: default, one line of help, and a range or a list of positions."""
+    about = {"help": help, "low": low, "high": high, "choices": choices}
+    return dataclasses.field(default=default, metadata=about)
+
+
+@dataclass(frozen=True)
+class Method(abc.ABC):
+    """What all methods share."""
+
+    stage: ClassVar[Stage]
+    needs: ClassVar[Needs] = Needs.NOTHING
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = ""
+    claim: ClassVar[str] = ""
+    limits: ClassVar[str] = ""
+    level: ClassVar[str] = "bits"
+    accepts: ClassVar[tuple[str, ...]] = ("dense",)
+    yields: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            self._check(field.name, getattr(self, field.name), field.metadata)
+
+    @classmethod
+    def key(cls) -> str:
+        """Name of the method: that of its file."""
+        return cls.__module__.rsplit(".", 1)[1].replace("_", "-")
+
+    @classmethod
+    def family(cls) -> str:
+        """Family of the method: its folder."""
+        return cls.__module__.rsplit(".", 2)[1]
+
+    @classmethod
+    def summary(cls) -> str:
+        """First line of the docstring."""
+        return (cls.__doc__ or "").strip().splitlines()[0]
+
+    @abc.abstractmethod
+    def at(self, bits: float) -> Self:
+        """The same with its level turned so that at most `bits` are held per original number.
+
+        Raises:
+            OutOfReachError: the method cannot hold that little.
+        """
+
+    def settings(self) -> dict[str, Any]:
+        """Values of the fields."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def _check(cls, name: str, value: Any, about: Any) -> None:
+        choices, low, high = about.get("choices"), about.get("low"), about.get("high")
+        if choices is not None and value not in choices:
+            allowed = ", ".join(str(choice) for choice in choices)
+            raise SettingError(f"{cls.key()}: {name} is one of {allowed}; not {value}.")
+        if low is None or high is None:
+            return
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or not low <= value <= high:
+            raise SettingError(f"{cls.key()}: {name} lies in {low:g} to {high:g}; not {value}.")
+
+    @classmethod
+    def _turn(cls, method: Self, bits: float) -> Self:
+        """`method` with its level set to `bits`, or a refusal that names the reach."""
+        about = next(field for field in fields(cls) if field.name == cls.level).metadata
+        low, high = about["low"], about["high"]
+        if not math.isfinite(bits) or bits < low:
+            raise OutOfReachError(
+                f"{cls.key()} holds {low:g} to {high:g} bits per number, not {bits:g}; "
+                f"ask for {low:g} or more, or take a method that reaches lower."
+            )
+        return dataclasses.replace(method, **{cls.level: min(bits, high)})
+
+
+@dataclass(frozen=True)
+class Leveled(Method):
+    """A method with one setting that is the bits held per original number."""
+
+    def at(self, bits: float) -> Self:
+        """Set the level itself, as far up as it goes."""
+        return self._turn(self, bits)
+
+
+class LayerMethod(Leveled):
+    """Treats one matrix at a time."""
+
+    @abc.abstractmethod
+    def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:
+        """What holds a weight [rows, columns], float32, given its inputs' statistics."""
+
+
+class ModelMethod(Leveled):
+    """Rewrites a whole model before its matrices are treated."""
+
+    @abc.abstractmethod
+    def rewrite(self, walk: Walk) -> list[str]:
+        """Change the model of a walk in place; returns remarks for the record."""
+
+
+class CacheMethod(Leveled):
+    """Holds keys and values in fewer bits."""
+
+    @abc.abstractmethod
+    def codec(self, heads: int, head_dim: int) -> Codec:
+        """What encodes the keys and values of layers with `heads` heads of `head_dim`."""
+
+
+class DecodeMethod(Method):
+    """Proposes tokens that the model then verifies, so that the output stays the same."""
+
+    def at(self, bits: float) -> Self:  # noqa: ARG002 - drafting leaves what is held as it is
+        """Itself: drafting holds no weights in fewer bits."""
+        return self
+
+    @abc.abstractmethod
+    def drafter(self) -> Drafter:
+        """A fresh drafter for one sequence."""

@@ -1,0 +1,1 @@
+"""Fewer bits for keys and values."""

@@ -1,0 +1,1 @@
+"""More than one token a step, the same output."""

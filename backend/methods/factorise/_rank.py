@@ -1,0 +1,36 @@
+"""What factorisers share: a budget as a rank."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from backend import formats
+from backend.errors import OutOfReachError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from backend.formats import Format
+
+
+def rank_of(rows: int, columns: int, bits: float) -> int:
+    """The rank whose two bfloat16 factors take `bits` bits per number of [rows, columns].
+
+    Raises:
+        OutOfReachError: not even rank one fits.
+    """
+    rank = int(bits * rows * columns / 16 // (rows + columns))
+    if rank < 1:
+        least = 16 * (rows + columns) / (rows * columns)
+        raise OutOfReachError(
+            f"Factors of a matrix {rows} x {columns} take {least:.2f} bits per number or more, "
+            f"not {bits:g}."
+        )
+    return rank
+
+
+def hold(weight: Tensor, left: Tensor, right: Tensor, bits: float) -> Format:
+    """The factors, or the weight itself where it takes no more than they would."""
+    if bits >= 16:
+        return formats.Dense.pack(weight)
+    return formats.LowRank.pack(left, right)

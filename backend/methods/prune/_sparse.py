@@ -1,0 +1,81 @@
+"""What pruners share: a budget as a number of kept weights, and how they are held."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from backend import formats
+from backend.errors import OutOfReachError
+from backend.later import torch
+from backend.methods.base import LayerMethod, Stage, setting
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from backend.formats import Format
+
+PATTERNS = {"unstructured": (0, 0), "2:4": (2, 4), "4:8": (4, 8)}
+PATTERN_BITS = 9.0  # half of the values and one bit a weight to tell which
+
+
+@dataclass(frozen=True)
+class Pruner(LayerMethod):
+    """A method that leaves weights out; the rest is held behind a bitmask or as 2:4."""
+
+    stage = Stage.SPARSIFY
+    yields = ("bitmask-sparse", "sparse-2-4")
+
+    bits: float = setting(
+        9.0, "Bits per weight: one for the mask, 16 for each weight kept.", low=1.8, high=16.0
+    )
+    pattern: str = setting(
+        "unstructured", "Which weights may go: any, or so many in a row.", choices=tuple(PATTERNS)
+    )
+
+    def at(self, bits: float) -> Self:
+        """Keep as many weights as the budget holds; a fixed pattern holds 9 bits.
+
+        Raises:
+            OutOfReachError: less than the pattern, or than 5 % of the weights, takes.
+        """
+        if self.pattern != "unstructured" and bits < PATTERN_BITS:
+            raise OutOfReachError(
+                f"{self.key()} in the pattern {self.pattern} holds {PATTERN_BITS:g} bits per "
+                f"number, not {bits:g}; ask for more, or take the unstructured pattern."
+            )
+        return self._turn(self, bits)
+
+    def kept(self, rows: int, columns: int) -> int:
+        """How many weights of a matrix the budget keeps."""
+        mask_bits = rows * 8 * -(-columns // 8)
+        return max(0, min(rows * columns, int((self.bits * rows * columns - mask_bits) // 16)))
+
+    def mask_of(self, scores: Tensor, per_row: bool) -> Tensor:
+        """True for the weights to keep: those with the highest scores [rows, columns]."""
+        rows, columns = scores.shape
+        keep, of = PATTERNS[self.pattern]
+        if of and columns % of == 0:
+            return top_in_groups(scores, keep, of)
+        kept = self.kept(rows, columns)
+        if per_row:
+            return top(scores, kept // rows)
+        return top(scores.view(1, -1), kept).view(rows, columns)
+
+    def held(self, weight: Tensor, mask: Tensor) -> Format:
+        """The kept weights in the format of the pattern."""
+        if self.pattern == "2:4" and weight.shape[1] % 4 == 0:
+            return formats.Sparse24.pack(weight, mask)
+        return formats.BitmaskSparse.pack(weight, mask)
+
+
+def top(scores: Tensor, count: int) -> Tensor:
+    """True for the `count` highest scores of each row."""
+    mask = torch.zeros_like(scores, dtype=torch.bool)
+    return mask.scatter_(1, scores.topk(count, dim=1).indices, value=True)
+
+
+def top_in_groups(scores: Tensor, keep: int, of: int) -> Tensor:
+    """True for the `keep` highest scores in every `of` neighbours of a row."""
+    groups = scores.reshape(-1, of)
+    return top(groups, keep).view(scores.shape)

@@ -1,0 +1,163 @@
+"""Integer grids that quantisers share: ranges of groups, codes, and a budget met row by row.
+
+A budget between two code widths is met by giving some rows of a matrix the wider codes. One
+bit a row tells them apart. So every budget is reached to within one row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from backend import formats
+from backend.errors import OutOfReachError
+from backend.later import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WIDTHS = (1, 2, 3, 4, 5, 6, 8)
+LOWEST, HIGHEST = 1.25, 9.0  # codes of 1 and 8 bits, 32 bits to a group of 128 and of 32
+TINY = 1e-8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Code widths of a matrix: `fine` for `fine_rows` of its rows, `coarse` for the rest."""
+
+    fine: int
+    coarse: int
+    fine_rows: int
+    group_size: int
+    symmetric: bool
+
+
+def overhead(columns: int, group_size: int, symmetric: bool) -> float:
+    """Bits per weight of scales, and of offsets unless symmetric, 16 bits each a group."""
+    groups = -(-columns // group_size)
+    return groups * (16 if symmetric else 32) / columns
+
+
+def width_bits(rows: int, columns: int, width: int, group_size: int, symmetric: bool) -> int:
+    """Bits that `rows` rows take in codes of one width: planes fill whole bytes of a row."""
+    planes = sum(-(-columns * plane // 8) for plane in (8, 4, 2, 1) if width & plane)
+    return rows * (8 * planes + round(columns * overhead(columns, group_size, symmetric)))
+
+
+def plan(rows: int, columns: int, bits: float, group_size: int, symmetric: bool) -> Plan:
+    """The widest codes that hold a matrix [rows, columns] in `bits` bits a weight.
+
+    Raises:
+        OutOfReachError: one-bit codes take more than that.
+    """
+    group_size = min(group_size or columns, columns)
+    budget = bits * rows * columns + 1e-6
+    widths = WIDTHS[1:] if symmetric else WIDTHS  # one bit needs a middle of its own
+    costs = {w: width_bits(rows, columns, w, group_size, symmetric) for w in widths}
+    fitting = [width for width in widths if costs[width] <= budget]
+    if not fitting:
+        least = costs[widths[0]] / (rows * columns)
+        raise OutOfReachError(
+            f"A matrix of {rows} x {columns} in groups of {group_size} takes {least:.2f} bits a "
+            f"weight or more, not {bits:g}; ask for more bits or larger groups."
+        )
+    coarse = fitting[-1]
+    wider = [width for width in widths if width > coarse]
+    if not wider:
+        return Plan(coarse, coarse, rows, group_size, symmetric)
+    fine = wider[0]
+    mask = 8 * -(-rows // 8)
+    spare = budget - costs[coarse] - mask
+    step = (costs[fine] - costs[coarse]) // rows
+    fine_rows = int(spare // step) if spare > 0 else 0
+    return Plan(fine, coarse, min(fine_rows, rows - 1), group_size, symmetric)
+
+
+def ranges(groups: Tensor, width: int, symmetric: bool) -> tuple[Tensor, Tensor]:
+    """Scale and offset of groups [..., size]: rounded to bfloat16, as they are held.
+
+    The middle code, 2**(width - 1), stands for the offset. One-bit codes stand for the mean
+    plus and minus the mean distance from it, which is what a binary grid is best at.
+    """
+    half = 1 << (width - 1)
+    if width == 1:
+        middle = groups.mean(-1)
+        spread = (groups - middle.unsqueeze(-1)).abs().mean(-1)
+        return _held(2 * spread).clamp(min=TINY), _held(middle + spread)
+    if symmetric:
+        scale = _held(groups.abs().amax(-1) / (half - 0.5)).clamp(min=TINY)
+        return scale, torch.zeros_like(scale)
+    low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
+    scale = _held((high - low) / (2 * half - 1)).clamp(min=TINY)
+    return scale, _held(low + half * scale)
+
+
+def encode(weight: Tensor, scale: Tensor, offset: Tensor, width: int) -> Tensor:
+    """Nearest codes of a weight, given scales and offsets of its shape."""
+    half = 1 << (width - 1)
+    return ((weight - offset) / scale + half).round().clamp(0, 2 * half - 1)
+
+
+def decode(codes: Tensor, scale: Tensor, offset: Tensor, width: int) -> Tensor:
+    """Weights that codes stand for."""
+    return (codes - (1 << (width - 1))) * scale + offset
+
+
+def fine_mask(errors: Tensor, plan: Plan) -> Tensor:
+    """The rows that get the wider codes: those with the largest errors [rows]."""
+    mask = torch.zeros_like(errors, dtype=torch.bool)
+    mask[errors.topk(plan.fine_rows).indices] = True
+    return mask
+
+
+def hold(
+    codes: Tensor, scales: Tensor, offsets: Tensor, mask: Tensor, plan: Plan
+) -> formats.Format:
+    """Codes [rows, columns] with scales and offsets [rows, groups], held as planned.
+
+    Rows where `mask` is true have codes of the fine width, the others of the coarse one.
+    """
+
+    def part(rows: Tensor | slice, width: int) -> formats.IntegerGroups:
+        return formats.IntegerGroups.pack(
+            codes[rows],
+            scales[rows],
+            None if plan.symmetric else offsets[rows],
+            bits=width,
+            group_size=plan.group_size,
+        )
+
+    if plan.fine == plan.coarse or plan.fine_rows == 0:
+        return part(slice(None), plan.coarse)
+    return formats.Rows.pack(mask, part(mask, plan.fine), part(~mask, plan.coarse))
+
+
+def grouped(weight: Tensor, group_size: int) -> Tensor:
+    """Weight [rows, columns] as groups [rows, groups, size]; the last repeats its last column."""
+    short = -weight.shape[1] % group_size
+    if short:
+        weight = torch.cat([weight, weight[:, -1:].expand(-1, short)], dim=1)
+    return weight.view(weight.shape[0], -1, group_size)
+
+
+def round_to_nearest(
+    weight: Tensor, width: int, group_size: int, symmetric: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes [rows, columns], scales and offsets [rows, groups] of the nearest grid points."""
+    groups = grouped(weight, group_size)
+    scale, offset = ranges(groups, width, symmetric)
+    codes = encode(groups, scale.unsqueeze(-1), offset.unsqueeze(-1), width)
+    return codes.flatten(1)[:, : weight.shape[1]], scale, offset
+
+
+def rounding_error(weight: Tensor, width: int, group_size: int, symmetric: bool) -> Tensor:
+    """What rounding to the nearest of a grid changes in each weight [rows, columns]."""
+    codes, scale, offset = round_to_nearest(weight, width, group_size, symmetric)
+    scale, offset = (
+        part.repeat_interleave(group_size, 1)[:, : weight.shape[1]] for part in (scale, offset)
+    )
+    return decode(codes, scale, offset, width) - weight
+
+
+def _held(values: Tensor) -> Tensor:
+    return values.to(torch.bfloat16).to(torch.float32)

@@ -1,0 +1,105 @@
+"""GPTQ: rounding whose errors are made good by the weights not yet rounded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from backend.later import torch
+from backend.methods import _surgeon
+from backend.methods.base import LayerMethod, Needs, Stage, setting
+from backend.methods.quantise import _grid
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from backend.calibrate.statistics import InputStatistics
+    from backend.formats import Format
+
+
+@dataclass(frozen=True)
+class Gptq(LayerMethod):
+    """Round column by column and let the columns not yet rounded make good each error.
+
+    How much a later column can make good follows from the Hessian of the layer's outputs,
+    X X^T over calibration inputs. Columns are taken in order of their energy, scales are set
+    beforehand group by group, and the sweep goes in blocks through the Cholesky factor of the
+    inverse Hessian. Layers that read the same input share that factor. A budget between two
+    code widths gives the rows whose outputs would suffer most the wider codes.
+    """
+
+    stage = Stage.QUANTISE
+    needs = Needs.HESSIAN
+    paper = "arXiv 2210.17323"
+    claim = "3 to 4 bits in about four GPU hours at 175B; 3.25x to 4.5x faster end to end."
+    accepts = ("dense", "low-rank")
+    yields = ("integer-groups", "rows")
+
+    bits: float = setting(
+        4.25, "Bits per weight, scales and offsets counted.", low=_grid.LOWEST, high=_grid.HIGHEST
+    )
+    group_size: int = setting(
+        128, "Weights that share a scale; 0 for a whole row.", choices=(0, 32, 64, 128, 256)
+    )
+    symmetric: bool = setting(
+        False, "Spend no bits on an offset: the grid lies around zero.", choices=(False, True)
+    )
+    activation_order: bool = setting(
+        True, "Round the columns with the largest inputs first.", choices=(False, True)
+    )
+    damping: float = setting(
+        0.01, "Share of the mean diagonal added to the Hessian.", low=1e-4, high=1.0
+    )
+
+    def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:
+        """Round a weight [rows, columns] against the Hessian of its inputs."""
+        plan = _grid.plan(*weight.shape, self.bits, self.group_size, self.symmetric)
+        hessian = statistics.hessian
+        dead = hessian.diagonal() == 0
+        if bool(dead.any()):
+            weight = weight.masked_fill(dead, 0.0)
+        rounding = _grid.rounding_error(weight, plan.coarse, plan.group_size, self.symmetric)
+        errors = ((rounding @ hessian) * rounding).sum(1)
+        mask = _grid.fine_mask(errors, plan)
+        order = hessian.diagonal().argsort(descending=True) if self.activation_order else None
+        grid = _Grid(weight, plan, mask, order)
+        columns = weight.T.contiguous() if order is None else weight.T[order]
+        factor = statistics.inverse_factor(self.damping, order)
+        _surgeon.sweep(columns, factor, grid.round)
+        return _grid.hold(grid.codes.T, grid.scales.T, grid.offsets.T, mask, plan)
+
+
+class _Grid:
+    """Rounds columns to grids of two widths; keeps their codes in the weight's own order."""
+
+    def __init__(
+        self,
+        weight: Tensor,
+        plan: _grid.Plan,
+        mask: Tensor,
+        order: Tensor | None,
+    ) -> None:
+        self.group_size = plan.group_size
+        self.order = torch.arange(weight.shape[1]) if order is None else order
+        self.places = self.order.tolist()
+        groups = _grid.grouped(weight, plan.group_size)
+        wide = _grid.ranges(groups, plan.fine, plan.symmetric)
+        narrow = _grid.ranges(groups, plan.coarse, plan.symmetric)
+        self.scales, self.offsets = (
+            torch.where(mask.unsqueeze(1), a, b).T.contiguous()
+            for a, b in zip(wide, narrow, strict=True)
+        )
+        widths = torch.where(mask, float(plan.fine), float(plan.coarse))
+        self.half = torch.exp2(widths - 1)
+        self.top = torch.exp2(widths) - 1
+        self.codes = torch.empty(weight.shape[1], weight.shape[0])
+
+    def round(self, index: int, values: Tensor) -> Tensor:
+        """Grid points nearest to the values [rows] of the column that is `index`-th in order."""
+        place = self.places[index]
+        group = place // self.group_size
+        scale, offset = self.scales[group], self.offsets[group]
+        code = torch.sub(values, offset, out=self.codes[place]).div_(scale).add_(self.half)
+        code.round_().clamp_(min=0)
+        torch.minimum(code, self.top, out=code)
+        return (code - self.half).mul_(scale).add_(offset)

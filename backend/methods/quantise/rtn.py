@@ -1,0 +1,56 @@
+"""Round to nearest: the baseline that every quantiser must beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from backend.later import torch
+from backend.methods.base import LayerMethod, Stage, setting
+from backend.methods.quantise import _grid
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from backend.calibrate.statistics import InputStatistics
+    from backend.formats import Format
+
+
+@dataclass(frozen=True)
+class Rtn(LayerMethod):
+    """Round every weight to the nearest of a few evenly spaced values.
+
+    Weights are cut into groups along each row. A group keeps a scale and an offset of 16 bits,
+    and each weight the number of its grid point. No data is looked at. A budget between two
+    code widths gives the rows with the largest rounding errors the wider codes.
+    """
+
+    stage = Stage.QUANTISE
+    paper = "baseline"
+    claim = "The baseline all other quantisers must beat."
+    accepts = ("dense", "low-rank", "sparse-2-4", "bitmask-sparse")
+    yields = ("integer-groups", "rows")
+
+    bits: float = setting(
+        4.25, "Bits per weight, scales and offsets counted.", low=_grid.LOWEST, high=_grid.HIGHEST
+    )
+    group_size: int = setting(
+        128, "Weights that share a scale; 0 for a whole row.", choices=(0, 32, 64, 128, 256)
+    )
+    symmetric: bool = setting(
+        False, "Spend no bits on an offset: the grid lies around zero.", choices=(False, True)
+    )
+
+    def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:  # noqa: ARG002
+        """Round a weight [rows, columns]."""
+        plan = _grid.plan(*weight.shape, self.bits, self.group_size, self.symmetric)
+        settings = plan.group_size, self.symmetric
+        errors = _grid.rounding_error(weight, plan.coarse, *settings).square().sum(1)
+        mask = _grid.fine_mask(errors, plan)
+        coarse = _grid.round_to_nearest(weight, plan.coarse, *settings)
+        fine = _grid.round_to_nearest(weight, plan.fine, *settings)
+        mixed = [
+            torch.where(mask.unsqueeze(1), wide, narrow)
+            for wide, narrow in zip(fine, coarse, strict=True)
+        ]
+        return _grid.hold(*mixed, mask, plan)

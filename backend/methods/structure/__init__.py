@@ -1,0 +1,1 @@
+"""Whole rows, columns or layers removed."""

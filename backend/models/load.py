@@ -1,0 +1,149 @@
+"""Load a model from the Hub, a folder or the embedded default: safetensors only, no remote code."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import constants, errors, snapshot_download
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from backend.errors import ModelError
+from backend.sources import ModelSource
+
+FILES = ["*.safetensors", "*.json", "tokenizer.model", "*.txt"]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in evaluation mode with its tokenizer and where it came from."""
+
+    model: nn.Module
+    tokenizer: Any
+    source: ModelSource
+    folder: Path
+    parameters: int
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of a text, without special ones."""
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def decode(self, tokens: list[int]) -> str:
+        """Text of tokens, without special ones."""
+        return self.tokenizer.decode(tokens, skip_special_tokens=True)
+
+
+def fetch(source: ModelSource) -> Path:
+    """The folder that holds a model's files; downloads them if they are on the Hub.
+
+    Raises:
+        ModelError: says what is missing, and what to do.
+    """
+    if source.folder is not None:
+        return _check_folder(source.folder)
+    try:
+        path = snapshot_download(
+            source.name, revision=source.revision or None, allow_patterns=FILES
+        )
+    except errors.GatedRepoError as error:
+        raise ModelError(
+            f"{source.name} is gated: accept its terms on the Hub and set HF_TOKEN."
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise ModelError(
+            f"The Hub has no model {source.name!r} that this machine may see; check the name, "
+            "or set HF_TOKEN for a private one."
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise ModelError(f"{source.name} has no revision {source.revision!r}.") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{source.name} could not be downloaded ({type(error).__name__}). Without a network, "
+            f"use the embedded model `default`, a folder, or a model already in "
+            f"{constants.HF_HUB_CACHE}."
+        ) from error
+    return _check_folder(Path(path))
+
+
+def load(source: ModelSource, dtype: torch.dtype = torch.bfloat16) -> LoadedModel:
+    """Load a model and its tokenizer, weights checked to be finite.
+
+    Raises:
+        ModelError: not there, not safetensors, of unknown architecture or not finite.
+    """
+    folder = fetch(source)
+    config = read_config(folder)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            attn_implementation="sdpa",
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{source.name} cannot be loaded: {error}") from error
+    model.eval().requires_grad_(requires_grad=False)
+    check_finite(model, source.name)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return LoadedModel(model, tokenizer, source, folder, parameters)
+
+
+def read_config(folder: Path) -> Any:
+    """The configuration in a folder, free of anything that runs code.
+
+    Raises:
+        ModelError: unreadable, wants remote code, already quantised, or no decoder.
+    """
+    try:
+        raw = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder}/config.json cannot be read: {error}") from error
+    bad = sorted({"auto_map", "trust_remote_code"} & set(raw)) + sorted(
+        key for key in raw if key.startswith("_") and key.endswith("_internal")
+    )
+    if bad:
+        raise ModelError(
+            f"config.json asks for code of its own ({', '.join(bad)}), which is never run; "
+            "take a model of an architecture that transformers knows."
+        )
+    if "quantization_config" in raw:
+        raise ModelError(
+            "This model is quantised already; start from its 16-bit original, so that what is "
+            "measured is the method chosen here."
+        )
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, KeyError, OSError) as error:
+        raise ModelError(f"transformers does not know this architecture: {error}") from error
+
+
+def check_finite(model: nn.Module, name: str) -> None:
+    """Refuse weights that are not finite.
+
+    Raises:
+        ModelError: names the first such tensor.
+    """
+    for key, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ModelError(
+                f"{name} has values that are not finite in {key}; a compressed copy would be "
+                "broken too. Download the model again, or take another revision."
+            )
+
+
+def _check_folder(folder: Path) -> Path:
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} holds no config.json; a model's folder has one.")
+    if not list(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"{folder} holds no .safetensors weights; pickled ones (.bin, .pt) are never read. "
+            "Convert the model with save_pretrained and try again."
+        )
+    return folder

@@ -1,0 +1,191 @@
+"""A recipe: an ordered set of methods with their settings; imports no torch.
+
+Short form: stages joined by ` + `, each `key`, `key@bits` or `key(setting=value, ...)`, and
+` by evopress` at the end where a budget is divided other than evenly:
+`gptq@4 + eora@0.25 + kv-int@4`, `sparsegpt(bits=9, pattern=2:4) by evopress`.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Self
+
+from backend import methods
+from backend.errors import RecipeError, SettingError, UnknownNameError
+from backend.methods.base import LayerMethod, Method
+
+ALLOCATORS = ("uniform", "evopress")
+_STAGE = re.compile(r"(?P<key>[a-z][a-z0-9-]*)(?:@(?P<bits>[0-9.]+)|\((?P<settings>.*)\))?")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Methods in the order of their stages; checked when made."""
+
+    stages: tuple[Method, ...]
+    allocator: str = "uniform"
+
+    def __post_init__(self) -> None:
+        if self.allocator not in ALLOCATORS:
+            known = ", ".join(ALLOCATORS)
+            raise UnknownNameError(f"No allocator is called {self.allocator!r}; there are {known}.")
+        for before, after in zip(self.stages, self.stages[1:], strict=False):
+            _check_order(before, after)
+        _check_formats(self.stages)
+        if self.allocator != "uniform" and len(self.layer_methods) != 1:
+            raise RecipeError(
+                f"{self.allocator} divides the budget of exactly one method that treats layers; "
+                f"this recipe has {len(self.layer_methods)}."
+            )
+
+    @property
+    def layer_methods(self) -> tuple[LayerMethod, ...]:
+        """The stages that treat one matrix at a time."""
+        return tuple(stage for stage in self.stages if isinstance(stage, LayerMethod))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read the short form.
+
+        Raises:
+            ParetoscopeError: says what is wrong and what would be right.
+        """
+        body, _, allocator = text.partition(" by ")
+        parts = [part.strip() for part in _split(body)]
+        if parts in ([""], ["dense"]):
+            return cls(())
+        return cls(tuple(_parse_stage(part) for part in parts), allocator.strip() or "uniform")
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """Read the long form, as `to_json` writes it."""
+        stages = tuple(
+            make(methods.find(stage["method"]), stage["settings"]) for stage in data["stages"]
+        )
+        return cls(stages, data.get("allocator", "uniform"))
+
+    def to_json(self) -> dict[str, Any]:
+        """Every stage with every setting and its version, so that nothing is left to defaults."""
+        stages = [
+            {
+                "method": stage.key(),
+                "family": stage.family(),
+                "version": stage.version,
+                "settings": stage.settings(),
+            }
+            for stage in self.stages
+        ]
+        return {"stages": stages, "allocator": self.allocator}
+
+    def text(self) -> str:
+        """The short form, as far as defaults allow."""
+        body = " + ".join(_stage_text(stage) for stage in self.stages) or "dense"
+        return body if self.allocator == "uniform" else f"{body} by {self.allocator}"
+
+    @property
+    def family(self) -> str:
+        """Family of the only stage, `mixed` for several families, `dense` for none."""
+        families = {stage.family() for stage in self.stages}
+        if not families:
+            return "dense"
+        return families.pop() if len(families) == 1 else "mixed"
+
+
+def digest(value: Any) -> str:
+    """First 16 hex digits of the SHA-256 of canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def make(cls: type[Method], settings: dict[str, Any]) -> Method:
+    """A method with these settings, and defaults for the others.
+
+    Raises:
+        SettingError: unknown name or value out of range.
+    """
+    known = {field["name"]: field for field in methods.describe(cls)["settings"]}
+    for name in settings:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1) or sorted(known)
+            raise SettingError(
+                f"{cls.key()} has no setting {name!r}. Did you mean {', '.join(near)}?"
+                if near
+                else f"{cls.key()} has no settings."
+            )
+    return cls(**settings)
+
+
+def _split(text: str) -> list[str]:
+    return re.split(r"\s*\+\s*(?![^(]*\))", text.strip())
+
+
+def _parse_stage(text: str) -> Method:
+    match = _STAGE.fullmatch(text)
+    if match is None:
+        raise RecipeError(
+            f"{text!r} is no stage; write key, key@bits or key(setting=value), such as gptq@4."
+        )
+    cls = methods.find(match["key"])
+    if match["bits"]:
+        try:
+            bits = float(match["bits"])
+        except ValueError:
+            raise RecipeError(f"{match['bits']!r} is no number of bits.") from None
+        return make(cls, {}).at(bits)
+    return make(cls, _parse_settings(match["settings"] or ""))
+
+
+def _parse_settings(text: str) -> dict[str, Any]:
+    settings = {}
+    for pair in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise SettingError(f"{pair!r} is no setting; write name=value.")
+        try:
+            settings[name.strip()] = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError):
+            settings[name.strip()] = value.strip()
+    return settings
+
+
+def _stage_text(stage: Method) -> str:
+    defaults = make(type(stage), {}).settings()
+    changed = {name: value for name, value in stage.settings().items() if value != defaults[name]}
+    if not changed and stage.level not in defaults:
+        return stage.key()
+    if not set(changed) - {stage.level}:
+        return f"{stage.key()}@{stage.settings()[stage.level]:g}"
+    settings = ", ".join(f"{name}={value}" for name, value in changed.items())
+    return f"{stage.key()}({settings})"
+
+
+def _check_order(before: Method, after: Method) -> None:
+    if before.stage < after.stage:
+        return
+    if before.stage == after.stage:
+        raise RecipeError(
+            f"{before.key()} and {after.key()} both {before.stage.name.lower()}; "
+            "a recipe holds one of each stage."
+        )
+    raise RecipeError(
+        f"{after.key()} ({after.stage.name.lower()}) comes before "
+        f"{before.key()} ({before.stage.name.lower()}): put it first."
+    )
+
+
+def _check_formats(stages: tuple[Method, ...]) -> None:
+    held, by = ("dense",), "the model"
+    for stage in stages:
+        if not isinstance(stage, LayerMethod):
+            continue
+        if not set(held) & set(stage.accepts):
+            raise RecipeError(
+                f"{stage.key()} takes {' or '.join(stage.accepts)} weights, and {by} "
+                f"leaves them {' or '.join(held)}."
+            )
+        held, by = stage.yields, stage.key()

@@ -1,0 +1,110 @@
+"""Where a model comes from: embedded, folder or Hub; imports neither torch nor transformers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from backend.errors import ModelError
+
+EMBEDDED = Path(__file__).parents[1] / "data" / "model"
+HEADER_LIMIT = 4 << 20  # bytes; a header of 20,000 tensors takes less
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+_REVISION = re.compile(r"[\w.-]{1,100}")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A name, and either a folder or a revision on the Hub."""
+
+    name: str
+    folder: Path | None = None
+    revision: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `default`, a folder, or `owner/name` with an optional `@revision`.
+
+        Raises:
+            ModelError: the text is none of these.
+        """
+        text = text.strip()
+        if text in ("", "default"):
+            return cls("default", EMBEDDED)
+        path = Path(text).expanduser()
+        if path.is_dir():
+            return cls(path.name, path.resolve())
+        name, _, revision = text.partition("@")
+        if not _REPOSITORY.fullmatch(name) or (revision and not _REVISION.fullmatch(revision)):
+            raise ModelError(
+                f"{text!r} is no model: write `default`, a folder that exists, or a Hub name "
+                "such as Qwen/Qwen3-0.6B, with @revision if you like."
+            )
+        return cls(name, None, revision)
+
+    def config(self) -> dict[str, Any]:
+        """The model's configuration as JSON, if its files are here.
+
+        Raises:
+            ModelError: the folder has none that can be read.
+        """
+        if self.folder is None:
+            return {}
+        try:
+            return json.loads((self.folder / "config.json").read_text())
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{self.folder}/config.json cannot be read: {error}") from error
+
+    def to_json(self) -> dict[str, Any]:
+        """Name, folder and revision."""
+        folder = None if self.folder is None else str(self.folder)
+        return {"name": self.name, "folder": folder, "revision": self.revision}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """Undo `to_json`."""
+        folder = None if data["folder"] is None else Path(data["folder"])
+        return cls(data["name"], folder, data["revision"])
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 over the names and bytes of a model's weights, configuration and tokenizer."""
+    total = hashlib.sha256()
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]):
+        total.update(path.name.encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                total.update(block)
+    return total.hexdigest()
+
+
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor in a folder's safetensors, read from the headers alone.
+
+    Raises:
+        ModelError: a file is not safetensors.
+    """
+    shapes = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            size = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))[0]
+            if not 2 <= size <= HEADER_LIMIT:
+                raise ModelError(f"{path} is no safetensors file: its header says {size:,} bytes.")
+            try:
+                header = json.loads(file.read(size))
+            except ValueError as error:
+                raise ModelError(f"{path} has a header that is not JSON.") from error
+        header.pop("__metadata__", None)
+        shapes |= {name: tuple(entry["shape"]) for name, entry in header.items()}
+    return shapes
+
+
+def count_parameters(folder: Path) -> int:
+    """Numbers in a folder's safetensors."""
+    return sum(math.prod(shape) for shape in tensor_shapes(folder).values())
