@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from backend.calibrate.walk import Walk
     from backend.decoding.drafter import Drafter
     from backend.formats import Format
+    from backend.models.view import View
 
 DENSE_BITS = 16.0
 
@@ -157,8 +158,13 @@ class ModelMethod(Leveled):
     """Rewrites a whole model before its matrices are treated."""
 
     @abc.abstractmethod
-    def rewrite(self, walk: Walk) -> list[str]:
-        """Change the model of a walk in place; returns remarks for the record."""
+    def rewrite(self, walk: Walk) -> dict[str, Any]:
+        """Change the model of a walk in place; returns what `rebuild` needs, as plain JSON."""
+
+    @classmethod
+    @abc.abstractmethod
+    def rebuild(cls, view: View, record: dict[str, Any]) -> None:
+        """Give a dense model's skeleton the shape that `rewrite` left, tensors uninitialised."""
 
 
 class CacheMethod(Leveled):

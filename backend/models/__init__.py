@@ -13,9 +13,10 @@ def _settle_kernels() -> None:
     own = sys.modules.get("kernels")
     sys.modules["kernels"] = None  # ty: an import of this name finds nothing meanwhile
     try:
-        from transformers.utils import import_utils
+        from transformers.utils import import_utils, logging
 
         import_utils.is_kernels_available()
+        logging.disable_progress_bar()
     finally:
         del sys.modules["kernels"]
         if own is not None:

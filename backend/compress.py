@@ -1,0 +1,199 @@
+"""Runs a recipe over a model, block by block, with progress, remarks and resume.
+
+What comes out is a model whose layers are held in formats; `backend.models.artefact` writes it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from backend import formats
+from backend.calibrate.statistics import InputStatistics
+from backend.calibrate.walk import Walk
+from backend.errors import OutOfReachError
+from backend.formats import Format
+from backend.methods.base import LayerMethod, ModelMethod, Needs
+from backend.models.load import LoadedModel
+from backend.models.view import Site, View
+from backend.recipes import Recipe, digest
+from backend.search import level_table
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass
+class Compressed:
+    """A model treated by a recipe."""
+
+    view: View
+    structure: list[dict[str, Any]] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+
+def compress(
+    loaded: LoadedModel,
+    recipe: Recipe,
+    windows: Tensor,
+    progress: Progress = lambda *_: None,
+    checkpoint: Path | None = None,
+) -> Compressed:
+    """Treat a model in place.
+
+    Args:
+        loaded: the dense model.
+        recipe: what to do; stages of cache and decoding leave the weights alone.
+        windows: calibration tokens [windows, length].
+        progress: told (stage, done, total).
+        checkpoint: folder in which finished blocks are kept, to resume from.
+
+    Raises:
+        ParetoscopeError: the model cannot be treated, or a budget lies out of reach.
+    """
+    view = View(loaded.model)
+    result = Compressed(view)
+    model_methods = [stage for stage in recipe.stages if isinstance(stage, ModelMethod)]
+    if not model_methods and not recipe.layer_methods:
+        return result
+    view.check(windows[:1])
+    walk = Walk(view, windows)
+    for method in model_methods:
+        progress(method.key(), 0, 1)
+        result.structure.append({"method": method.key(), **method.rewrite(walk)})
+    if recipe.allocator == "evopress":
+        _divide(view, walk, windows, recipe.layer_methods[0], progress)
+    elif recipe.layer_methods:
+        saved = None if checkpoint is None else _Checkpoint(checkpoint, recipe)
+        _treat_blocks(walk, recipe.layer_methods, result, progress, saved)
+    return result
+
+
+def _treat_blocks(
+    walk: Walk,
+    methods: tuple[LayerMethod, ...],
+    result: Compressed,
+    progress: Progress,
+    saved: _Checkpoint | None,
+) -> None:
+    needs = Needs.NOTHING
+    for method in methods:
+        needs |= method.needs
+    blocks = len(walk.view.blocks)
+    for block in range(blocks):
+        progress("compress", block, blocks)
+        if saved is None or not saved.restore(walk.view, block):
+            statistics = walk.gather(block, needs)
+            for site in walk.view.sites(block):
+                _treat(walk.view, site, methods, statistics[site.name], result)
+            if saved is not None:
+                saved.keep(walk.view, block)
+        if needs is not Needs.NOTHING and block + 1 < blocks:
+            walk.advance(block)
+    if saved is not None:
+        saved.drop()
+    progress("compress", blocks, blocks)
+
+
+def _treat(
+    view: View,
+    site: Site,
+    methods: tuple[LayerMethod, ...],
+    statistics: InputStatistics,
+    result: Compressed,
+) -> None:
+    held: Format = formats.Dense.pack(view.weight(site), dtype=torch.float32)
+    if statistics.count == 0 and any(method.needs for method in methods):
+        result.remarks.append(f"{site.name}: no calibration token reached it; treated without.")
+    for method in methods:
+        try:
+            held = refit(method, held, statistics)
+        except OutOfReachError as error:
+            raise OutOfReachError(f"{site.name}: {error}") from error
+    view.hold(site, held)
+
+
+def refit(method: LayerMethod, held: Format, statistics: InputStatistics) -> Format:
+    """Let a method treat what an earlier one left dense in a format.
+
+    The right factor of a product sees the layer's inputs, the left one what the right makes of
+    them. Sparse values are treated one by one: their places differ from row to row.
+    """
+    if isinstance(held, formats.Dense):
+        return method.fit(held.dense(), statistics)
+    if isinstance(held, formats.LowRank):
+        right = held.right.dense()
+        inner = statistics.through(right) if method.needs else statistics
+        held.left = method.fit(held.left.dense(), inner)
+        held.right = method.fit(right, statistics)
+        return held
+    if isinstance(held, formats.BitmaskSparse | formats.Sparse24):
+        values = held.values.dense()
+        columns = values.shape[1]
+        held.values = method.fit(values, InputStatistics(columns, Needs.NOTHING))
+        return held
+    raise OutOfReachError(f"{method.key()} cannot treat what is held as {held.key}.")
+
+
+def _divide(
+    view: View, walk: Walk, windows: Tensor, method: LayerMethod, progress: Progress
+) -> None:
+    table = level_table.LevelTable.build(walk, method, progress)
+    bits = method.settings()[method.level]
+    chosen = level_table.divide(table, view, windows, bits, progress)
+    for site in table.sites:
+        view.hold(site, chosen[site.name])
+
+
+class _Checkpoint:
+    """Finished blocks on disk, so that a killed run goes on where it stopped."""
+
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        self.folder = folder
+        key = digest(recipe.to_json())
+        mark = folder / "recipe"
+        if folder.is_dir() and (not mark.is_file() or mark.read_text() != key):
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.write_text(key)
+
+    def keep(self, view: View, block: int) -> None:
+        """Write the formats of a block; the header last, so that it marks a whole block."""
+        headers, tensors = {}, {}
+        for site in view.sites(block):
+            held = view.held(site)
+            if held is None:
+                continue
+            headers[site.name] = held.header()
+            for key, tensor in held.state_dict().items():
+                tensors[f"{site.name}/{key}"] = tensor.contiguous()
+        save_file(tensors, self.folder / f"{block}.safetensors")
+        partial = self.folder / f"{block}.partial"
+        partial.write_text(json.dumps(headers))
+        partial.rename(self.folder / f"{block}.json")
+
+    def restore(self, view: View, block: int) -> bool:
+        """Put a finished block in place; False if it is not finished."""
+        header = self.folder / f"{block}.json"
+        if not header.is_file():
+            return False
+        headers = json.loads(header.read_text())
+        tensors = load_file(self.folder / f"{block}.safetensors")
+        for site in view.sites(block):
+            held = formats.from_header(headers[site.name])
+            prefix = f"{site.name}/"
+            own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            held.load_state_dict(own, assign=True)
+            view.hold(site, held)
+        return True
+
+    def drop(self) -> None:
+        """Forget everything, once the artefact no longer needs it."""
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,210 @@
+"""A compressed model on disk: safetensors, the recipe, and what rebuilds the modules.
+
+Everything needed to run it lies in its folder; nothing of the original is read again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from backend.errors import ModelError
+from backend.formats import HeldLinear, from_header
+from backend.methods import find
+from backend.models.load import LoadedModel
+from backend.models.view import View
+from backend.recipes import Recipe
+from backend.sources import ModelSource
+
+SHARD = 2 << 30  # bytes
+SIDE_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A compressed model, loaded again."""
+
+    loaded: LoadedModel
+    view: View
+    recipe: Recipe
+    folder: Path
+
+
+def save(
+    view: View, loaded: LoadedModel, recipe: Recipe, structure: list[dict[str, Any]], folder: Path
+) -> None:
+    """Write a model as it is now; the folder appears whole or not at all.
+
+    Args:
+        view: the model, its layers held in formats.
+        loaded: where its tokenizer and configuration came from.
+        recipe: what was done to it.
+        structure: records of the methods that changed its shape, in order.
+        folder: must not exist.
+    """
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    tensors, tied = unique_tensors(view.model)
+    shards = _write_shards(tensors, partial)
+    held = {
+        name: {"header": module.held.header(), "bias": module.bias is not None}
+        for name, module in view.model.named_modules()
+        if isinstance(module, HeldLinear)
+    }
+    dtype = str(next(view.model.parameters()).dtype).removeprefix("torch.")
+    record = {
+        "recipe": recipe.to_json(),
+        "structure": structure,
+        "held": held,
+        "tied": tied,
+        "dtype": dtype,
+        "shards": shards,
+    }
+    (partial / "recipe.json").write_text(json.dumps(record))
+    for name in SIDE_FILES:
+        if (loaded.folder / name).is_file():
+            shutil.copy(loaded.folder / name, partial / name)
+    partial.rename(folder)
+
+
+def load(folder: Path, *, packed: bool = True, dtype: torch.dtype | None = None) -> Artefact:
+    """Load an artefact, ready to run.
+
+    Args:
+        folder: as written by `save`.
+        packed: bring weights into the layout of the fastest product here.
+        dtype: of what is not held in a format; None as it was saved.
+
+    Raises:
+        ModelError: a file is missing or does not fit the others.
+    """
+    try:
+        record = json.loads((folder / "recipe.json").read_text())
+        tensors: dict[str, torch.Tensor] = {}
+        for shard in record["shards"]:
+            tensors |= load_file(folder / shard)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder} is no artefact that can be read: {error}") from error
+    recipe = Recipe.from_json(record["recipe"])
+    model = skeleton(folder, getattr(torch, record["dtype"]))
+    view = View(model)
+    for step in record["structure"]:
+        find(step["method"]).rebuild(view, step)
+    for name, entry in record["held"].items():
+        bias = torch.empty(entry["header"]["rows"]) if entry["bias"] else None
+        view.replace(name, HeldLinear(from_header(entry["header"]), bias))
+    _assign(view, tensors, record["tied"], folder)
+    if dtype is not None:
+        _recast(model, dtype)
+    if packed:
+        for module in model.modules():
+            if isinstance(module, HeldLinear):
+                module.held = module.held.packed()
+    model.eval().requires_grad_(requires_grad=False)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    source = ModelSource(folder.name, folder)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    loaded = LoadedModel(model, tokenizer, source, folder, parameters)
+    return Artefact(loaded, view, recipe, folder)
+
+
+def skeleton(folder: Path, dtype: torch.dtype) -> nn.Module:
+    """The dense model of a folder's configuration, its parameters without memory."""
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    with _parameters_on_meta():
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=dtype, attn_implementation="sdpa", trust_remote_code=False
+        )
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    return model
+
+
+def unique_tensors(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors of a model, each storage once, and the names of those that share another's."""
+    unique: dict[str, torch.Tensor] = {}
+    tied: dict[str, str] = {}
+    homes: dict[tuple[int, tuple[int, ...]], str] = {}
+    for name, tensor in model.state_dict().items():
+        key = tensor.data_ptr(), tuple(tensor.shape)
+        if tensor.numel() and key in homes:
+            tied[name] = homes[key]
+        else:
+            homes[key] = name
+            unique[name] = tensor.contiguous()
+    return unique, tied
+
+
+@contextlib.contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Parameters made inside take no memory; buffers, which are computed, stay real."""
+    register = nn.Module.register_parameter
+
+    def on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        register(module, name, parameter)
+        if parameter is not None:
+            module._parameters[name] = nn.Parameter(parameter.to("meta"), requires_grad=False)
+
+    nn.Module.register_parameter = on_meta
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register
+
+
+def _assign(
+    view: View, tensors: dict[str, torch.Tensor], tied: dict[str, str], folder: Path
+) -> None:
+    whole = tensors | {name: tensors[home] for name, home in tied.items()}
+    try:
+        view.model.load_state_dict(whole, strict=True, assign=True)
+    except RuntimeError as error:
+        raise ModelError(f"{folder} does not hold what its recipe needs: {error}") from error
+    for name, home in tied.items():
+        owner, _, attribute = home.rpartition(".")
+        parameter = getattr(view.model.get_submodule(owner), attribute)
+        parent, _, child = name.rpartition(".")
+        setattr(view.model.get_submodule(parent), child, parameter)
+
+
+def _recast(model: nn.Module, dtype: torch.dtype) -> None:
+    """Change the type of everything dense; what formats hold stays as it is."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    model.config.dtype = dtype
+
+
+def _write_shards(tensors: dict[str, torch.Tensor], folder: Path) -> list[str]:
+    shards: list[dict[str, torch.Tensor]] = [{}]
+    size = 0
+    for name, tensor in tensors.items():
+        if size and size + tensor.nbytes > SHARD:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += tensor.nbytes
+    names = [f"model-{index:05d}.safetensors" for index in range(len(shards))]
+    for name, shard in zip(names, shards, strict=True):
+        save_file(shard, folder / name, metadata={"format": "pt"})
+    return names

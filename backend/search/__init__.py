@@ -1,0 +1,1 @@
+"""Allocators that divide a budget over layers, and what answers questions about budgets."""
