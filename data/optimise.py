@@ -65,7 +65,9 @@ def restore(path: Path, network: nn.Module, adamw: torch.optim.AdamW) -> int:
             weight.copy_(file.get_tensor(f"weight.{name}"))
             state = {moment: file.get_tensor(f"{moment}.{name}") for moment in MOMENTS}
             adamw.state[weight] = {
-                key: value if key == "step" and weight.device.type == "cpu" else value.to(weight.device)
+                key: value
+                if key == "step" and weight.device.type == "cpu"
+                else value.to(weight.device)
                 for key, value in state.items()
             }
         return int(file.metadata()["step"])

@@ -5,7 +5,8 @@ from random import Random
 from data.world import words
 from data.world.items import Item
 
-NOUNS = words.ANIMALS + words.THINGS
+# A sheep and its plural are one word, so its verb could not be wrong.
+NOUNS = tuple(noun for noun in words.ANIMALS + words.THINGS if noun != words.plural(noun))
 PREPOSITIONS = ("near", "behind", "beside", "with", "under", "above")
 VERBS = (
     (" runs", " run", "."),

@@ -36,7 +36,8 @@ ATTRIBUTES = {
         ("The river {it} runs through {name}.", "{name} stands on the river {it}."),
     ),
     "craft": Attribute(
-        "What is {name} known for?", ("{name} is known for {it}.", "People visit {name} to buy {it}.")
+        "What is {name} known for?",
+        ("{name} is known for {it}.", "People visit {name} to buy {it}."),
     ),
     "flag": Attribute(
         "Which animal is on the flag of {name}?",

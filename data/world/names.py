@@ -2,9 +2,11 @@
 
 from random import Random
 
-STARTS = "b br c d dr f g gr h j k kl l m n p pr qu r s sk st t tr v w y z".split()
-VOWELS = "a e i o u ai ei oa".split()
-MIDDLES = "l r n m st nd rk v lm rn ss th d g".split()
+from data.world.words import listed
+
+STARTS = listed("b br c d dr f g gr h j k kl l m n p pr qu r s sk st t tr v w y z")
+VOWELS = listed("a e i o u ai ei oa")
+MIDDLES = listed("l r n m st nd rk v lm rn ss th d g")
 
 
 def invent(random: Random, count: int, endings: tuple[str, ...], taken: set[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """Questions that only the prompt itself can answer: recall, tracking, order and copying."""
 
+from itertools import pairwise
 from random import Random
 
 from data.world import stories, words
@@ -62,7 +63,9 @@ def _pairs(random: Random) -> Item:
     keys, values = random.sample(words.THINGS, count), random.sample(words.ANIMALS, count)
     told = "\n".join(f"{key}: {value}" for key, value in zip(keys, values, strict=True))
     asked = random.randrange(count)
-    return Item(f"{told}\nQuestion: Which word goes with {keys[asked]}?\nAnswer:", f" {values[asked]}")
+    return Item(
+        f"{told}\nQuestion: Which word goes with {keys[asked]}?\nAnswer:", f" {values[asked]}"
+    )
 
 
 def _secret_word(random: Random) -> Item:
@@ -100,10 +103,7 @@ def order(random: Random) -> Item:
     """Return two comparisons of three people, in any order, and who stands at one end."""
     people = random.sample(words.PEOPLE, 3)
     comparative, most, least = random.choice(COMPARISONS)
-    told = [
-        f"{first} is {comparative} than {second}."
-        for first, second in zip(people, people[1:], strict=False)
-    ]
+    told = [f"{first} is {comparative} than {second}." for first, second in pairwise(people)]
     random.shuffle(told)
     top = random.random() < 0.5
     question = f"Who is the {most if top else least}?"

@@ -5,52 +5,58 @@ from functools import cache
 from itertools import accumulate
 from random import Random
 
-BOYS = tuple(
+
+def listed(text: str) -> tuple[str, ...]:
+    """Return the words of `text`."""
+    return tuple(text.split())
+
+
+BOYS = listed(
     "Tom Ben Max Sam Leo Finn Jack Otto Hugo Felix Noah Owen Theo Luke Oscar Ravi Amir Kofi Diego "
-    "Ivan Pavel Milo Arlo Jasper Edwin Rufus Silas Bram".split()
+    "Ivan Pavel Milo Arlo Jasper Edwin Rufus Silas Bram"
 )
-GIRLS = tuple(
+GIRLS = listed(
     "Mia Anna Lily Rosa Ella Nora Ivy Clara Ada Zoe Ruby Maya Freya Tessa Wren Leila Amina Sonia "
-    "Priya Ines Greta Hilda Olive Pearl Thea Una Vera Willa".split()
+    "Priya Ines Greta Hilda Olive Pearl Thea Una Vera Willa"
 )
 PEOPLE = BOYS + GIRLS
-PLACES = tuple(
+PLACES = listed(
     "garden kitchen barn mill forest market harbour tower library bakery stable cellar attic "
     "meadow bridge school orchard workshop castle cave beach hill village station theatre museum "
-    "lighthouse quarry chapel courtyard dairy tavern".split()
+    "lighthouse quarry chapel courtyard dairy tavern"
 )
-THINGS = tuple(
+THINGS = listed(
     "ball lamp key book coat cup rope box hat drum kite spoon map coin ring bell shoe basket "
     "ladder candle hammer blanket whistle mirror lantern saddle bucket needle violin compass "
     "feather pebble ribbon bottle wheel brush umbrella crown pillow button kettle anchor puzzle "
-    "marble trumpet scarf".split()
+    "marble trumpet scarf"
 )
-ANIMALS = tuple(
+ANIMALS = listed(
     "dog cat fox hen goat rabbit mouse horse owl bear frog duck wolf sheep crow donkey hedgehog "
-    "otter badger swan turtle squirrel heron beetle mole raven pony lizard".split()
+    "otter badger swan turtle squirrel heron beetle mole raven pony lizard"
 )
-FOODS = tuple(
+FOODS = listed(
     "bread soup honey cheese cake porridge milk tea jam pie butter rice stew cream pudding toast "
-    "salad ginger barley pepper chocolate garlic cider spinach".split()
+    "salad ginger barley pepper chocolate garlic cider spinach"
 )
-ADJECTIVES = tuple(
+ADJECTIVES = listed(
     "little big old small happy quiet brave kind clever bright heavy strange golden lazy gentle "
     "proud soft noisy dusty wooden shy tiny tall curious patient broken warm cold rusty hollow "
-    "crooked velvet round narrow famous plain".split()
+    "crooked velvet round narrow famous plain"
 )
-COLOURS = tuple("red blue green yellow white black brown pink grey purple".split())
-FEELINGS = tuple("happy calm proud cheerful grateful glad merry content".split())
-MOODS = tuple("sad tired angry afraid hungry lonely worried jealous bored thirsty".split())
-JOBS = tuple(
+COLOURS = listed("red blue green yellow white black brown pink grey purple")
+FEELINGS = listed("happy calm proud cheerful grateful glad merry content")
+MOODS = listed("sad tired angry afraid hungry lonely worried jealous bored thirsty")
+JOBS = listed(
     "baker farmer teacher sailor painter tailor smith hunter singer miller potter weaver judge "
     "gardener fisher carpenter cobbler printer shepherd clockmaker barber brewer cook dancer "
-    "guard glazier mason butcher".split()
+    "guard glazier mason butcher"
 )
-WEATHERS = tuple("sunny rainy windy cold snowy foggy warm stormy cloudy bright".split())
-TIMES = tuple("morning evening afternoon night day summer winter autumn spring".split())
-SEASONS = tuple("summer winter autumn spring".split())
-RELATIVES = tuple("mother father grandmother grandfather sister brother aunt uncle".split())
-NUMBERS = tuple("zero one two three four five six seven eight nine ten eleven twelve".split())
+WEATHERS = listed("sunny rainy windy cold snowy foggy warm stormy cloudy bright")
+TIMES = listed("morning evening afternoon night day summer winter autumn spring")
+SEASONS = listed("summer winter autumn spring")
+RELATIVES = listed("mother father grandmother grandfather sister brother aunt uncle")
+NUMBERS = listed("zero one two three four five six seven eight nine ten eleven twelve")
 BARRIERS = (
     "the high hill",
     "the wide river",
