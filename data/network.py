@@ -23,7 +23,7 @@ class Shape:
     vocabulary: int = 2048
     hidden: int = 128
     layers: int = 4
-    feed_forward: int = 384
+    feed_forward: int = 256
     heads: int = 4
     key_heads: int = 2
     positions: int = 512

@@ -32,8 +32,8 @@ MIX = {
     "language": 0.04,
     "agreement": 0.02,
 }
-# Rows of each step; one step in four has long rows so that every position is learnt.
-WIDTHS = (256, 256, 256, 512)
+# Tokens per row by step; one step in eight has long rows, so that every position is learnt.
+WIDTHS = (*[256] * 7, 512)
 BATCH_TOKENS = 200_000
 PROSE_CHARACTERS = 800
 PROSE_TOKENS = 330
