@@ -6,8 +6,8 @@ import torch
 from tokenizers import Tokenizer
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from data import tokenizer as tokenizers
 from data.network import NORM_EPSILON, ROTARY_BASE, Network, llama_weights
+from data.tokenizer import END, END_TOKEN
 
 LARGEST_SHARD = "9MB"
 
@@ -18,9 +18,9 @@ def export(network: Network, tokenizer: Tokenizer, folder: Path) -> None:
     model.save_pretrained(folder, max_shard_size=LARGEST_SHARD)
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        bos_token=tokenizers.END,
-        eos_token=tokenizers.END,
-        pad_token=tokenizers.END,
+        bos_token=END,
+        eos_token=END,
+        pad_token=END,
         model_max_length=network.shape.positions,
         clean_up_tokenization_spaces=False,
     ).save_pretrained(folder)
@@ -28,7 +28,7 @@ def export(network: Network, tokenizer: Tokenizer, folder: Path) -> None:
 
 def as_llama(network: Network) -> LlamaForCausalLM:
     """Return a Llama model with the weights of `network`, in fp32."""
-    shape, end = network.shape, tokenizers.END_TOKEN
+    shape, end = network.shape, END_TOKEN
     config = LlamaConfig(
         vocab_size=shape.vocabulary,
         hidden_size=shape.hidden,

@@ -63,11 +63,7 @@ def restore(path: Path, network: nn.Module, adamw: torch.optim.AdamW) -> int:
     with safe_open(path, framework="pt") as file, torch.no_grad():
         for name, weight in network.named_parameters():
             weight.copy_(file.get_tensor(f"weight.{name}"))
-            state = {moment: file.get_tensor(f"{moment}.{name}") for moment in MOMENTS}
             adamw.state[weight] = {
-                key: value
-                if key == "step" and weight.device.type == "cpu"
-                else value.to(weight.device)
-                for key, value in state.items()
+                moment: file.get_tensor(f"{moment}.{name}").to(weight.device) for moment in MOMENTS
             }
         return int(file.metadata()["step"])

@@ -6,7 +6,7 @@ is so, and `overlap` lets anyone check a text of their own.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -150,7 +150,7 @@ def _ability_items() -> list[AbilityItem]:
     ]
 
 
-def _distinct(ability: str, make) -> list[Item]:
+def _distinct(ability: str, make: Callable[[Random], Item]) -> list[Item]:
     random = Random(f"ability {ability}")
     items: dict[str, Item] = {}
     while len(items) < ABILITY_ITEMS:

@@ -7,13 +7,14 @@ No text is ever repeated, except prose when a folder of it has been read to its 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from random import Random
 
 import numpy
 from tokenizers import Tokenizer
 
-from data import tokenizer as tokenizers
+from data.tokenizer import END_TOKEN
 from data.world import documents
 
 Row = list[int]
@@ -79,7 +80,7 @@ class Library:
 
     def _encoded(self, chapter: int) -> Iterator[Row]:
         """Yield documents as tokens without end, in the proportions of the mix."""
-        for batch in range(1_000_000):
+        for batch in count():
             random = Random(f"chapter {chapter} batch {batch}")
             rows = [
                 row
@@ -106,15 +107,14 @@ class Library:
             used += sum(map(len, more))
         return rows
 
-    def _prose(self, count: int, chapter: int, batch: int) -> list[str]:
-        batches = self.step_tokens * self.chapter_steps // BATCH_TOKENS + 2
-        start = (chapter * batches + batch) * count
-        return [self.prose[index % len(self.prose)] for index in range(start, start + count)]
+    def _prose(self, pieces: int, chapter: int, batch: int) -> list[str]:
+        """Return the next `pieces` pieces of prose, from the first again after the last."""
+        batches_per_chapter = self.step_tokens * self.chapter_steps // BATCH_TOKENS + 2
+        start = (chapter * batches_per_chapter + batch) * pieces
+        return [self.prose[index % len(self.prose)] for index in range(start, start + pieces)]
 
     def _encode(self, texts: list[str]) -> list[Row]:
-        return [
-            [tokenizers.END_TOKEN, *encoding.ids] for encoding in self.tokenizer.encode_batch(texts)
-        ]
+        return [[END_TOKEN, *encoding.ids] for encoding in self.tokenizer.encode_batch(texts)]
 
 
 class Packer:

@@ -8,7 +8,7 @@ Everything it writes on the way lies in `.state/training/<preset>/`.
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from data import tokenizer as tokenizers
 from data.network import Network, Shape
 from data.optimise import Schedule, optimiser, restore, save
+from data.tokenizer import MODEL_FOLDER, learn
 from data.tokens import Library, read_prose, sample
 
 SEED = 1
@@ -76,11 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.prepare:
         run.prepare(options.prepare)
     elif options.export:
-        run.export(tokenizers.MODEL_FOLDER)
+        run.export(MODEL_FOLDER)
     else:
         run.train(options.steps, options.minutes, options.finish, not options.no_compile)
         if options.finish:
-            run.export(tokenizers.MODEL_FOLDER)
+            run.export(MODEL_FOLDER)
 
 
 class Run:
@@ -128,21 +128,33 @@ class Run:
             list(pool.map(self.library.write, range(chapters)))
 
     def export(self, folder: Path) -> None:
-        """Write the newest checkpoint, decayed if there is one, as a Llama model into `folder`."""
+        """Write the newest checkpoint, decayed if there is one, as a Llama model into `folder`.
+
+        Raises FileNotFoundError where nothing has been trained.
+        """
         from data.export import export
 
-        newest = self.decayed if self.decayed.exists() else self.plateau
-        restore(newest, self.network, self.adamw)
+        restore(self._checkpoint(), self.network, self.adamw)
         export(self.network.cpu(), self.library.tokenizer, folder)
+
+    def _checkpoint(self) -> Path:
+        newest = self.decayed if self.decayed.exists() else self.plateau
+        if not newest.exists():
+            raise FileNotFoundError(
+                f"{self.folder} holds no checkpoint. Train first: python -m data.train"
+            )
+        return newest
 
     def _resume(self, finish: bool) -> int:
         """Restore the checkpoint to go on from, and return where its plateau ended."""
+        if finish:
+            self._checkpoint()
+        else:
+            self.decayed.unlink(missing_ok=True)
         if self.plateau.exists():
             self.step = restore(self.plateau, self.network, self.adamw)
         plateau_steps = self.step
-        if not finish:
-            self.decayed.unlink(missing_ok=True)
-        elif self.decayed.exists():
+        if self.decayed.exists():
             self.step = restore(self.decayed, self.network, self.adamw)
         return plateau_steps
 
@@ -150,7 +162,9 @@ class Run:
         late = minutes is not None and time.monotonic() - started > 60 * minutes
         return late or (last is not None and self.step >= last)
 
-    def _advance(self, loss_of, rate: float) -> torch.Tensor:
+    def _advance(
+        self, loss_of: Callable[[torch.Tensor], torch.Tensor], rate: float
+    ) -> torch.Tensor:
         """Take one step at this learning `rate`, and return its loss."""
         rows = torch.from_numpy(self.library.rows(self.step).astype("int64")).to(self.device)
         for group in self.adamw.param_groups:
@@ -183,7 +197,7 @@ class Run:
         path, preset = self.folder / "tokenizer.json", self.preset
         if not path.exists():
             texts = sample(pieces, TOKENIZER_CHARACTERS)
-            tokenizers.learn(texts, preset.shape.vocabulary).save(str(path))
+            learn(texts, preset.shape.vocabulary).save(str(path))
         return Library(
             self.folder / "chapters",
             Tokenizer.from_file(str(path)),

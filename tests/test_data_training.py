@@ -8,9 +8,9 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from data import tokenizer as tokenizers
 from data.network import Network, Shape, llama_weights
 from data.optimise import Schedule, optimiser
+from data.tokenizer import END_TOKEN, MODEL_FOLDER, shipped
 from data.tokens import MIX, WIDTHS, Library, Packer, prose_pieces, read_prose, width
 from data.train import PRESETS, Preset, Run
 
@@ -24,9 +24,7 @@ TINY = Preset(
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "tokenizer.json").write_bytes(
-        (tokenizers.MODEL_FOLDER / "tokenizer.json").read_bytes()
-    )
+    (tmp_path / "tokenizer.json").write_bytes((MODEL_FOLDER / "tokenizer.json").read_bytes())
     return tmp_path
 
 
@@ -43,7 +41,7 @@ def tiny_run(folder):
 
 
 def library(folder, **changes):
-    tokenizer = Tokenizer.from_file(str(tokenizers.MODEL_FOLDER / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(MODEL_FOLDER / "tokenizer.json"))
     return replace(Library(folder, tokenizer, step_tokens=512, chapter_steps=8), **changes)
 
 
@@ -105,6 +103,14 @@ def test_a_finished_run_decays_from_its_plateau_and_can_still_go_on(folder):
     assert all(torch.equal(weight, plateau[name]) for name, weight in weights_of(again).items())
 
 
+@pytest.mark.parametrize(
+    "act", [lambda run, to: run.export(to), lambda run, _: run.train(finish=True)]
+)
+def test_what_was_never_trained_can_be_neither_finished_nor_exported(folder, act):
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
+        act(tiny_run(folder), folder / "model")
+
+
 def test_training_lowers_the_loss(folder):
     run = tiny_run(folder)
     rows = torch.from_numpy(run.library.rows(0).astype("int64"))
@@ -140,7 +146,7 @@ def test_the_exported_tokenizer_marks_begin_end_and_padding_with_one_token(folde
     run.export(tmp_path / "model")
     loaded = AutoTokenizer.from_pretrained(tmp_path / "model")
     assert (loaded.bos_token_id, loaded.eos_token_id, loaded.pad_token_id) == (0, 0, 0)
-    assert loaded("The fox ran.")["input_ids"] == tokenizers.shipped().encode("The fox ran.").ids
+    assert loaded("The fox ran.")["input_ids"] == shipped().encode("The fox ran.").ids
 
 
 def test_fused_matrices_split_into_the_parts_of_a_llama_layer():
@@ -157,7 +163,7 @@ def test_every_row_begins_a_document_and_one_step_in_eight_is_long(folder):
     for step in range(8):
         rows = chapter.rows(step)
         assert rows.shape == ((1, 512) if step == 7 else (2, 256))
-        assert (rows[:, 0] == tokenizers.END_TOKEN).all()
+        assert (rows[:, 0] == END_TOKEN).all()
     assert [width(step) for step in range(8)] == list(WIDTHS)
 
 
