@@ -1,0 +1,1 @@
+"""The embedded model and its texts: the world they tell of, the tokenizer, the trainer."""
