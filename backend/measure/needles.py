@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -79,6 +80,16 @@ class Question:
 
 
 @dataclass(frozen=True)
+class _Book:
+    """What all questions share: opening ids, values with their ids, plan and tokenizer."""
+
+    head: tuple[int, ...]
+    values: list[tuple[str, tuple[int, ...]]]
+    plan: Plan
+    encode: Encode
+
+
+@dataclass(frozen=True)
 class Hits:
     """Whether the right value ranked first, by cell, in the order of the questions."""
 
@@ -107,18 +118,13 @@ def questions(
             f"Needles are hidden in at least {2 * longest} tokens of text; there are {len(hay)}."
         )
     order = random.Random(seed)
-    values = _values(plan.words, encode)
-    head = () if bos is None else (bos,)
+    book = _Book(() if bos is None else (bos,), _values(plan.words, encode), plan, encode)
     found = []
-    for task in plan.tasks:
-        for length in plan.lengths:
-            for depth in plan.depths:
-                cell = f"{task}_{length}_{round(100 * depth)}"
-                for _ in range(plan.count):
-                    start = order.randrange(len(hay) - length)
-                    filler = hay[start : start + length]
-                    found.append(_question(cell, task, depth, filler, head, values, plan, encode,
-                                           order))  # fmt: skip
+    for task, length, depth in product(plan.tasks, plan.lengths, plan.depths):
+        cell = f"{task}_{length}_{round(100 * depth)}"
+        for _ in range(plan.count):
+            start = order.randrange(len(hay) - length)
+            found.append(_question(cell, depth, hay[start : start + length], order, book))
     return found
 
 
@@ -184,42 +190,21 @@ def _values(words: Sequence[str], encode: Encode) -> list[tuple[str, tuple[int, 
 
 
 def _question(
-    cell: str,
-    task: str,
-    depth: float,
-    filler: list[int],
-    head: tuple[int, ...],
-    values: list[tuple[str, tuple[int, ...]]],
-    plan: Plan,
-    encode: Encode,
-    order: random.Random,
+    cell: str, depth: float, filler: list[int], order: random.Random, book: _Book
 ) -> Question:
     """Return one question: facts of a task spread through filler text of a fixed length."""
-    chosen = order.sample(values, CANDIDATES)
-    keys = order.sample(plan.keys, 4)
-    right, other = chosen[0][0], chosen[1][0]
-    facts = [(depth, plan.fact.format(key=keys[0], value=right))]
-    if task == "multikey":
-        facts += [
-            (order.random(), plan.fact.format(key=keys[place], value=chosen[place][0]))
-            for place in (1, 2)
-        ]
-    elif task == "multivalue":
-        # Two values of one key: the one asked for is the one the question does not yet name.
-        facts.append((order.random(), plan.fact.format(key=keys[0], value=other)))
-    elif task == "tracking":
-        facts.append(
-            (min(1.0, depth + 0.05), f" The {keys[1]} word is the same as the {keys[0]} word.")
-        )
-    asked = keys[1] if task == "tracking" else keys[0]
-    tail = plan.question.format(key=asked)
-    if task == "multivalue":
-        tail = f"{plan.question.format(key=keys[0])} {other} and"
+    chosen = order.sample(book.values, CANDIDATES)
+    keys = order.sample(book.plan.keys, 4)
+    facts, tail = _facts(cell.split("_")[0], depth, chosen, keys, order, book.plan)
+    if tail.endswith(" and"):
+        # The value the question itself names stays a candidate, as the last.
         chosen = [chosen[0], *chosen[2:], chosen[1]]
-    room = len(filler) - len(head)
-    pieces = sorted((place, index, list(encode(text))) for index, (place, text) in enumerate(facts))
+    pieces = sorted(
+        (place, index, list(book.encode(text))) for index, (place, text) in enumerate(facts)
+    )
+    room = len(filler) - len(book.head)
     space = room - sum(len(piece) for _, _, piece in pieces)
-    context, used = list(head), 0
+    context, used = list(book.head), 0
     for place, _, piece in pieces:
         cut = max(used, min(space, round(place * space)))
         context += filler[used:cut] + piece
@@ -227,11 +212,39 @@ def _question(
     context += filler[used:space]
     return Question(
         cell,
-        tuple(context[: len(filler)]),
-        (*head, *filler[:room]),
-        tuple(encode(tail)),
+        tuple(context),
+        (*book.head, *filler[:room]),
+        tuple(book.encode(tail)),
         tuple(ids for _, ids in chosen),
     )
+
+
+def _facts(  # noqa: PLR0917
+    task: str,
+    depth: float,
+    chosen: Sequence[tuple[str, tuple[int, ...]]],
+    keys: Sequence[str],
+    order: random.Random,
+    plan: Plan,
+) -> tuple[list[tuple[float, str]], str]:
+    """Return the facts of a task with their places, and its question."""
+    right, other = chosen[0][0], chosen[1][0]
+    facts = [(depth, plan.fact.format(key=keys[0], value=right))]
+    question = plan.question.format(key=keys[0])
+    if task == "multikey":
+        facts += [
+            (order.random(), plan.fact.format(key=keys[place], value=chosen[place][0]))
+            for place in (1, 2)
+        ]
+    elif task == "multivalue":
+        # Two values under one key: asked for is the one that the question does not name.
+        facts.append((order.random(), plan.fact.format(key=keys[0], value=other)))
+        question = f"{question} {other} and"
+    elif task == "tracking":
+        same = f" The {keys[1]} word is the same as the {keys[0]} word."
+        facts.append((min(1.0, depth + 0.05), same))
+        question = plan.question.format(key=keys[1])
+    return facts, question
 
 
 def _scores(model: LanguageModel, asked: Sequence[Question]) -> list[list[float]]:
