@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 WHOLE_BYTES = 256 * 10**6
 TOP = 4096
-CHUNK_LOGITS = 2**24
+CHUNK_LOGITS = {"cpu": 2**20, "cuda": 2**26}
 # Logits further below the highest than this are zero probability in fp32 anyway.
 LOWEST = -60000.0
 
@@ -170,7 +170,7 @@ def pieces(model: LanguageModel, evaluation: EvaluationSet) -> Iterator[Piece]:
     """Yield every scored position of `evaluation` once, as fp32 logits of bounded size."""
     if len(evaluation.windows) == 0:
         return
-    chunk = max(1, CHUNK_LOGITS // model.vocabulary_size)
+    chunk = max(1, CHUNK_LOGITS.get(model.device.type, 2**22) // model.vocabulary_size)
     for block in blocks(model, evaluation.windows, evaluation.prefill):
         width = block.logits.shape[1]
         lines, columns, targets, places = [], [], [], []
