@@ -1,0 +1,1 @@
+"""Everything behind the page: jobs, compression, measurement, results."""
