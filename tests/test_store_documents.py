@@ -54,6 +54,7 @@ def test_a_damaged_file_is_replaced_by_a_sound_one(tmp_path):
         ({"readings": [5]}, "must be a JSON object"),
         ({"generations": [{"prompt": "a", "text": "b", "tokens": [1.5]}]}, "whole numbers"),
         ({"notes": [1]}, "text only"),
+        ({"notes": ["\ud800"]}, "surrogate"),
         ({"budget": {"bits": 2**70}}, "beyond 64 bits"),
         ({"budget": {"deep": [{"x": float("nan")}]}}, "not a finite number"),
     ],

@@ -137,7 +137,7 @@ def check(document: object) -> None:
     _check_generations(document["generations"])
     if not all(isinstance(note, str) for note in document["notes"]):
         raise ResultRefusedError("`notes` must hold text only.")
-    _check_finite(document, "the result")
+    _check_values(document, "the result")
 
 
 def _check_readings(readings: list[dict[str, Any]]) -> None:
@@ -195,17 +195,27 @@ def _check_time(text: str) -> None:
         raise ResultRefusedError("`created` must name its time zone; use UTC.")
 
 
-def _check_finite(value: object, place: str) -> None:
+def _check_values(value: object, place: str) -> None:
     if isinstance(value, Mapping):
         for key, entry in value.items():
-            _check_finite(entry, f"`{key}` of {place}" if place == "the result" else place)
+            _check_values(entry, f"`{key}` of {place}" if place == "the result" else place)
     elif isinstance(value, (list, tuple)):
         for entry in value:
-            _check_finite(entry, place)
+            _check_values(entry, place)
     elif isinstance(value, float) and not math.isfinite(value):
         raise ResultRefusedError(f"{place} holds {value}, which is not a finite number.")
     elif isinstance(value, int) and abs(value) >= 2**63:
         raise ResultRefusedError(f"{place} holds a whole number beyond 64 bits.")
+    elif isinstance(value, str) and not _is_text(value):
+        raise ResultRefusedError(f"{place} holds half a surrogate pair, which is no text.")
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _refuse_constant(name: str) -> None:
