@@ -1,0 +1,195 @@
+"""Where attempts run. The ledger knows only the five verbs of `Launcher`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from filelock import FileLock, Timeout
+
+from backend.jobs.errors import JobError
+from backend.jobs.forkserver import IDLE_SECONDS, MODULES, ForkServer
+
+RUN = ("backend.attempt:run",)
+CHUNK_LIMIT = 4 * 2**20
+ROOT = Path(__file__).resolve().parents[2]
+
+_NAME = re.compile(r"[0-9a-f]{32}-[0-9]{1,6}")
+_KEPT = re.compile(
+    r"(PATH|HOME|USER|LANG|TZ|TMPDIR|TEMP|TMP|VIRTUAL_ENV|LD_LIBRARY_PATH|DYLD_LIBRARY_PATH"
+    r"|SYSTEMROOT|COMSPEC|PATHEXT|USERPROFILE|LOCALAPPDATA|APPDATA|CC|CXX"
+    r"|(LC|PYTHON|PARETOSCOPE|CUDA|NVIDIA|ROCM|ROCR|HIP|HSA|TORCH|PYTORCH|TORCHINDUCTOR|TRITON"
+    r"|OMP|MKL|KMP|OPENBLAS|XDG|HF_HUB|TRANSFORMERS|COVERAGE)_?[A-Z0-9_]*"
+    r"|HF_HOME|HF_ENDPOINT)"
+)
+_SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|CREDENTIAL|API_KEY", re.IGNORECASE)
+
+
+class Launcher(Protocol):
+    """A place that runs named attempts and keeps their streams; names are `<job>-<attempt>`."""
+
+    def start(self, name: str, spec: Mapping[str, Any]) -> None:
+        """Start the attempt; harmless when it was started before."""
+        ...
+
+    def alive(self, name: str) -> bool:
+        """Whether its runner lives."""
+        ...
+
+    def started(self, name: str) -> bool:
+        """Whether it ever began."""
+        ...
+
+    def read(self, name: str, offset: int) -> bytes:
+        """Whole lines of its stream from a byte offset; empty when there is nothing new."""
+        ...
+
+    def kill(self, name: str) -> None:
+        """Have it cancelled; harmless when it is over, or has not begun."""
+        ...
+
+
+class LocalLauncher:
+    """Attempts as processes of this machine, below `home/attempts`.
+
+    Args:
+        home: The home folder.
+        run: What a worker calls, as `module:function`; several run in order, each in a clean
+            process of its own.
+        preload: Modules that a fork server imports ahead of the workers, so that they begin at
+            once; with none, or where the system cannot fork, each begins with a new interpreter.
+        environment: Variables of the workers, besides those that every worker is allowed.
+        idle_seconds: How long an unused fork server stays.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        run: Sequence[str] = RUN,
+        preload: Sequence[str] = MODULES,
+        environment: Mapping[str, str] | None = None,
+        idle_seconds: float = IDLE_SECONDS,
+    ):
+        self.folder = home / "attempts"
+        self._run = tuple(run)
+        self._environment = worker_environment(environment)
+        self.fork_server: ForkServer | None = None
+        if preload and ForkServer.available():
+            self.fork_server = ForkServer(home, self._environment, preload, idle_seconds)
+        self._runners: list[subprocess.Popen] = []
+        self._turn = threading.Lock()
+
+    def start(self, name: str, spec: Mapping[str, Any]) -> None:
+        """Write the assignment and start a runner, unless this attempt has begun."""
+        folder = self._attempt(name)
+        if self.started(name) or self.alive(name):
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        server = self.fork_server.ensure() if self.fork_server else None
+        assignment = {
+            "spec": spec,
+            "run": self._run,
+            "timeout_seconds": spec.get("timeout_seconds"),
+            "memory_limit_bytes": spec.get("memory_limit_bytes"),
+            "fork_server": str(server) if server else None,
+        }
+        partial = folder / "spec.tmp"
+        partial.write_text(json.dumps(assignment, allow_nan=False), encoding="utf-8")
+        partial.replace(folder / "spec.json")
+        runner = subprocess.Popen(
+            [sys.executable, "-P", "-m", "backend.jobs.runner", str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=folder,
+            env=self._environment,
+            start_new_session=True,
+        )
+        with self._turn:
+            self._runners.append(runner)
+
+    def warm_up(self) -> None:
+        """Have the fork server begin its imports; never waits."""
+        if self.fork_server:
+            self.fork_server.ensure()
+
+    def alive(self, name: str) -> bool:
+        """Whether a runner holds the lock of this attempt."""
+        self._reap()
+        folder = self._attempt(name)
+        if not folder.is_dir():
+            return False
+        lock = FileLock(folder / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
+        return False
+
+    def started(self, name: str) -> bool:
+        """Whether a runner has opened the stream."""
+        return (self._attempt(name) / "out.jsonl").exists()
+
+    def read(self, name: str, offset: int) -> bytes:
+        """Whole lines from the offset, up to about 4 MiB at a time."""
+        try:
+            with (self._attempt(name) / "out.jsonl").open("rb") as file:
+                file.seek(offset)
+                chunk = file.read(CHUNK_LIMIT)
+        except FileNotFoundError:
+            return b""
+        return chunk[: chunk.rfind(b"\n") + 1]
+
+    def kill(self, name: str) -> None:
+        """Leave the sign that the runner looks for twenty times a second."""
+        folder = self._attempt(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "cancel").touch()
+
+    def close(self) -> None:
+        """Let go of the runners, which carry on, and end the fork server after its workers."""
+        if self.fork_server:
+            self.fork_server.close()
+        self._reap()
+        with self._turn:
+            for runner in self._runners:
+                # Popen warns of a process that outlives it; this one is meant to.
+                runner.returncode = 0
+            self._runners.clear()
+
+    def _attempt(self, name: str) -> Path:
+        if not _NAME.fullmatch(name):
+            raise JobError(f"`{name}` is not the name of an attempt.")
+        return self.folder / name
+
+    def _reap(self) -> None:
+        with self._turn:
+            self._runners = [runner for runner in self._runners if runner.poll() is None]
+
+
+def worker_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What a worker may know of this process's environment: paths and settings, no secret."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if _KEPT.fullmatch(name) and not _SECRET.search(name)
+    }
+    paths = [str(ROOT), *filter(None, [kept.get("PYTHONPATH")])]
+    return (
+        kept
+        | {
+            "PYTHONPATH": os.pathsep.join(paths),
+            "PYTHONUNBUFFERED": "1",
+            # Its threads would make a fork unsafe, and spawned workers must compute the same.
+            "OPENBLAS_NUM_THREADS": "1",
+        }
+        | dict(extra or {})
+    )

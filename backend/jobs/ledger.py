@@ -1,0 +1,353 @@
+"""The queue: accepts jobs, picks whose turn it is, and follows attempts to their end.
+
+Every change is one committed transaction, and an attempt is on record before it is started, so
+the program may be killed at any moment and carries on at its next start.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from backend.jobs.errors import QueueFullError, UnknownJobError
+from backend.jobs.journal import Journal
+from backend.jobs.launchers import Launcher
+from backend.jobs.records import Event, Job, Outcome, Submission
+from backend.jobs.states import Move, State, after
+from backend.store.store import Store
+
+LOGGER = logging.getLogger(__name__)
+
+START_PATIENCE = 5.0  # seconds until an attempt that has not begun is started again
+LOSS_PATIENCE = 0.3  # seconds of silence after which a dead runner's stream is taken as whole
+KEEP_DAYS = 30
+
+
+class Ledger:
+    """The jobs of one home folder.
+
+    Args:
+        store: The open store.
+        launcher: Where attempts run.
+        slots: How many run at a time.
+        queue_limit: How many may wait altogether.
+        owner_queue_limit: How many of one owner may wait.
+        owner_slots: How many of one owner may run at a time; None leaves it to `slots`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        launcher: Launcher,
+        *,
+        slots: int = 1,
+        queue_limit: int = 256,
+        owner_queue_limit: int = 256,
+        owner_slots: int | None = None,
+    ):
+        self.changed = threading.Event()
+        self._store = store
+        self._database = store.database
+        self._launcher = launcher
+        self._journal = Journal(store)
+        self._slots = slots
+        self._queue_limit = queue_limit
+        self._owner_queue_limit = owner_queue_limit
+        self._owner_slots = owner_slots or slots
+        self._launched: dict[str, float] = {}
+        self._silent: dict[str, float] = {}
+
+    def submit(
+        self,
+        run_id: str,
+        spec: Mapping[str, Any],
+        *,
+        owner: str = "",
+        model: str = "",
+        recipe: str = "",
+        family: str = "",
+        priority: int = 0,
+        max_attempts: int = 3,
+    ) -> Submission:
+        """Accept a run: a finished one is answered at once, one under way is joined.
+
+        Raises:
+            QueueFullError: Too many wait, altogether or of this owner.
+        """
+        text = json.dumps(spec, allow_nan=False)
+        with self._database.writing() as cursor:
+            known = _known(cursor, run_id)
+            if known:
+                return known
+            self._check_room(cursor, owner)
+            job_id = _time_ordered_id()
+            cursor.execute(
+                "INSERT INTO jobs SELECT ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, NULL, NULL, '', "
+                "false, 0, 0, '', 0, 0, coalesce(max(revision), 0) + 1 FROM jobs",
+                [
+                    *(job_id, run_id, owner, model, recipe, family, text, State.QUEUED),
+                    *(max_attempts, priority, time.time()),
+                ],
+            )
+        self.changed.set()
+        return Submission(run_id, job_id, Outcome.QUEUED)
+
+    def cancel(self, job_id: str) -> Job:
+        """Stop a job that waits or runs; one that is over stays as it is.
+
+        Raises:
+            UnknownJobError: There is no such job.
+        """
+        with self._database.writing() as cursor:
+            job = _job(cursor, job_id)
+            if job.state is State.QUEUED:
+                cursor.execute(
+                    "UPDATE jobs SET state = ?, reason = 'cancelled before it began', ended = ?, "
+                    "revision = (SELECT max(revision) + 1 FROM jobs) WHERE job_id = ?",
+                    [after(job.state, Move.CANCEL), time.time(), job_id],
+                )
+            elif job.state is State.RUNNING:
+                cursor.execute(
+                    "UPDATE jobs SET cancel = true, "
+                    "revision = (SELECT max(revision) + 1 FROM jobs) WHERE job_id = ?",
+                    [job_id],
+                )
+        if job.state is State.RUNNING:
+            self._launcher.kill(job.name)
+        self.changed.set()
+        return self.job(job_id)
+
+    def retry(self, job_id: str) -> Submission:
+        """Put a failed, timed-out or cancelled job into the queue again.
+
+        Where the same run is finished or under way by now, that is the answer instead.
+
+        Raises:
+            UnknownJobError: There is no such job.
+            IllegalMoveError: It waits, runs or is done.
+            QueueFullError: Too many wait.
+        """
+        with self._database.writing() as cursor:
+            job = _job(cursor, job_id)
+            state = after(job.state, Move.RETRY)
+            known = _known(cursor, job.run_id)
+            if known:
+                return known
+            self._check_room(cursor, job.owner)
+            cursor.execute(
+                "UPDATE jobs SET state = ?, cancel = false, reason = '', ended = NULL, "
+                "max_attempts = attempt + 3, stage = '', done = 0, total = 0, "
+                "revision = (SELECT max(revision) + 1 FROM jobs) WHERE job_id = ?",
+                [state, job_id],
+            )
+        self.changed.set()
+        return Submission(job.run_id, job_id, Outcome.QUEUED)
+
+    def job(self, job_id: str) -> Job:
+        """One job as it stands.
+
+        Raises:
+            UnknownJobError: There is no such job.
+        """
+        with self._database.reading() as cursor:
+            return _job(cursor, job_id)
+
+    def jobs(self, owner: str | None = None, since: int | None = None) -> list[Job]:
+        """All jobs, newest first; of one owner, or changed after a revision."""
+        with self._database.reading() as cursor:
+            cursor.execute(
+                "SELECT * FROM jobs WHERE ($owner IS NULL OR owner = $owner) "
+                "AND ($since IS NULL OR revision > $since) ORDER BY created DESC, job_id DESC",
+                {"owner": owner, "since": since},
+            )
+            return _jobs(cursor)
+
+    def revision(self) -> int:
+        """A number that rises with every change of any job, 0 before the first."""
+        with self._database.reading() as cursor:
+            row = cursor.execute("SELECT coalesce(max(revision), 0) FROM jobs").fetchone()
+        return row[0] if row else 0
+
+    def counts(self) -> dict[State, int]:
+        """How many jobs stand in each state."""
+        with self._database.reading() as cursor:
+            rows = cursor.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall()
+        found = dict(rows)
+        return {state: found.get(state, 0) for state in State}
+
+    def events(self, job_id: str, after_number: int = 0, limit: int = 1_000) -> list[Event]:
+        """What a job reported after the event of that number, oldest first."""
+        with self._database.reading() as cursor:
+            rows = cursor.execute(
+                "SELECT number, attempt, seq, time, kind, data FROM events "
+                "WHERE job_id = ? AND number > ? ORDER BY number LIMIT ?",
+                [job_id, after_number, limit],
+            ).fetchall()
+        return [Event(*fields, json.loads(data)) for *fields, data in rows]
+
+    def log_tail(self, job_id: str, limit: int = 4_000) -> str:
+        """The last characters that the current attempt printed.
+
+        Raises:
+            UnknownJobError: There is no such job.
+        """
+        job = self.job(job_id)
+        path = self._attempts / job.name / "log.txt"
+        try:
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - 4 * limit))
+                return file.read().decode(errors="replace")[-limit:]
+        except FileNotFoundError:
+            return self._journal.log_tail(job)[-limit:]
+
+    def wait(self, job_id: str, timeout: float) -> Job:
+        """Block until a job is over, or for `timeout` seconds, and return it as it stands.
+
+        Somebody else must call `step` meanwhile, as a `Dispatcher` does.
+        """
+        deadline = time.monotonic() + timeout
+        while (job := self.job(job_id)).active and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return job
+
+    def step(self) -> None:
+        """Take in what running attempts reported, and start those whose turn it is."""
+        with self._database.reading() as cursor:
+            cursor.execute("SELECT * FROM jobs WHERE state = ?", [State.RUNNING])
+            running = _jobs(cursor)
+        for job in running:
+            try:
+                self._follow(job)
+            except Exception:
+                LOGGER.exception("Attempt %s could not be followed.", job.name)
+        while job := self._take_next():
+            self._launch(job)
+
+    def prune(self, days: float = KEEP_DAYS) -> None:
+        """Forget events and folders of attempts whose job has been over for so many days."""
+        limit = time.time() - days * 86_400
+        with self._database.writing() as cursor:
+            rows = cursor.execute(
+                "SELECT job_id, attempt FROM jobs WHERE ended < ? AND state NOT IN (?, ?)",
+                [limit, State.QUEUED, State.RUNNING],
+            ).fetchall()
+            cursor.execute(
+                "DELETE FROM events WHERE list_contains(?::VARCHAR[], job_id)",
+                [[job_id for job_id, _ in rows]],
+            )
+        for job_id, attempts in rows:
+            for attempt in range(1, attempts + 1):
+                shutil.rmtree(self._attempts / f"{job_id}-{attempt}", ignore_errors=True)
+
+    @property
+    def _attempts(self) -> Path:
+        return self._store.home / "attempts"
+
+    def _check_room(self, cursor: duckdb.DuckDBPyConnection, owner: str) -> None:
+        row = cursor.execute(
+            "SELECT count(*), count(*) FILTER (owner = ?) FROM jobs WHERE state = ?",
+            [owner, State.QUEUED],
+        ).fetchone()
+        waiting, mine = row or (0, 0)
+        if waiting >= self._queue_limit:
+            raise QueueFullError(f"{waiting} jobs wait already; try again when some are done.")
+        if mine >= self._owner_queue_limit:
+            raise QueueFullError(f"{mine} of your jobs wait already; let some finish first.")
+
+    def _follow(self, job: Job) -> None:
+        # Liveness before the stream: what a runner wrote before it died is then seen whole.
+        alive = self._launcher.alive(job.name)
+        chunk = self._launcher.read(job.name, job.stream_offset)
+        if chunk:
+            self._silent.pop(job.name, None)
+            self._journal.ingest(job, chunk)
+        elif not self._launcher.started(job.name):
+            if not alive and time.monotonic() - self._launched.get(job.name, 0) > START_PATIENCE:
+                self._launch(job)
+        elif not alive:
+            since = self._silent.setdefault(job.name, time.monotonic())
+            if time.monotonic() - since > LOSS_PATIENCE:
+                self._silent.pop(job.name)
+                LOGGER.warning("The runner of attempt %s is gone.", job.name)
+                self._journal.lose(job)
+        if job.cancel:
+            self._launcher.kill(job.name)
+
+    def _take_next(self) -> Job | None:
+        with self._database.writing() as cursor:
+            cursor.execute(_NEXT, {"slots": self._slots, "owner_slots": self._owner_slots})
+            found = _jobs(cursor)
+            if not found:
+                return None
+            job = found[0]
+            cursor.execute(
+                "UPDATE jobs SET state = ?, attempt = attempt + 1, started = ?, "
+                "stream_offset = 0, stage = '', done = 0, total = 0, reason = '', "
+                "revision = (SELECT max(revision) + 1 FROM jobs) WHERE job_id = ?",
+                [after(job.state, Move.START), time.time(), job.job_id],
+            )
+            return _job(cursor, job.job_id)
+
+    def _launch(self, job: Job) -> None:
+        self._launched[job.name] = time.monotonic()
+        self._launcher.start(job.name, job.spec)
+
+
+# Whose turn: the higher priority first, then the owner served longest ago, then the older job.
+_NEXT = """
+WITH load AS (
+    SELECT owner, count(*) FILTER (state = 'running') AS running,
+           coalesce(max(started), 0) AS served
+    FROM jobs GROUP BY owner
+)
+SELECT jobs.* FROM jobs JOIN load USING (owner)
+WHERE state = 'queued' AND running < $owner_slots
+  AND (SELECT count(*) FROM jobs WHERE state = 'running') < $slots
+ORDER BY priority DESC, served, created, job_id
+LIMIT 1
+"""
+
+
+def _known(cursor: duckdb.DuckDBPyConnection, run_id: str) -> Submission | None:
+    row = cursor.execute(
+        "SELECT job_id FROM jobs WHERE run_id = ? AND state IN (?, ?)",
+        [run_id, State.QUEUED, State.RUNNING],
+    ).fetchone()
+    if row:
+        return Submission(run_id, row[0], Outcome.JOINED)
+    if not cursor.execute("SELECT 1 FROM results WHERE run_id = ?", [run_id]).fetchone():
+        return None
+    row = cursor.execute(
+        "SELECT job_id FROM jobs WHERE run_id = ? AND state = ? ORDER BY created DESC LIMIT 1",
+        [run_id, State.DONE],
+    ).fetchone()
+    return Submission(run_id, row[0] if row else "", Outcome.CACHED)
+
+
+def _job(cursor: duckdb.DuckDBPyConnection, job_id: str) -> Job:
+    found = _jobs(cursor.execute("SELECT * FROM jobs WHERE job_id = ?", [job_id]))
+    if not found:
+        raise UnknownJobError(f"There is no job {job_id[:40]}.")
+    return found[0]
+
+
+def _jobs(cursor: duckdb.DuckDBPyConnection) -> list[Job]:
+    names = [column[0] for column in cursor.description or ()]
+    rows = (dict(zip(names, row, strict=True)) for row in cursor.fetchall())
+    return [
+        Job(**row | {"spec": json.loads(row["spec"]), "state": State(row["state"])}) for row in rows
+    ]
+
+
+def _time_ordered_id() -> str:
+    """32 hexadecimal digits: milliseconds since 1970, then chance."""
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"

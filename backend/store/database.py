@@ -1,0 +1,202 @@
+"""The one owner of the database file of a home folder; knows nothing of what the tables mean.
+
+One process holds `app.lock` and one read-write connection. Readers take a cursor each and never
+wait; writers take turns. The live file must never be opened, copied or served by this process:
+closing any handle on it would drop the lock that DuckDB holds.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import duckdb
+from filelock import FileLock, Timeout
+
+from backend.store.errors import HomeBusyError, NewerSchemaError, StoreError
+
+LOGGER = logging.getLogger(__name__)
+SCHEMA_FILE = Path(__file__).with_name("schema.sql")
+
+Migration = Callable[[duckdb.DuckDBPyConnection], None]
+
+MIGRATIONS: Sequence[Migration] = ()
+"""Step n turns schema version n into n + 1, inside one transaction. Add to the end only."""
+
+_SETTINGS = {
+    "enable_external_access": "false",
+    "allow_community_extensions": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "python_enable_replacements": "false",
+    "memory_limit": "1GB",
+    "threads": "2",
+    "lock_configuration": "true",
+}
+_SIGNS_OF_DAMAGE = (
+    "Corrupt database file",
+    "not a valid DuckDB database file",
+    "Could not read enough bytes",
+    "replaying WAL",
+)
+
+
+class Database:
+    """Own `home/paretoscope.duckdb` until closed; a context manager.
+
+    A file that cannot be read is set aside under a new name, an empty database takes its place,
+    and `notice` says so; filling it again is the caller's work.
+
+    Raises:
+        HomeBusyError: Another process owns the folder; the message names it.
+        NewerSchemaError: The file was written by a newer version.
+    """
+
+    def __init__(self, home: Path, migrations: Sequence[Migration] = MIGRATIONS):
+        self.home = home
+        self.path = home / "paretoscope.duckdb"
+        self.notice = ""
+        self._migrations = migrations
+        self._turn = threading.RLock()
+        home.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(home / "app.lock", thread_local=False)
+        self._claim()
+        try:
+            self._connection = self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write everything into the file and let the folder go; may be called twice."""
+        with self._turn:
+            self._connection.close()
+            self._owner_file.unlink(missing_ok=True)
+            self._lock.release()
+
+    @contextmanager
+    def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Lend a cursor that sees the last committed state."""
+        cursor = self._connection.cursor()
+        try:
+            yield cursor
+        finally:
+            cursor.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Lend a cursor inside a transaction: committed at the end, undone by an exception.
+
+        Do not nest: an inner transaction would commit on its own.
+        """
+        with self._turn:
+            cursor = self._connection.cursor()
+            try:
+                cursor.execute("BEGIN TRANSACTION")
+                yield cursor
+                cursor.execute("COMMIT")
+            except duckdb.FatalException:
+                # After a failed checkpoint (a full disk) DuckDB refuses everything until reopened.
+                self._reopen()
+                raise
+            except BaseException:
+                with suppress(duckdb.Error):
+                    cursor.execute("ROLLBACK")
+                raise
+            finally:
+                with suppress(duckdb.Error):
+                    cursor.close()
+
+    @property
+    def _owner_file(self) -> Path:
+        return self.home / "app.owner"
+
+    def _claim(self) -> None:
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise HomeBusyError(f"{self.home} is in use by {self._owner()}.") from None
+        self._owner_file.write_text(str(os.getpid()), encoding="ascii")
+
+    def _owner(self) -> str:
+        try:
+            number = int(self._owner_file.read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return "another process; close it, or set another home folder"
+        return f"process {number}; close it, or set another home folder"
+
+    def _open(self) -> duckdb.DuckDBPyConnection:
+        try:
+            return self._connect()
+        except duckdb.Error as error:
+            if not any(sign in str(error) for sign in _SIGNS_OF_DAMAGE):
+                raise StoreError(f"The database {self.path} cannot be opened: {error}") from error
+            self._set_aside(error)
+            return self._connect()
+
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        connection = duckdb.connect(str(self.path), config=_SETTINGS)
+        try:
+            self._bring_up_to_date(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _reopen(self) -> None:
+        LOGGER.error("The database became unusable; opening it again.")
+        with suppress(duckdb.Error):
+            self._connection.close()
+        self._connection = self._connect()
+
+    def _set_aside(self, error: duckdb.Error) -> None:
+        suffix = f".corrupt-{time.time_ns() // 1_000_000}"
+        for path in (self.path, self.path.with_name(f"{self.path.name}.wal")):
+            if path.exists():
+                path.replace(path.with_name(path.name + suffix))
+        self.notice = (
+            f"The database was damaged and set aside as {self.path.name}{suffix}; "
+            "results were read again from their files, waiting jobs must be started again."
+        )
+        LOGGER.error("%s (%s)", self.notice, error)
+
+    def _bring_up_to_date(self, connection: duckdb.DuckDBPyConnection) -> None:
+        newest = 1 + len(self._migrations)
+        connection.execute("BEGIN TRANSACTION")
+        version = _schema_version(connection)
+        if version is None:
+            connection.execute(SCHEMA_FILE.read_text(encoding="utf-8"))
+            connection.execute("INSERT INTO meta VALUES ('schema_version', ?)", [str(newest)])
+        elif version > newest:
+            raise NewerSchemaError(
+                f"{self.path} has schema version {version}; this program knows up to {newest}. "
+                "Update the program, or set another home folder."
+            )
+        else:
+            for migrate in self._migrations[version - 1 :]:
+                migrate(connection)
+            connection.execute(
+                "UPDATE meta SET value = ? WHERE name = 'schema_version'", [str(newest)]
+            )
+        connection.execute("COMMIT")
+
+
+def _schema_version(cursor: duckdb.DuckDBPyConnection) -> int | None:
+    row = cursor.execute(
+        "SELECT count(*) FROM information_schema.tables WHERE table_name = 'meta'"
+    ).fetchone()
+    if row is None or not row[0]:
+        return None
+    row = cursor.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone()
+    return int(row[0]) if row else None

@@ -1,0 +1,232 @@
+"""The result document: what it must hold, and how its file is read and written whole.
+
+Only the standard library, so that a worker may write its result without meeting a database.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from backend.store.errors import ResultRefusedError
+
+SCHEMA = 1
+SIZE_LIMIT = 64 * 2**20
+RUN_ID = re.compile(r"[0-9a-f]{16}")
+STATUSES = ("done", "broken")
+DIRECTIONS = ("lower", "higher", "none")
+KINDS = ("measured", "counted", "estimated")
+
+_NUMBER = (int, float)
+_NULLABLE_NUMBER = (int, float, type(None))
+_DOCUMENT = {
+    "schema": int,
+    "run_id": str,
+    "status": str,
+    "created": str,
+    "protocol": str,
+    "model": dict,
+    "recipe": str,
+    "stages": list,
+    "family": str,
+    "budget": dict,
+    "seconds": _NUMBER,
+    "readings": list,
+    "generations": list,
+    "layers": list,
+    "notes": list,
+    "artefact": dict,
+    "manifest": dict,
+}
+_READING = {
+    "name": str,
+    "value": _NULLABLE_NUMBER,
+    "unit": str,
+    "direction": str,
+    "kind": str,
+}
+_ENTRIES = {
+    "stages": {"method": str, "family": str, "settings": dict},
+    "readings": _READING,
+    "generations": {"prompt": str, "text": str, "tokens": list},
+    "layers": {"name": str, "format": str, "bits": _NUMBER, "bytes": int},
+}
+
+
+def write_document(folder: Path, document: Mapping[str, Any]) -> Path:
+    """Write a result durably as `folder/<run_id>.json` and return the path.
+
+    A file appears whole or not at all. One that is already there and sound stays as it is:
+    results never change.
+
+    Raises:
+        ResultRefusedError: The document breaks its contract.
+    """
+    check(document)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{document['run_id']}.json"
+    with suppress(OSError, ResultRefusedError):
+        read_document(path)
+        return path
+    text = json.dumps(document, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    partial = folder / f".{path.name}.{os.getpid()}.tmp"
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    _sync_folder(folder)
+    return path
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Read a result file and check it.
+
+    Raises:
+        OSError: The file cannot be read.
+        ResultRefusedError: It is too large, is not JSON, or breaks its contract.
+    """
+    size = path.stat().st_size
+    if size > SIZE_LIMIT:
+        raise ResultRefusedError(
+            f"{path.name} holds {size:,} bytes; a result file may hold {SIZE_LIMIT:,}."
+        )
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ResultRefusedError(f"{path.name} is not a JSON result: {error}.") from None
+    check(document)
+    if document["run_id"] != path.stem:
+        raise ResultRefusedError(f"{path.name} holds the result of run {document['run_id']}.")
+    return document
+
+
+def check(document: object) -> None:
+    """Pass a sound result document.
+
+    Raises:
+        ResultRefusedError: Naming the first field that breaks the contract.
+    """
+    if not isinstance(document, Mapping):
+        raise ResultRefusedError("A result is a JSON object.")
+    _check_fields(document, _DOCUMENT, "the result")
+    if document["schema"] != SCHEMA:
+        raise ResultRefusedError(
+            f"The result has schema {document['schema']}; this version reads schema {SCHEMA}."
+        )
+    if not RUN_ID.fullmatch(document["run_id"]):
+        raise ResultRefusedError("`run_id` must be 16 lower-case hexadecimal digits.")
+    _check_choice(document["status"], STATUSES, "status")
+    _check_time(document["created"])
+    _check_fields(document["model"], {"name": str}, "`model`")
+    _check_fields(document["manifest"], {"hardware_id": str}, "`manifest`")
+    for field, kinds in _ENTRIES.items():
+        for position, entry in enumerate(document[field]):
+            _check_fields(entry, kinds, f"`{field}[{position}]`")
+    _check_readings(document["readings"])
+    _check_generations(document["generations"])
+    if not all(isinstance(note, str) for note in document["notes"]):
+        raise ResultRefusedError("`notes` must hold text only.")
+    _check_values(document, "the result")
+
+
+def _check_readings(readings: list[dict[str, Any]]) -> None:
+    names = set()
+    for reading in readings:
+        name = reading["name"]
+        if not 0 < len(name) <= 200:
+            raise ResultRefusedError("The name of a reading takes 1 to 200 characters.")
+        if name in names:
+            raise ResultRefusedError(f"The reading `{name}` is given twice.")
+        names.add(name)
+        _check_choice(reading["direction"], DIRECTIONS, f"direction of `{name}`")
+        _check_choice(reading["kind"], KINDS, f"kind of `{name}`")
+        for field in ("low", "high"):
+            _check_type(reading.get(field), _NULLABLE_NUMBER, f"`{field}` of `{name}`")
+        _check_type(reading.get("note", ""), str, f"`note` of `{name}`")
+
+
+def _check_generations(generations: list[dict[str, Any]]) -> None:
+    for position, generation in enumerate(generations):
+        place = f"`generations[{position}]`"
+        if not all(type(token) is int for token in generation["tokens"]):
+            raise ResultRefusedError(f"`tokens` of {place} must hold whole numbers only.")
+        _check_type(generation.get("first_divergence"), (int, type(None)), f"{place} divergence")
+        _check_type(generation.get("gap"), _NULLABLE_NUMBER, f"`gap` of {place}")
+
+
+def _check_fields(entry: object, kinds: Mapping[str, Any], place: str) -> None:
+    if not isinstance(entry, Mapping):
+        raise ResultRefusedError(f"{place} must be a JSON object.")
+    for field, kind in kinds.items():
+        if field not in entry:
+            raise ResultRefusedError(f"{place} lacks `{field}`.")
+        _check_type(entry[field], kind, f"`{field}` of {place}")
+
+
+def _check_type(value: object, kind: Any, place: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, kind):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        expected = " or ".join("null" if one is type(None) else one.__name__ for one in kinds)
+        raise ResultRefusedError(f"{place} must be {expected}, not {type(value).__name__}.")
+
+
+def _check_choice(value: str, choices: tuple[str, ...], field: str) -> None:
+    if value not in choices:
+        raise ResultRefusedError(f"The {field} must be one of {', '.join(choices)}.")
+
+
+def _check_time(text: str) -> None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ResultRefusedError("`created` must be a time in ISO 8601.") from None
+    if moment.utcoffset() is None:
+        raise ResultRefusedError("`created` must name its time zone; use UTC.")
+
+
+def _check_values(value: object, place: str) -> None:
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            _check_values(entry, f"`{key}` of {place}" if place == "the result" else place)
+    elif isinstance(value, (list, tuple)):
+        for entry in value:
+            _check_values(entry, place)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ResultRefusedError(f"{place} holds {value}, which is not a finite number.")
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        raise ResultRefusedError(f"{place} holds a whole number beyond 64 bits.")
+    elif isinstance(value, str) and not _is_text(value):
+        raise ResultRefusedError(f"{place} holds half a surrogate pair, which is no text.")
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":
+        return  # Windows cannot open a folder; the rename itself is durable there
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

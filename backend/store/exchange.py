@@ -1,0 +1,102 @@
+"""Carry results from one copy of the program to another, through a plain folder.
+
+The JSON files are what an import reads; the Parquet tables beside them are for other programs.
+Every run keeps the id of the hardware it was measured on, so nothing measured elsewhere passes
+for a measurement made here.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from backend.store.documents import read_document
+from backend.store.errors import ResultRefusedError, StoreError
+from backend.store.results import Results
+from backend.store.shares import Shares
+
+FORMAT = 1
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import brought: new runs, runs known already, and why any was refused."""
+
+    added: tuple[str, ...]
+    known: tuple[str, ...]
+    conflicting: tuple[str, ...]
+    refused: tuple[str, ...]
+
+
+def export_results(
+    results: Results, shares: Shares, folder: Path, run_ids: Sequence[str] = ()
+) -> int:
+    """Write all results, or the named ones, and the shared views; return the number of runs."""
+    target = folder / "results"
+    target.mkdir(parents=True, exist_ok=True)
+    wanted = set(run_ids)
+    written = []
+    for document in results.documents():
+        run_id = document["run_id"]
+        if not wanted or run_id in wanted:
+            shutil.copyfile(results.folder / f"{run_id}.json", target / f"{run_id}.json")
+            written.append(run_id)
+    runs = results.runs()
+    tables = {
+        "runs": runs[runs["run_id"].isin(written)],
+        "readings": _rows_of(results.readings(written), written),
+        "generations": _rows_of(results.generations(written), written),
+    }
+    for name, table in tables.items():
+        table.to_parquet(folder / f"{name}.parquet", index=False, compression="zstd")
+    manifest = {"format": FORMAT, "runs": written, "shares": shares.all()}
+    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    return len(written)
+
+
+def import_results(results: Results, shares: Shares, folder: Path) -> Imported:
+    """Add the results of an exported folder; doing it again changes nothing.
+
+    A run that is known here stays as it is, and is listed as conflicting where the two differ.
+
+    Raises:
+        StoreError: The folder holds no export that this version can read.
+    """
+    manifest = _read_manifest(folder)
+    added, known, conflicting, refused = [], [], [], []
+    for path in sorted((folder / "results").glob("*.json")):
+        try:
+            document = read_document(path)
+        except (OSError, ResultRefusedError) as error:
+            refused.append(str(error))
+            continue
+        if results.add(document):
+            added.append(path.stem)
+            continue
+        known.append(path.stem)
+        if read_document(results.folder / path.name) != document:
+            conflicting.append(path.stem)
+    for query in manifest["shares"]:
+        shares.keep(query)
+    return Imported(tuple(added), tuple(known), tuple(conflicting), tuple(refused))
+
+
+def _read_manifest(folder: Path) -> dict:
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise StoreError(f"{folder} holds no exported results.") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise StoreError(f"{folder} was exported in a format this version does not read.")
+    return {"shares": [one for one in manifest.get("shares", []) if isinstance(one, dict)]}
+
+
+def _rows_of(table: pd.DataFrame, run_ids: Sequence[str]) -> pd.DataFrame:
+    """An empty choice means all rows to a query, but none to an export."""
+    return table[table["run_id"].isin(run_ids)]

@@ -1,0 +1,306 @@
+"""Finished runs: the index over `home/results/*.json`; the files themselves are the truth."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import duckdb
+import pandas as pd
+
+from backend.store.database import Database
+from backend.store.documents import RUN_ID, check, read_document, write_document
+from backend.store.errors import ResultRefusedError
+
+LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One number of a run, with its unit, its better side and how it came to be."""
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    unit: str
+    direction: str
+    kind: str
+    samples: Any = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run whole, as its file has it."""
+
+    run_id: str
+    status: str
+    created: str
+    protocol: str
+    model: dict[str, Any]
+    recipe: str
+    stages: list[dict[str, Any]]
+    family: str
+    budget: dict[str, Any]
+    seconds: float
+    readings: tuple[Reading, ...]
+    generations: list[dict[str, Any]]
+    layers: list[dict[str, Any]]
+    notes: list[str]
+    artefact: dict[str, Any]
+    manifest: dict[str, Any]
+
+    def reading(self, name: str) -> Reading | None:
+        """The reading of that name, or None."""
+        return next((one for one in self.readings if one.name == name), None)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which runs are meant; an empty tuple leaves that side open."""
+
+    models: tuple[str, ...] = ()
+    protocols: tuple[str, ...] = ()
+    hardware: tuple[str, ...] = ()
+    families: tuple[str, ...] = ()
+
+    def bound(self) -> dict[str, list[str]]:
+        """The same as named parameters of a query."""
+        return {field.name: list(getattr(self, field.name)) for field in fields(self)}
+
+
+EVERYTHING = Filter()
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """How a rebuild went: runs indexed, and a sentence for each file left out."""
+
+    runs: int
+    refused: tuple[str, ...]
+
+
+class Results:
+    """Ask for finished runs, and add to them."""
+
+    def __init__(self, database: Database):
+        self._database = database
+        self.folder = database.home / "results"
+
+    def add(self, document: Mapping[str, Any]) -> bool:
+        """Keep a result, file first; False when its run was known already.
+
+        Raises:
+            ResultRefusedError: The document breaks its contract.
+        """
+        write_document(self.folder, document)
+        with self._database.writing() as cursor:
+            return self.index(cursor, document)
+
+    def index(self, cursor: duckdb.DuckDBPyConnection, document: Mapping[str, Any]) -> bool:
+        """Enter a checked document inside the caller's transaction; False when it is known."""
+        run_id = document["run_id"]
+        if cursor.execute("SELECT 1 FROM results WHERE run_id = ?", [run_id]).fetchone():
+            return False
+        _insert_result(cursor, document)
+        _insert_readings(cursor, run_id, document["readings"])
+        _insert_generations(cursor, run_id, document["generations"])
+        return True
+
+    def known(self, run_id: str) -> bool:
+        """Whether a result of this run is at hand."""
+        with self._database.reading() as cursor:
+            row = cursor.execute("SELECT 1 FROM results WHERE run_id = ?", [run_id]).fetchone()
+        return row is not None
+
+    def count(self) -> int:
+        """How many results are indexed."""
+        with self._database.reading() as cursor:
+            row = cursor.execute("SELECT count(*) FROM results").fetchone()
+        return row[0] if row else 0
+
+    def run(self, run_id: str) -> Run | None:
+        """One run whole, or None where no sound file of it exists."""
+        if not RUN_ID.fullmatch(run_id):
+            return None
+        try:
+            document = read_document(self.folder / f"{run_id}.json")
+        except (OSError, ResultRefusedError):
+            return None
+        return _run(document)
+
+    def runs(
+        self, chosen: Filter = EVERYTHING, metrics: Sequence[str] = (), failed: bool = False
+    ) -> pd.DataFrame:
+        """One row per run, newest first, with a column for the value of each named metric.
+
+        A metric called like a column of the run itself stands in `<name>_reading`.
+        With `failed`, attempts that ended without a result follow as rows of status `failed`
+        or `timeout`, with their `reason`; their metrics are empty.
+        """
+        with self._database.reading() as cursor:
+            frame = cursor.execute(_RUNS, chosen.bound() | {"failed": failed}).df()
+            values = cursor.execute(
+                "SELECT run_id, name, value FROM readings "
+                "WHERE list_contains($metrics::VARCHAR[], name)",
+                {"metrics": list(metrics)},
+            ).df()
+        wide = values.pivot_table(index="run_id", columns="name", values="value")
+        wide = wide.reindex(columns=list(metrics))
+        wide.columns = [f"{name}_reading" if name in frame else name for name in metrics]
+        return frame.join(wide, on="run_id")
+
+    def readings(self, run_ids: Sequence[str] = ()) -> pd.DataFrame:
+        """The long table of readings, of all runs or of the named ones."""
+        with self._database.reading() as cursor:
+            return cursor.execute(
+                "SELECT * FROM readings WHERE len($run_ids::VARCHAR[]) = 0 "
+                "OR list_contains($run_ids::VARCHAR[], run_id) ORDER BY run_id, name",
+                {"run_ids": list(run_ids)},
+            ).df()
+
+    def generations(self, run_ids: Sequence[str] = ()) -> pd.DataFrame:
+        """What the runs wrote: one row per run and prompt, in the order of the prompts."""
+        with self._database.reading() as cursor:
+            return cursor.execute(
+                "SELECT run_id, position, prompt, text, tokens, first_divergence, gap "
+                "FROM generations WHERE len($run_ids::VARCHAR[]) = 0 "
+                "OR list_contains($run_ids::VARCHAR[], run_id) ORDER BY run_id, position",
+                {"run_ids": list(run_ids)},
+            ).df()
+
+    def choices(self) -> pd.DataFrame:
+        """Every model, protocol, hardware and family that occurs, with its number of runs."""
+        with self._database.reading() as cursor:
+            return cursor.execute(
+                "SELECT model, protocol, hardware_id, family, count(*) AS runs FROM results "
+                "GROUP BY ALL ORDER BY ALL"
+            ).df()
+
+    def documents(self) -> Iterator[dict[str, Any]]:
+        """Every sound result file, by run id; unsound ones are logged and left out."""
+        for path in sorted(self.folder.glob("*.json")):
+            try:
+                yield read_document(path)
+            except (OSError, ResultRefusedError) as error:
+                LOGGER.warning("A result file was left out. %s", error)
+
+    def rebuild(self) -> Rebuilt:
+        """Make the index anew from the files, in one transaction."""
+        runs, refused = 0, []
+        with self._database.writing() as cursor:
+            cursor.execute("DELETE FROM generations")
+            cursor.execute("DELETE FROM readings")
+            cursor.execute("DELETE FROM results")
+            for path in sorted(self.folder.glob("*.json")):
+                try:
+                    document = read_document(path)
+                except (OSError, ResultRefusedError) as error:
+                    refused.append(str(error))
+                    continue
+                self.index(cursor, document)
+                runs += 1
+        return Rebuilt(runs, tuple(refused))
+
+
+_RUNS = """
+SELECT run_id, model, recipe, family, status, hardware_id, protocol, created, seconds,
+       budget::VARCHAR AS budget, '' AS reason
+FROM results
+WHERE (len($models::VARCHAR[]) = 0 OR list_contains($models::VARCHAR[], model))
+  AND (len($protocols::VARCHAR[]) = 0 OR list_contains($protocols::VARCHAR[], protocol))
+  AND (len($hardware::VARCHAR[]) = 0 OR list_contains($hardware::VARCHAR[], hardware_id))
+  AND (len($families::VARCHAR[]) = 0 OR list_contains($families::VARCHAR[], family))
+UNION ALL
+SELECT run_id, model, recipe, family, state, '', '',
+       strftime(make_timestamp((created * 1e6)::BIGINT), '%Y-%m-%dT%H:%M:%S+00:00'),
+       coalesce(ended - started, 0), '{}', reason
+FROM jobs
+WHERE $failed AND state IN ('failed', 'timeout')
+  AND run_id NOT IN (SELECT run_id FROM results)
+  AND (len($models::VARCHAR[]) = 0 OR list_contains($models::VARCHAR[], model))
+  AND (len($families::VARCHAR[]) = 0 OR list_contains($families::VARCHAR[], family))
+ORDER BY created DESC, run_id
+"""
+
+
+def _run(document: Mapping[str, Any]) -> Run:
+    values = {field.name: document[field.name] for field in fields(Run)}
+    names = {field.name for field in fields(Reading)}
+    values["readings"] = tuple(
+        Reading(**{"low": None, "high": None} | {k: v for k, v in one.items() if k in names})
+        for one in document["readings"]
+    )
+    return Run(**values)
+
+
+def _insert_result(cursor: duckdb.DuckDBPyConnection, document: Mapping[str, Any]) -> None:
+    check(document)
+    cursor.execute(
+        "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            document["run_id"],
+            document["model"]["name"],
+            document["recipe"],
+            document["family"],
+            document["status"],
+            document["manifest"]["hardware_id"],
+            document["protocol"],
+            document["created"],
+            float(document["seconds"]),
+            *(
+                json.dumps(document[field])
+                for field in (
+                    "model",
+                    "stages",
+                    "budget",
+                    "layers",
+                    "notes",
+                    "artefact",
+                    "manifest",
+                )
+            ),
+        ],
+    )
+
+
+def _insert_readings(
+    cursor: duckdb.DuckDBPyConnection, run_id: str, readings: Sequence[Mapping[str, Any]]
+) -> None:
+    # Lists, unfolded by the database: one statement for any number of rows.
+    columns = ("name", "value", "low", "high", "unit", "direction", "kind")
+    cursor.execute(
+        "INSERT INTO readings SELECT ?, unnest(?::VARCHAR[]), unnest(?::DOUBLE[]), "
+        "unnest(?::DOUBLE[]), unnest(?::DOUBLE[]), unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), "
+        "unnest(?::VARCHAR[]), unnest(?::JSON[]), unnest(?::VARCHAR[])",
+        [
+            run_id,
+            *([reading.get(column) for reading in readings] for column in columns),
+            [json.dumps(reading.get("samples")) for reading in readings],
+            [reading.get("note", "") for reading in readings],
+        ],
+    )
+
+
+def _insert_generations(
+    cursor: duckdb.DuckDBPyConnection, run_id: str, generations: Sequence[Mapping[str, Any]]
+) -> None:
+    cursor.execute(
+        "INSERT INTO generations SELECT ?, unnest(?::INTEGER[]), unnest(?::VARCHAR[]), "
+        "unnest(?::VARCHAR[]), unnest(?::JSON[]), unnest(?::INTEGER[]), unnest(?::DOUBLE[]), "
+        "unnest(?::JSON[])",
+        [
+            run_id,
+            list(range(len(generations))),
+            [one["prompt"] for one in generations],
+            [one["text"] for one in generations],
+            [json.dumps(one["tokens"]) for one in generations],
+            [one.get("first_divergence") for one in generations],
+            [one.get("gap") for one in generations],
+            [json.dumps(one) for one in generations],
+        ],
+    )

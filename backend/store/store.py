@@ -1,0 +1,40 @@
+"""Open a home folder's results in one go: the database, what it indexes, and the shared views."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from backend.store.database import Database
+from backend.store.results import Results
+from backend.store.shares import Shares
+
+
+class Store:
+    """Database, results and shares of one home folder; a context manager.
+
+    An empty index over existing files is filled at once, so results that came with a copy of
+    the folder, and those behind a damaged database, are there from the start.
+    """
+
+    def __init__(self, home: Path):
+        self.home = home
+        self.database = Database(home)
+        self.results = Results(self.database)
+        self.shares = Shares(self.database)
+        if not self.results.count():
+            self.results.rebuild()
+
+    @property
+    def notice(self) -> str:
+        """A sentence for the page when something had to be repaired, else empty."""
+        return self.database.notice
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the home folder go."""
+        self.database.close()

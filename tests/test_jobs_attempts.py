@@ -1,0 +1,248 @@
+"""Real attempts in real processes: they end as they should, in words, and leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from backend.jobs import ledger as ledger_module
+from backend.jobs.dispatcher import Dispatcher
+from backend.jobs.launchers import LocalLauncher, worker_environment
+from backend.jobs.ledger import Ledger
+from backend.jobs.states import State
+from backend.store.store import Store
+
+RUN = "a" * 16
+SPAWN, FORK = (), ("json",)
+
+
+def until(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+    return found
+
+
+def gone(number):
+    try:
+        return psutil.Process(number).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+class Bench:
+    """A home folder with its queue at work."""
+
+    def __init__(self, home, preload, run="run"):
+        self.home = home
+        self.store = Store(home)
+        targets = [f"tests.fake_attempt:{one}" for one in run.split()]
+        self.launcher = LocalLauncher(home, run=targets, preload=preload)
+        self.ledger = Ledger(self.store, self.launcher)
+        self.dispatcher = Dispatcher(self.ledger, period=0.02)
+        self.dispatcher.start()
+
+    def close(self):
+        self.dispatcher.stop()
+        for job in self.ledger.jobs():
+            if job.active:
+                self.launcher.kill(job.name)
+                until(lambda name=job.name: not self.launcher.alive(name))
+        self.launcher.close()
+        self.store.close()
+
+    def submit(self, mode="ok", run_id=RUN, **limits):
+        spec = {"run_id": run_id, "mode": mode} | limits
+        return self.ledger.submit(run_id, spec).job_id
+
+    def finish(self, job_id):
+        job = self.ledger.wait(job_id, 30)
+        assert not job.active
+        return job
+
+    def folder(self, job_id, attempt=1):
+        return self.home / "attempts" / f"{job_id}-{attempt}"
+
+    def said(self, job_id, kind):
+        return [event.data for event in self.ledger.events(job_id) if event.kind == kind]
+
+    def hanging(self, job_id, attempt=1):
+        """Numbers of the worker that hangs and of its child."""
+        note = self.folder(job_id, attempt) / "processes"
+        until(lambda: note.exists() and len(note.read_text().split()) == 2)
+        return [int(number) for number in note.read_text().split()]
+
+
+@pytest.fixture
+def make(tmp_path):
+    made = []
+
+    def bench(preload=SPAWN, run="run"):
+        made.append(Bench(tmp_path / "home", preload, run))
+        return made[-1]
+
+    yield bench
+    for one in made:
+        one.close()
+
+
+@pytest.fixture(params=[SPAWN, FORK], ids=["spawned", "forked"])
+def bench(request, make):
+    opened = make(request.param)
+    if request.param:
+        assert opened.launcher.fork_server.ping(20)
+    return opened
+
+
+def test_a_job_runs_to_its_result(bench):
+    job = bench.finish(bench.submit())
+    assert (job.state, job.reason, job.attempt) == (State.DONE, "", 1)
+    assert (job.stage, job.done, job.total) == ("working", 3, 3)
+    assert bench.store.results.run(RUN).recipe == "gptq@4"
+    assert bench.said(job.job_id, "reading") == [{"name": "kld", "value": None}]
+    assert bench.ledger.log_tail(job.job_id) == "the worker speaks\n"
+    (ended,) = bench.said(job.job_id, "exit")
+    assert (ended["rc"], ended["reason"], ended["log_tail"]) == (0, "ok", "")
+    assert ended["peak_rss_bytes"] > 2**20
+    assert bench.said(job.job_id, "worker")[0]["forked"] is bool(bench.launcher.fork_server)
+
+
+@pytest.mark.parametrize(
+    ("mode", "told"),
+    [
+        ("exception", "RuntimeError: out of memory on the device"),
+        ("polite", "This budget is out of reach: 1.8 bits at least."),
+        ("segv", "signal SIGSEGV"),
+        ("kill", "signal SIGKILL"),
+        ("early", "SystemExit: 0"),
+        ("nothing", "It ended without a result."),
+        ("wrong run", f"The result is of another run, {'f' * 16}."),
+        ("outside", "The result lies outside the home folder."),
+    ],
+)
+def test_a_failure_is_told_and_the_next_job_runs(bench, mode, told):
+    job_id, after = bench.submit(mode), bench.submit(run_id="b" * 16)
+    job = bench.finish(job_id)
+    assert (job.state, job.reason, job.attempt) == (State.FAILED, told, 1)
+    assert bench.finish(after).state is State.DONE
+    if mode == "segv":
+        assert "Segmentation fault" in bench.ledger.log_tail(job_id)
+    if mode == "exception":
+        assert "Traceback" in bench.ledger.log_tail(job_id)
+
+
+def test_a_crash_after_the_result_keeps_the_result(bench):
+    assert bench.finish(bench.submit("crash after result")).state is State.DONE
+
+
+def test_words_outside_the_protocol_end_the_job(bench):
+    job = bench.finish(bench.submit("babble"))
+    assert job.state is State.FAILED
+    assert job.reason.startswith("protocol: an event is not JSON")
+
+
+def test_a_hanging_job_is_cancelled_within_two_seconds_with_all_its_children(bench):
+    job_id = bench.submit("hang")
+    processes = bench.hanging(job_id)
+    began = time.monotonic()
+    bench.ledger.cancel(job_id)
+    assert bench.finish(job_id).state is State.CANCELLED
+    assert time.monotonic() - began < 2
+    assert all(gone(number) for number in processes)
+
+
+def test_a_hanging_job_is_stopped_at_its_time_limit(bench):
+    job_id = bench.submit("hang", timeout_seconds=0.8)
+    processes = bench.hanging(job_id)
+    job = bench.finish(job_id)
+    assert (job.state, job.reason) == (State.TIMEOUT, "Stopped after 1 seconds, its limit.")
+    assert all(gone(number) for number in processes)
+
+
+def test_a_job_that_outgrows_its_memory_is_stopped(bench):
+    job = bench.finish(bench.submit("memory", memory_limit_bytes=200_000_000))
+    assert (job.state, job.reason) == (State.FAILED, "memory limit 200 MB")
+    (ended,) = bench.said(job.job_id, "exit")
+    assert 200e6 < ended["peak_rss_bytes"] < 2e9
+
+
+def test_a_killed_runner_takes_its_worker_along_and_the_job_starts_again(bench, monkeypatch):
+    monkeypatch.setattr(ledger_module, "LOSS_PATIENCE", 0.1)
+    job_id = bench.submit("hang")
+    for attempt in (1, 2, 3):
+        worker, _ = bench.hanging(job_id, attempt)
+        starts = until(lambda n=attempt: bench.said(job_id, "start")[n - 1 : n])
+        os.kill(starts[0]["runner"], signal.SIGKILL)
+        until(lambda number=worker: gone(number), 5)
+    job = bench.finish(job_id)
+    assert (job.state, job.attempt) == (State.FAILED, 3)
+    assert job.reason == "Given up after 3 attempts: its supervisor died."
+    for attempt in (1, 2, 3):
+        child = bench.hanging(job_id, attempt)[1]
+        if not gone(child):
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_machine_going_down_interrupts_and_the_job_starts_again(bench):
+    job_id = bench.submit("wait")
+    runner = until(lambda: bench.said(job_id, "start"))[0]["runner"]
+    until(lambda: bench.said(job_id, "progress"))
+    os.kill(runner, signal.SIGTERM)
+    until(lambda: bench.ledger.job(job_id).attempt == 2)
+    (bench.home / "go").touch()
+    assert bench.finish(job_id).state is State.DONE
+    reasons = [data["reason"] for data in bench.said(job_id, "exit")]
+    assert reasons == ["interrupted", "ok"]
+
+
+def test_steps_of_one_attempt_run_in_a_clean_process_each(make):
+    bench = make(FORK, "first_half second_half")
+    job = bench.finish(bench.submit())
+    assert job.state is State.DONE
+    first, second = bench.said(job.job_id, "log")[1]["text"].split()
+    assert first != second
+
+
+def test_starting_a_name_twice_runs_it_once(make):
+    bench = make()
+    bench.dispatcher.stop()
+    name = f"{'0' * 32}-1"
+    spec = {"run_id": RUN, "mode": "wait"}
+    bench.launcher.start(name, spec)
+    bench.launcher.start(name, spec)
+    until(lambda: bench.launcher.started(name))
+    bench.launcher.start(name, spec)
+    (bench.home / "go").touch()
+    until(lambda: b'"exit"' in bench.launcher.read(name, 0))
+    until(lambda: not bench.launcher.alive(name))
+    bench.launcher.start(name, spec)
+    assert not bench.launcher.alive(name)
+    lines = [json.loads(line) for line in bench.launcher.read(name, 0).splitlines()]
+    assert [line["seq"] for line in lines] == list(range(len(lines)))
+    assert [line["kind"] for line in lines].count("start") == 1
+
+
+@pytest.mark.security
+def test_workers_see_no_secret(make, monkeypatch):
+    for name in ("HF_TOKEN", "HF_HUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "PYTHON_API_KEY", "MY_VAR"):
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    for preload in (SPAWN, FORK):
+        bench = make(preload, "describe")
+        job_id = bench.submit(run_id=("c" if preload else "d") * 16)
+        assert bench.finish(job_id).state is State.DONE
+        facts = json.loads((bench.folder(job_id) / "facts.json").read_text())
+        assert "secret" not in facts["environment"].values()
+        assert facts["environment"]["CUDA_VISIBLE_DEVICES"] == ""
+        bench.close()
+        bench.close = lambda: None
+
+
+def test_an_environment_may_be_added_to():
+    assert worker_environment({"HF_HUB_OFFLINE": "1"})["HF_HUB_OFFLINE"] == "1"

@@ -1,0 +1,412 @@
+"""The ledger's decisions, with attempts that are mere records in memory."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+
+import pytest
+
+from backend.jobs import ledger as ledger_module
+from backend.jobs.dispatcher import Dispatcher
+from backend.jobs.errors import IllegalMoveError, QueueFullError, UnknownJobError
+from backend.jobs.ledger import Ledger
+from backend.jobs.records import Outcome
+from backend.jobs.states import State
+from backend.store.documents import write_document
+from backend.store.store import Store
+from tests.result_documents import document
+
+RUN, OTHER, THIRD = "a" * 16, "b" * 16, "c" * 16
+
+
+class Stage:
+    """A launcher whose attempts do what the test says, and nothing else."""
+
+    def __init__(self):
+        self.streams = {}
+        self.living = set()
+        self.starts = []
+        self.killed = []
+        self.chunk = 10**9
+
+    def start(self, name, spec):
+        self.starts.append(name)
+        if name not in self.streams:
+            self.streams[name] = b""
+            self.living.add(name)
+            self.say(name, "start", {})
+
+    def alive(self, name):
+        return name in self.living
+
+    def started(self, name):
+        return name in self.streams
+
+    def read(self, name, offset):
+        part = self.streams.get(name, b"")[offset : offset + self.chunk]
+        return part[: part.rfind(b"\n") + 1]
+
+    def kill(self, name):
+        self.killed.append(name)
+
+    def say(self, name, kind, data):
+        seq = self.streams[name].count(b"\n")
+        event = {"seq": seq, "time": 1.0 + seq, "kind": kind, "data": data}
+        self.streams[name] += json.dumps(event).encode() + b"\n"
+
+    def end(self, name, reason="ok", rc=0):
+        data = {"rc": rc, "reason": reason, "seconds": 1.5, "log_tail": "the tail"}
+        self.say(name, "exit", data)
+        self.living.discard(name)
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def stage():
+    return Stage()
+
+
+@pytest.fixture
+def ledger(store, stage, monkeypatch):
+    monkeypatch.setattr(ledger_module, "LOSS_PATIENCE", 0.0)
+    return Ledger(store, stage)
+
+
+def finish(store, stage, name, run_id):
+    path = write_document(store.results.folder, document(run_id))
+    stage.say(name, "result", {"run_id": run_id, "path": str(path)})
+    stage.end(name)
+
+
+def test_a_job_goes_from_the_queue_to_its_result(ledger, stage, store):
+    submission = ledger.submit(RUN, {"x": 1}, owner="ann", model="tales", recipe="gptq@4")
+    assert submission.outcome is Outcome.QUEUED
+    assert ledger.job(submission.job_id).state is State.QUEUED
+    ledger.step()
+    job = ledger.job(submission.job_id)
+    assert (job.state, job.attempt, job.owner, job.spec) == (State.RUNNING, 1, "ann", {"x": 1})
+    stage.say(job.name, "progress", {"stage": "layer 1", "done": 3, "total": 12})
+    ledger.step()
+    job = ledger.job(submission.job_id)
+    assert (job.stage, job.done, job.total) == ("layer 1", 3, 12)
+    finish(store, stage, job.name, RUN)
+    ledger.step()
+    job = ledger.job(submission.job_id)
+    assert (job.state, job.reason) == (State.DONE, "")
+    assert store.results.known(RUN)
+    assert [event.kind for event in ledger.events(job.job_id)] == [
+        "start",
+        "progress",
+        "result",
+        "exit",
+    ]
+
+
+def test_the_same_run_is_joined_while_active_and_cached_when_done(ledger, stage, store):
+    first = ledger.submit(RUN, {}, owner="ann")
+    assert ledger.submit(RUN, {}, owner="bob").job_id == first.job_id
+    ledger.step()
+    again = ledger.submit(RUN, {}, owner="bob")
+    assert (again.job_id, again.outcome) == (first.job_id, Outcome.JOINED)
+    finish(store, stage, f"{first.job_id}-1", RUN)
+    ledger.step()
+    again = ledger.submit(RUN, {})
+    assert (again.job_id, again.outcome) == (first.job_id, Outcome.CACHED)
+    assert len(ledger.jobs()) == 1
+
+
+def test_a_result_that_came_without_a_job_is_cached_too(ledger, store):
+    store.results.add(document(RUN))
+    submission = ledger.submit(RUN, {})
+    assert (submission.job_id, submission.outcome) == ("", Outcome.CACHED)
+
+
+def test_fifty_submissions_at_once_make_one_job(ledger):
+    found = []
+    threads = [
+        threading.Thread(target=lambda: found.append(ledger.submit(RUN, {}).job_id))
+        for _ in range(50)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 50
+    assert len(set(found)) == 1
+
+
+def test_owners_take_turns_and_priority_goes_first(ledger, stage, store):
+    order = "AAAABBC"
+    for number, owner in enumerate(order):
+        ledger.submit(f"{number:016x}", {}, owner=owner)
+    ledger.submit("f" * 16, {}, owner="A", priority=1)
+    served = []
+    for _ in range(8):
+        ledger.step()
+        (job,) = [one for one in ledger.jobs() if one.state is State.RUNNING]
+        served.append(job.owner + "!" * job.priority)
+        finish(store, stage, job.name, job.run_id)
+        ledger.step()
+    ledger.step()
+    assert served == ["A!", "B", "C", "A", "B", "A", "A", "A"]
+
+
+def test_slots_and_owner_slots_bound_what_runs(store, stage):
+    ledger = Ledger(store, stage, slots=3, owner_slots=2)
+    for number, owner in enumerate("AAAB"):
+        ledger.submit(f"{number:016x}", {}, owner=owner)
+    ledger.step()
+    running = [job.owner for job in ledger.jobs() if job.state is State.RUNNING]
+    assert sorted(running) == ["A", "A", "B"]
+    assert ledger.counts()[State.QUEUED] == 1
+
+
+def test_a_full_queue_refuses_by_a_sentence(store, stage):
+    ledger = Ledger(store, stage, queue_limit=3, owner_queue_limit=2)
+    ledger.submit(RUN, {}, owner="ann")
+    ledger.submit(OTHER, {}, owner="ann")
+    with pytest.raises(QueueFullError, match="2 of your jobs"):
+        ledger.submit(THIRD, {}, owner="ann")
+    ledger.submit(THIRD, {}, owner="bob")
+    with pytest.raises(QueueFullError, match="3 jobs wait"):
+        ledger.submit("d" * 16, {}, owner="eve")
+    assert ledger.submit(RUN, {}, owner="ann").outcome is Outcome.JOINED
+
+
+def test_a_waiting_job_is_cancelled_at_once_and_retried_on_request(ledger, stage):
+    job_id = ledger.submit(RUN, {}).job_id
+    assert ledger.cancel(job_id).state is State.CANCELLED
+    ledger.step()
+    assert stage.starts == []
+    assert ledger.retry(job_id).outcome is Outcome.QUEUED
+    ledger.step()
+    assert stage.starts == [f"{job_id}-1"]
+    with pytest.raises(IllegalMoveError, match="running cannot retry"):
+        ledger.retry(job_id)
+
+
+def test_a_retry_joins_what_has_come_up_meanwhile(ledger):
+    old = ledger.submit(RUN, {}).job_id
+    ledger.cancel(old)
+    new = ledger.submit(RUN, {}).job_id
+    assert new != old
+    assert ledger.retry(old).job_id == new
+
+
+def test_a_running_job_is_told_to_stop_and_ends_cancelled(ledger, stage):
+    job_id = ledger.submit(RUN, {}).job_id
+    ledger.step()
+    assert ledger.cancel(job_id).cancel
+    assert stage.killed == [f"{job_id}-1"]
+    stage.end(f"{job_id}-1", "cancelled", rc=-9)
+    ledger.step()
+    job = ledger.job(job_id)
+    assert (job.state, job.reason) == (State.CANCELLED, "cancelled")
+    assert ledger.cancel(job_id) == job
+
+
+@pytest.mark.parametrize(
+    ("reason", "rc", "state", "told"),
+    [
+        ("timeout", -9, State.TIMEOUT, "Stopped after 2 seconds, its limit."),
+        ("signal SIGSEGV", -11, State.FAILED, "signal SIGSEGV"),
+        ("memory limit 300 MB", -9, State.FAILED, "memory limit 300 MB"),
+        ("ok", 0, State.FAILED, "It ended without a result."),
+        ("exit code 1", 1, State.FAILED, "exit code 1"),
+    ],
+)
+def test_an_end_is_told_in_words(ledger, stage, reason, rc, state, told):
+    job_id = ledger.submit(RUN, {}).job_id
+    ledger.step()
+    stage.end(f"{job_id}-1", reason, rc)
+    ledger.step()
+    job = ledger.job(job_id)
+    assert (job.state, job.reason) == (state, told)
+    assert ledger.log_tail(job_id) == "the tail"
+
+
+@pytest.mark.parametrize(("polite", "told"), [(True, "No."), (False, "ValueError: No.")])
+def test_an_exception_is_told_by_its_message(ledger, stage, polite, told):
+    job_id = ledger.submit(RUN, {}).job_id
+    ledger.step()
+    error = {"type": "ValueError", "message": "No.", "user_facing": polite}
+    stage.say(f"{job_id}-1", "error", error)
+    stage.end(f"{job_id}-1", "exit code 1", 1)
+    ledger.step()
+    assert ledger.job(job_id).reason == told
+
+
+def test_a_lost_attempt_is_tried_again_up_to_its_limit(ledger, stage):
+    job_id = ledger.submit(RUN, {}, max_attempts=2).job_id
+    ledger.step()
+    stage.living.clear()
+    ledger.step()
+    ledger.step()
+    ledger.step()
+    assert stage.starts == [f"{job_id}-1", f"{job_id}-2"]
+    assert ledger.job(job_id).state is State.RUNNING
+    stage.end(f"{job_id}-2", "interrupted", None)
+    ledger.step()
+    job = ledger.job(job_id)
+    assert job.state is State.FAILED
+    assert job.reason == "Given up after 2 attempts: interrupted."
+    numbers = [(event.number, event.attempt, event.seq) for event in ledger.events(job_id)]
+    assert numbers == [(1, 1, 0), (2, 2, 0), (3, 2, 1)]
+
+
+def test_a_finished_result_of_a_lost_attempt_is_kept(ledger, stage, store):
+    job_id = ledger.submit(RUN, {}).job_id
+    ledger.step()
+    path = write_document(store.results.folder, document(RUN))
+    stage.say(f"{job_id}-1", "result", {"run_id": RUN, "path": str(path)})
+    stage.living.clear()
+    for _ in range(3):
+        ledger.step()
+    assert ledger.job(job_id).state is State.DONE
+    assert store.results.known(RUN)
+
+
+def test_an_attempt_on_record_that_never_began_is_started_again(ledger, store, stage, monkeypatch):
+    job_id = ledger.submit(RUN, {}).job_id
+    monkeypatch.setattr(stage, "start", lambda name, spec: None)
+    ledger.step()
+    monkeypatch.undo()
+    later = Ledger(store, stage)  # as after a restart
+    later.step()
+    assert stage.starts == [f"{job_id}-1"]
+    assert later.job(job_id).attempt == 1
+
+
+def test_events_arrive_once_each_however_the_stream_is_cut(ledger, stage):
+    job_id = ledger.submit(RUN, {}).job_id
+    ledger.step()
+    for number in range(40):
+        stage.say(f"{job_id}-1", "log", {"text": "x" * number})
+    stage.chunk = 150
+    for _ in range(60):
+        ledger.step()
+    events = ledger.events(job_id)
+    assert [event.number for event in events] == list(range(1, 42))
+    assert [event.seq for event in events] == list(range(41))
+    assert ledger.events(job_id, after_number=40) == events[40:]
+    assert ledger.events(job_id, limit=3) == events[:3]
+
+
+def test_polling_by_revision_shows_only_what_changed(ledger, stage):
+    first, second = (ledger.submit(run, {}).job_id for run in (RUN, OTHER))
+    seen = ledger.revision()
+    assert ledger.jobs(since=seen) == []
+    ledger.cancel(second)
+    assert [job.job_id for job in ledger.jobs(since=seen)] == [second]
+    assert ledger.revision() > seen
+    assert [job.job_id for job in ledger.jobs()] == [second, first]
+    assert ledger.jobs(owner="nobody") == []
+
+
+@pytest.mark.parametrize("kind", ["outside", "other run", "absent", "unsound"])
+def test_a_result_that_cannot_be_trusted_fails_the_job(ledger, stage, store, kind):
+    job_id = ledger.submit(RUN, {}).job_id
+    ledger.step()
+    path = store.results.folder / f"{RUN}.json"
+    path.parent.mkdir(exist_ok=True)
+    if kind == "outside":
+        path = "/etc/hostname"
+    elif kind == "other run":
+        path = write_document(store.results.folder, document(OTHER))
+    elif kind == "unsound":
+        path.write_text("{}")
+    stage.say(f"{job_id}-1", "result", {"run_id": RUN, "path": str(path)})
+    stage.end(f"{job_id}-1")
+    ledger.step()
+    job = ledger.job(job_id)
+    assert job.state is State.FAILED
+    assert job.reason.startswith("The result")
+    assert not store.results.known(RUN)
+
+
+def test_hostile_events_do_not_stop_the_queue(ledger, stage):
+    job_id = ledger.submit(RUN, {}).job_id
+    ledger.step()
+    stage.say(f"{job_id}-1", "progress", {"stage": "\ud800", "done": "x", "total": None})
+    stage.say(f"{job_id}-1", "error", {"type": [], "message": "\udfff\x00"})
+    stage.end(f"{job_id}-1", "exit code 1", 1)
+    ledger.step()
+    assert ledger.job(job_id).state is State.FAILED
+
+
+def test_an_unreadable_stream_fails_its_job_alone(ledger, stage):
+    job_id = ledger.submit(RUN, {}).job_id
+    ledger.step()
+    stage.streams[f"{job_id}-1"] += b"garbage\n"
+    ledger.step()
+    assert "stream is damaged" in ledger.job(job_id).reason
+
+
+def test_failed_jobs_can_stand_among_the_runs(ledger, stage, store):
+    job_id = ledger.submit(RUN, {}, model="tales", recipe="gptq@2", family="quantise").job_id
+    ledger.step()
+    stage.end(f"{job_id}-1", "signal SIGSEGV", -11)
+    ledger.step()
+    store.results.add(document(OTHER))
+    assert len(store.results.runs()) == 1
+    frame = store.results.runs(failed=True).set_index("run_id")
+    row = frame.loc[RUN]
+    assert (row["status"], row["recipe"], row["reason"]) == ("failed", "gptq@2", "signal SIGSEGV")
+    assert frame.loc[OTHER, "status"] == "done"
+
+
+def test_old_events_and_folders_are_forgotten(ledger, stage, store):
+    job_id = ledger.submit(RUN, {}).job_id
+    ledger.step()
+    stage.end(f"{job_id}-1", "signal SIGSEGV", -11)
+    ledger.step()
+    folder = store.home / "attempts" / f"{job_id}-1"
+    folder.mkdir(parents=True)
+    ledger.prune(days=1)
+    assert folder.exists()
+    ledger.prune(days=-1)
+    assert not folder.exists()
+    assert ledger.events(job_id) == []
+    assert ledger.job(job_id).state is State.FAILED
+
+
+def test_an_unknown_job_is_named(ledger):
+    for ask in (ledger.job, ledger.cancel, ledger.retry, ledger.log_tail):
+        with pytest.raises(UnknownJobError, match="no job nonsense"):
+            ask("nonsense")
+
+
+def test_ids_sort_by_time(ledger):
+    ids = []
+    for number in range(3):
+        ids.append(ledger.submit(f"{number:016x}", {}).job_id)
+        time.sleep(0.002)
+    assert ids == sorted(ids)
+    assert all(len(one) == 32 for one in ids)
+
+
+def test_the_dispatcher_survives_a_step_that_raises(ledger, stage, monkeypatch, caplog):
+    real, calls = ledger.step, []
+
+    def step():
+        calls.append(1)
+        if len(calls) == 1:
+            raise OSError("the disk is full")
+        real()
+
+    monkeypatch.setattr(ledger, "step", step)
+    job_id = ledger.submit(RUN, {}).job_id
+    with caplog.at_level(logging.ERROR), Dispatcher(ledger, period=0.01):
+        deadline = time.monotonic() + 10
+        while not stage.starts and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert stage.starts == [f"{job_id}-1"]
+    assert "the disk is full" in caplog.text

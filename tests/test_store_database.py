@@ -1,0 +1,168 @@
+"""One process owns a home folder, every commit is whole, and damage is survived."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+
+import duckdb
+import pytest
+
+from backend.store.database import Database
+from backend.store.errors import HomeBusyError, NewerSchemaError, StoreError
+from backend.store.store import Store
+from tests.result_documents import document
+
+RUN = "0123456789abcdef"
+
+
+def test_a_second_owner_is_refused_by_a_message_with_the_pid(tmp_path):
+    with (
+        Database(tmp_path),
+        pytest.raises(HomeBusyError, match=rf"in use by process {os.getpid()}\b"),
+    ):
+        Database(tmp_path)
+    Database(tmp_path).close()
+
+
+def test_an_owner_in_another_process_is_named(tmp_path):
+    code = (
+        "import sys, pathlib; from backend.store.database import Database\n"
+        "kept = Database(pathlib.Path(sys.argv[1])); print('open', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with other:
+        assert other.stdout.readline() == b"open\n"
+        with pytest.raises(HomeBusyError, match=rf"process {other.pid}\b"):
+            Database(tmp_path)
+        other.kill()
+    Database(tmp_path).close()
+
+
+def test_a_transaction_that_fails_leaves_no_trace(tmp_path):
+    with Database(tmp_path) as database:
+
+        def fail() -> None:
+            with database.writing() as cursor:
+                cursor.execute("INSERT INTO meta VALUES ('a', 'b')")
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            fail()
+        with database.reading() as cursor:
+            assert cursor.execute("SELECT count(*) FROM meta").fetchone() == (1,)
+
+
+def test_readers_see_the_last_commit_while_a_writer_is_at_work(tmp_path):
+    with Database(tmp_path) as database:
+        seen = []
+
+        def read() -> None:
+            with database.reading() as cursor:
+                seen.append(cursor.execute("SELECT count(*) FROM meta").fetchone()[0])
+
+        with database.writing() as writer:
+            writer.execute("INSERT INTO meta VALUES ('a', 'b')")
+            reader = threading.Thread(target=read)
+            reader.start()
+            reader.join(10)
+        read()
+        assert seen == [1, 2]
+
+
+def test_the_connection_reaches_no_other_file_and_cannot_be_reconfigured(tmp_path):
+    (tmp_path / "secret.csv").write_text("a\n1\n")
+    with Database(tmp_path / "home") as database, database.reading() as cursor:
+        with pytest.raises(duckdb.PermissionException):
+            cursor.execute("SELECT * FROM read_csv(?)", [str(tmp_path / "secret.csv")])
+        with pytest.raises(duckdb.Error, match="locked"):
+            cursor.execute("SET enable_external_access = true")
+
+
+def test_a_newer_schema_is_refused_politely(tmp_path):
+    with Database(tmp_path) as database, database.writing() as cursor:
+        cursor.execute("UPDATE meta SET value = '99' WHERE name = 'schema_version'")
+    with pytest.raises(NewerSchemaError, match="version 99"):
+        Database(tmp_path)
+    with pytest.raises(NewerSchemaError, match="Update the program"):
+        Database(tmp_path)  # and the folder was let go
+
+
+def test_migrations_run_once_each_and_in_order(tmp_path):
+    Database(tmp_path).close()
+    calls = []
+
+    def first(cursor):
+        calls.append(1)
+        cursor.execute("ALTER TABLE jobs ADD COLUMN colour VARCHAR DEFAULT 'red'")
+
+    def second(cursor):
+        calls.append(2)
+        cursor.execute("UPDATE meta SET value = 'seen' WHERE name = 'schema_version'")
+
+    Database(tmp_path, [first]).close()
+    Database(tmp_path, [first, second]).close()
+    with Database(tmp_path, [first, second]) as database, database.reading() as cursor:
+        assert calls == [1, 2]
+        assert cursor.execute("SELECT value FROM meta").fetchall() == [("3",)]
+
+
+def test_a_migration_that_fails_changes_nothing(tmp_path):
+    Database(tmp_path).close()
+
+    def broken(cursor):
+        cursor.execute("ALTER TABLE jobs ADD COLUMN colour VARCHAR")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        Database(tmp_path, [broken])
+    with Database(tmp_path) as database, database.reading() as cursor:
+        assert "colour" not in cursor.execute("SELECT * FROM jobs").df().columns
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("damage", ["overwritten", "truncated", "emptied", "flipped"])
+def test_a_damaged_database_is_set_aside_and_filled_from_the_files(tmp_path, damage):
+    with Store(tmp_path) as store:
+        store.results.add(document(RUN))
+    path = tmp_path / "paretoscope.duckdb"
+    content = bytearray(path.read_bytes())
+    if damage == "flipped":
+        content[9000] ^= 0xFF
+    path.write_bytes(
+        {
+            "overwritten": b"hello" * 1000,
+            "truncated": content[: len(content) // 2],
+            "emptied": b"",
+            "flipped": content,
+        }[damage]
+    )
+    with Store(tmp_path) as store:
+        assert store.results.known(RUN)
+        assert "set aside" in store.notice
+    assert list(tmp_path.glob("*.corrupt-*"))
+    with Store(tmp_path) as store:
+        assert store.notice == ""
+
+
+def test_a_file_held_by_another_program_is_not_taken_for_damage(tmp_path):
+    Database(tmp_path).close()
+    code = (
+        "import sys, duckdb; kept = duckdb.connect(sys.argv[1])\n"
+        "print('open', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "paretoscope.duckdb")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with other:
+        assert other.stdout.readline() == b"open\n"
+        with pytest.raises(StoreError, match="cannot be opened"):
+            Database(tmp_path)
+        other.kill()
+    assert not list(tmp_path.glob("*.corrupt-*"))

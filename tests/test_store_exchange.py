@@ -1,0 +1,100 @@
+"""Results travel between copies of the program without loss, and never mix machines."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from backend.store.errors import StoreError
+from backend.store.exchange import export_results, import_results
+from backend.store.frontier import frontier
+from backend.store.store import Store
+from tests.result_documents import document
+
+RUN, OTHER = "0123456789abcdef", "fedcba9876543210"
+
+
+@pytest.fixture
+def here(tmp_path):
+    with Store(tmp_path / "here") as opened:
+        yield opened
+
+
+@pytest.fixture
+def there(tmp_path):
+    with Store(tmp_path / "there") as opened:
+        yield opened
+
+
+def test_a_round_trip_is_equal(here, there, tmp_path):
+    here.results.add(document(RUN))
+    here.results.add(document(OTHER, [], generations=[], status="broken"))
+    slug = here.shares.keep({"x": "bytes"})
+    assert export_results(here.results, here.shares, tmp_path / "out") == 2
+    imported = import_results(there.results, there.shares, tmp_path / "out")
+    assert imported.added == (RUN, OTHER)
+    assert list(there.results.documents()) == list(here.results.documents())
+    pd.testing.assert_frame_equal(there.results.runs(), here.results.runs())
+    pd.testing.assert_frame_equal(there.results.readings(), here.results.readings())
+    assert there.shares.find(slug) == {"x": "bytes"}
+
+
+def test_importing_again_changes_nothing(here, there, tmp_path):
+    here.results.add(document(RUN))
+    export_results(here.results, here.shares, tmp_path / "out")
+    import_results(there.results, there.shares, tmp_path / "out")
+    again = import_results(there.results, there.shares, tmp_path / "out")
+    assert again.added == ()
+    assert again.known == (RUN,)
+    assert again.conflicting == ()
+
+
+def test_a_run_that_differs_is_named_and_the_one_at_hand_stays(here, there, tmp_path):
+    here.results.add(document(RUN, seconds=1.0))
+    there.results.add(document(RUN, seconds=2.0))
+    export_results(here.results, here.shares, tmp_path / "out")
+    assert import_results(there.results, there.shares, tmp_path / "out").conflicting == (RUN,)
+    assert there.results.run(RUN).seconds == 2.0
+
+
+def test_hardware_is_kept_apart(here, there, tmp_path):
+    here.results.add(document(RUN, hardware_id="laptop"))
+    there.results.add(document(OTHER, hardware_id="server"))
+    export_results(here.results, here.shares, tmp_path / "out")
+    import_results(there.results, there.shares, tmp_path / "out")
+    frame = frontier(there.database, "bytes", "kld")
+    assert dict(zip(frame["run_id"], frame["hardware_id"], strict=True)) == {
+        RUN: "laptop",
+        OTHER: "server",
+    }
+    assert frame["on_frontier"].all()
+
+
+def test_named_runs_alone_are_exported_and_the_tables_agree(here, tmp_path):
+    here.results.add(document(RUN))
+    here.results.add(document(OTHER))
+    assert export_results(here.results, here.shares, tmp_path / "out", [OTHER]) == 1
+    assert [path.stem for path in (tmp_path / "out" / "results").iterdir()] == [OTHER]
+    for table in ("runs", "readings", "generations"):
+        frame = pd.read_parquet(tmp_path / "out" / f"{table}.parquet")
+        assert set(frame["run_id"]) == {OTHER}
+
+
+def test_hostile_files_in_an_import_are_refused_one_by_one(there, tmp_path):
+    folder = tmp_path / "out" / "results"
+    folder.mkdir(parents=True)
+    (folder / f"{RUN}.json").write_text(json.dumps(document(RUN)))
+    (folder / f"{OTHER}.json").write_text("[" * 50_000)
+    (folder / "evil.json").write_text(json.dumps(document(RUN) | {"run_id": "../x"}))
+    manifest = {"format": 1, "shares": ["text", {"x": 1}]}
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest))
+    imported = import_results(there.results, there.shares, tmp_path / "out")
+    assert imported.added == (RUN,)
+    assert len(imported.refused) == 2
+
+
+def test_a_folder_without_an_export_is_refused(there, tmp_path):
+    with pytest.raises(StoreError, match="no exported results"):
+        import_results(there.results, there.shares, tmp_path)
