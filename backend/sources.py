@@ -61,6 +61,14 @@ class ModelSource:
         except (OSError, ValueError) as error:
             raise ModelError(f"{self.folder}/config.json cannot be read: {error}") from error
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor, if the model's files are here."""
+        return {} if self.folder is None else tensor_shapes(self.folder)
+
+    def parameters(self) -> int:
+        """Numbers in all tensors, if the model's files are here."""
+        return sum(math.prod(shape) for shape in self.shapes().values())
+
     def to_json(self) -> dict[str, Any]:
         """Name, folder and revision."""
         folder = None if self.folder is None else str(self.folder)
@@ -103,8 +111,3 @@ def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         header.pop("__metadata__", None)
         shapes |= {name: tuple(entry["shape"]) for name, entry in header.items()}
     return shapes
-
-
-def count_parameters(folder: Path) -> int:
-    """Numbers in a folder's safetensors."""
-    return sum(math.prod(shape) for shape in tensor_shapes(folder).values())

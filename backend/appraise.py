@@ -1,0 +1,369 @@
+"""Takes every reading of an artefact in a process that never saw the compressor.
+
+What the dense model makes of the same texts is taken once and kept below `cache/dense`. Sizes
+come first and quality next, so that a point can be drawn before the slower readings are in.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from backend.decoding.greedy import generate
+from backend.decoding.speculate import speculate
+from backend.measure import (
+    abilities,
+    evaluation,
+    generations,
+    lossless,
+    needles,
+    quality,
+    reference,
+    scores,
+    size,
+    speed,
+)
+from backend.measure.evaluation import EvaluationSet
+from backend.measure.hardware import hardware_id
+from backend.measure.reading import Reading, take
+from backend.methods.base import CacheMethod, DecodeMethod
+from backend.models import artefact
+from backend.models.language_model import TransformersModel
+from backend.models.load import LoadedModel, load
+from backend.models.view import View
+from backend.recipes import Recipe, digest
+from backend.sources import ModelSource
+from data import texts
+
+Value = TypeVar("Value")
+Report = Callable[[list[Reading]], None]
+Stage = Callable[[str, int, int], None]
+
+SPEED_PLANS = {"sweep": speed.SWEEP, "full": speed.SpeedPlan()}
+PROOF_PROMPTS, PROOF_TOKENS = 32, 128
+NEEDLES = needles.Plan(lengths=(128, 256), count=32)
+PRESSURE_CONTEXT = 128
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be measured.
+
+    Attributes:
+        artefact: folder of the compressed model.
+        source: the dense model.
+        recipe: what was done.
+        tier: how much text: smoke, quick or full.
+        speed: how long speed is timed: sweep or full; empty for not at all.
+        cache: folder of what the dense model is known to do.
+        fingerprint: SHA-256 of the dense model's files.
+    """
+
+    artefact: Path
+    source: ModelSource
+    recipe: Recipe
+    tier: str
+    speed: str
+    cache: Path
+    fingerprint: str
+
+
+class Appraisal:
+    """The readings of one artefact, taken one group after another."""
+
+    def __init__(self, order: Order, report: Report, stage: Stage) -> None:
+        self.order, self.report, self.stage = order, report, stage
+        self.notes: list[str] = []
+        self.readings: list[Reading] = []
+        self.generations: list[dict[str, Any]] = []
+        self.layers: list[dict[str, Any]] = []
+        self.kinds: dict[str, str] = {}
+
+    def run(self) -> None:
+        """Take everything."""
+        groups = (
+            ("size", self.take_size),
+            ("quality", self.take_quality),
+            ("abilities", self.take_abilities),
+            ("generations", self.take_generations),
+            ("cache", self.take_cache),
+            ("decoding", self.take_decoding),
+            ("speed", self.take_speed),
+        )
+        for number, (name, group) in enumerate(groups):
+            self.stage(f"measure {name}", number, len(groups))
+            found = group()
+            self.readings += found
+            if found:
+                self.report(found)
+            if name == "quality" and self.broken:
+                self.notes.append("Some logits are not finite; nothing further was measured.")
+                break
+        self.stage("measure", len(groups), len(groups))
+
+    @property
+    def broken(self) -> bool:
+        """Whether the model gave logits that are not finite."""
+        return any(one.name == "nonfinite" and one.value > 0 for one in self.readings)
+
+    @cached_property
+    def variant(self) -> TransformersModel:
+        """The artefact, ready to run."""
+        model = self._artefact.loaded.model
+        return TransformersModel(model, self._codec(model))
+
+    @cached_property
+    def _artefact(self) -> artefact.Artefact:
+        return artefact.load(self.order.artefact)
+
+    @cached_property
+    def _dense(self) -> LoadedModel:
+        return load(self.order.source)
+
+    @cached_property
+    def dense(self) -> TransformersModel:
+        """The model as it was."""
+        return TransformersModel(self._dense.model)
+
+    def take_size(self) -> list[Reading]:
+        """Bytes on disk and in memory, and the peak of loading and running."""
+        with size.watch_peak(None) as peak:
+            loaded = self._artefact.loaded
+            self.variant.logits(torch.zeros(1, 64, dtype=torch.int64))
+        found = [] if peak.bytes is None else take("peak_bytes", peak.bytes, note=peak.note)
+        view, sites = self._artefact.view, list(self._artefact.view.all_sites())
+        linear = sum(held.rows * held.columns for held in map(view.held, sites) if held)
+        dense_bits = self._dense_linear_bytes(sites) * 8
+        found += size.size_readings(
+            loaded.model,
+            self.order.artefact,
+            self.order.source.parameters(),
+            linear_parameters=linear,
+            is_linear=lambda name: ".held." in name,
+        )
+        self._describe_layers()
+        held = sum(held.nbytes for held in map(view.held, sites) if held)
+        if held:
+            self.kinds["memory"] = size.memory_kind(8 * held, dense_bits)
+            packed = all(held.speed == "measured" for held in map(view.held, sites) if held)
+            self.kinds["speed"] = "measured" if packed else "emulated"
+        return found
+
+    def take_quality(self) -> list[Reading]:
+        """Distance from the dense model on held-out text."""
+        held_out = self.reference
+        table = quality.score(self.variant, self.evaluation, held_out)
+        table.save(self.order.artefact.with_suffix(".tokens.safetensors"))
+        floor = self._kept("floor", self._noise_floor, self.evaluation.key)
+        return scores.readings(table) + [Reading.from_json(one) for one in floor]
+
+    def take_abilities(self) -> list[Reading]:
+        """What it still knows and can do; for the embedded model, whose texts ask of its world."""
+        items = self._items()
+
+        def ask(model: TransformersModel) -> abilities.Outcomes:
+            return abilities.answer(model, items, self.encode, bos=self.bos)
+
+        key = digest([[item.prompt, item.answer] for item in items])
+        dense = self._kept("abilities", lambda: ask(self.dense).to_json(), key)
+        return abilities.readings(ask(self.variant), abilities.Outcomes.from_json(dense))
+
+    def take_generations(self) -> list[Reading]:
+        """What it writes beside the dense model."""
+        prompts = texts.prompts()
+        rows = [self.open(prompt.text) for prompt in prompts]
+        key = digest(rows)
+        dense = self._kept("writing", lambda: generations.write(self.dense, rows).to_json(), key)
+        expected = generations.Writing.from_json(dense)
+        written = generations.write(self.variant, rows)
+        leaves = generations.departures(expected, written)
+        for prompt, tokens, base, leave in zip(
+            prompts, written.tokens, expected.tokens, leaves, strict=True
+        ):
+            self.generations.append(
+                {
+                    "prompt": prompt.name,
+                    "prompt_text": prompt.text,
+                    "text": self._dense_decode(tokens),
+                    "tokens": list(tokens),
+                    "dense_text": self._dense_decode(base),
+                    "dense_tokens": list(base),
+                    "first_divergence": leave.index,
+                    "gap": leave.gap,
+                }
+            )
+        return generations.readings(expected, written, prompts=rows, judge=self.dense)
+
+    def take_cache(self) -> list[Reading]:
+        """Bytes of keys and values, and, where they are compressed, what that costs."""
+        found = size.cache_readings(self.variant, length=128)
+        if not self.variant.has_cache_method:
+            return found
+        pressed = evaluation.pressure(
+            self._documents(), self.encode, bos=self.bos, context=PRESSURE_CONTEXT
+        )
+        kept = self._reference("pressure", pressed)
+        found += scores.pressure_readings(quality.score(self.variant, pressed, kept))
+        asked = needles.questions(
+            [document.text for document in texts.heldout()], self.encode, NEEDLES, bos=self.bos
+        )
+        key = digest([[list(one.context), list(one.tail)] for one in asked])
+        dense = self._kept("needles", lambda: needles.ask(self.dense, asked).to_json(), key)
+        hits = needles.ask(self.variant, asked)
+        return found + needles.readings(hits, needles.Hits.from_json(dense))
+
+    def take_decoding(self) -> list[Reading]:
+        """Proof that drafting changes nothing, and what it gains; nothing without a drafter."""
+        method = self._stage(DecodeMethod)
+        if method is None:
+            return []
+        rows = [self.open(prompt.text) for prompt in texts.prompts()][:PROOF_PROMPTS]
+        exact = artefact.load(self.order.artefact, packed=False, dtype=torch.float32)
+        model = TransformersModel(exact.loaded.model, self._codec(exact.loaded.model))
+        plain = [generate(model, [row], PROOF_TOKENS)[0].tokens for row in rows]
+        drafted = [speculate(model, method.drafter(), row, PROOF_TOKENS).tokens for row in rows]
+        found = lossless.token_readings(plain, drafted)
+        deployed = [
+            speculate(self.variant, method.drafter(), row, PROOF_TOKENS).tokens for row in rows
+        ]
+        found += lossless.divergence_readings(lossless.divergences(self.variant, rows, deployed))
+        timed = speed.measure_speculation(
+            self.variant, method.drafter(), rows, seconds=self._plan().seconds
+        )
+        return found + timed.readings
+
+    def take_speed(self) -> list[Reading]:
+        """Rates and ratios to the dense model, in rounds with it."""
+        if not self.order.speed:
+            return []
+        row = [token for window in self.evaluation.windows[:2] for token in window]
+        copied = speed.copy_bandwidth(1 << 24)
+        linears = sum(layer["bytes"] for layer in self.layers)
+        timed = speed.measure_speed(
+            self.variant, self.dense, row, self._plan(), bytes_per_step=linears, bandwidth=copied
+        )
+        taken = {one.name for one in self.readings}
+        return [one for one in timed.readings if one.name not in taken]
+
+    @cached_property
+    def evaluation(self) -> EvaluationSet:
+        """The held-out tokens."""
+        return evaluation.build(
+            self._documents(), self.encode, self._dense_decode, bos=self.bos, tier=self.order.tier
+        )
+
+    @cached_property
+    def reference(self) -> reference.Reference:
+        """The dense model on the held-out tokens."""
+        return self._reference("reference", self.evaluation)
+
+    @property
+    def bos(self) -> int | None:
+        """The token that opens a text, if the model has one."""
+        return self._artefact.loaded.tokenizer.bos_token_id
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of a text."""
+        return self._artefact.loaded.encode(text)
+
+    def open(self, text: str) -> list[int]:
+        """Tokens of a prompt, with the one that opens it."""
+        head = [] if self.bos is None else [self.bos]
+        return head + self.encode(text)
+
+    def _dense_decode(self, tokens: Iterable[int]) -> str:
+        return self._artefact.loaded.decode(list(tokens))
+
+    def _documents(self) -> list[tuple[str, str, str]]:
+        return [(one.id, one.kind, one.text) for one in texts.heldout()]
+
+    def _items(self) -> list[abilities.Item]:
+        asked = [
+            abilities.Item(
+                one.ability, one.prompt, one.answer, (one.alternative,) if one.alternative else ()
+            )
+            for one in texts.abilities()
+        ]
+        return asked + abilities.choice_items(self._documents())
+
+    def _noise_floor(self) -> list[dict[str, Any]]:
+        blocks = View(self._dense.model).blocks
+        found = quality.noise_floor(self.dense, blocks, self.evaluation, self.reference)
+        return [one.to_json() for one in found]
+
+    def _reference(self, name: str, tokens: EvaluationSet) -> reference.Reference:
+        key = self._dense_key(tokens.key)
+        path = self.order.cache / f"{name}-{key}.safetensors"
+        if path.is_file():
+            return reference.Reference.load(path, key)
+        taken = reference.capture(self.dense, tokens, key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        taken.save(path)
+        return taken
+
+    def _kept(self, name: str, make: Callable[[], Value], content: str) -> Value:
+        """What `make` gives for the dense model, made once for this content."""
+        path = self.order.cache / f"{name}-{self._dense_key(content)}.json"
+        if path.is_file():
+            return json.loads(path.read_text())
+        value = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{digest(str(self.order.artefact))}.part")
+        partial.write_text(json.dumps(value))
+        partial.replace(path)
+        return value
+
+    def _dense_key(self, content: str) -> str:
+        where = hardware_id(), torch.__version__, torch.get_num_threads()
+        return digest([self.order.fingerprint, content, *where])
+
+    def _stage(self, kind: type[Value]) -> Value | None:
+        return next((one for one in self.order.recipe.stages if isinstance(one, kind)), None)
+
+    def _codec(self, model: torch.nn.Module) -> Any:
+        method = self._stage(CacheMethod)
+        return None if method is None else method.codec(*key_value_shape(model.config))
+
+    def _plan(self) -> speed.SpeedPlan:
+        return SPEED_PLANS[self.order.speed or "sweep"]
+
+    def _dense_linear_bytes(self, sites: list[Any]) -> int:
+        shapes = self.order.source.shapes()
+        names = {f"{site.name}.weight" for site in sites}
+        return sum(2 * rows * columns for name, (rows, columns) in _matrices(shapes, names))
+
+    def _describe_layers(self) -> None:
+        view = artefact.load(self.order.artefact, packed=False).view
+        for site in view.all_sites():
+            held = view.held(site)
+            weight = view.module(site).weight if held is None else None
+            self.layers.append(
+                {
+                    "name": site.name,
+                    "role": site.role,
+                    "format": "dense" if held is None else held.key,
+                    "bits": 16.0 if held is None else held.bits,
+                    "bytes": weight.nbytes if held is None else held.nbytes,
+                    "parts": {"values": weight.nbytes} if held is None else held.parts(),
+                }
+            )
+
+
+def key_value_shape(config: Any) -> tuple[int, int]:
+    """Number and size of the key-value heads of a model's configuration."""
+    text = config.get_text_config()
+    heads = text.num_attention_heads
+    size = getattr(text, "head_dim", None) or text.hidden_size // heads
+    return getattr(text, "num_key_value_heads", None) or heads, size
+
+
+def _matrices(
+    shapes: dict[str, tuple[int, ...]], names: set[str]
+) -> list[tuple[str, tuple[int, int]]]:
+    return [(name, shape) for name, shape in shapes.items() if name in names and len(shape) == 2]

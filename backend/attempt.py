@@ -1,0 +1,176 @@
+"""What a worker process does of a job: first compress, then, in another process, measure.
+
+The two share nothing but the artefact on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from backend.appraise import Appraisal, Order
+from backend.compress import compress
+from backend.errors import DataError
+from backend.measure.hardware import hardware, hardware_id, host_load, software
+from backend.measure.reading import PROTOCOL, Reading, take
+from backend.measure.size import watch_peak
+from backend.models import artefact
+from backend.models.load import LoadedModel, fetch, load
+from backend.recipes import Recipe
+from backend.sources import ModelSource
+from backend.store.documents import SCHEMA, write_document
+from data import texts
+
+Emit = Callable[[str, dict[str, Any]], None]
+
+
+def run_compress(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
+    """Make the artefact of a job, unless it is there already.
+
+    Args:
+        spec: as `backend.plan` writes it.
+        folder: of the attempt, below `home/attempts`.
+        emit: where progress goes.
+    """
+    target = _artefact(spec, folder)
+    if (target / "compress.json").is_file():
+        emit("log", {"text": "This artefact was made before; it is used again."})
+        return
+    shutil.rmtree(target, ignore_errors=True)
+    source, recipe = ModelSource.from_json(spec["model"]), Recipe.from_json(spec["recipe"])
+    progress = _progress(emit)
+    began = time.perf_counter()
+    progress("load", 0, 1)
+    loaded = load(source)
+    windows = calibration_windows(loaded, **spec["calibration"])
+    checkpoint = target.with_name(f"{target.name}.blocks")
+    with watch_peak() as peak:
+        result = compress(loaded, recipe, windows, progress, checkpoint)
+    progress("save", 0, 1)
+    artefact.save(result.view, loaded, recipe, result.structure, target)
+    taken = {
+        "seconds": time.perf_counter() - began,
+        "peak_bytes": peak.bytes,
+        "remarks": result.remarks,
+        "calibration": spec["calibration"],
+    }
+    (target / "compress.json").write_text(json.dumps(taken))
+
+
+def run_measure(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
+    """Measure the artefact of a job and write the result document."""
+    home = _home(folder)
+    target = _artefact(spec, folder)
+    source, recipe = ModelSource.from_json(spec["model"]), Recipe.from_json(spec["recipe"])
+    order = Order(
+        target,
+        ModelSource(source.name, fetch(source), source.revision),
+        recipe,
+        spec["tier"],
+        spec["speed"],
+        home / "cache" / "dense",
+        spec["model_sha256"],
+    )
+    began = time.perf_counter()
+
+    def report(found: list[Reading]) -> None:
+        for one in found:
+            emit("reading", one.to_json())
+
+    appraisal = Appraisal(order, report, _progress(emit))
+    appraisal.run()
+    made = json.loads((target / "compress.json").read_text())
+    appraisal.readings += take("compress_s", made["seconds"], samples=1)
+    appraisal.readings += take("compress_peak", made["peak_bytes"], samples=1)
+    appraisal.notes += made["remarks"]
+    document = _document(spec, order, appraisal, made["seconds"] + time.perf_counter() - began)
+    path = write_document(home / "results", document)
+    emit("result", {"run_id": spec["run_id"], "path": str(path)})
+
+
+def calibration_windows(loaded: LoadedModel, windows: int, length: int) -> torch.Tensor:
+    """Calibration tokens [windows, length]: documents one after another, each opened.
+
+    Raises:
+        DataError: the calibration text is too short.
+    """
+    opening = loaded.tokenizer.bos_token_id
+    head = [] if opening is None else [opening]
+    stream: list[int] = []
+    for document in texts.calibration():
+        stream += head + loaded.encode(document.text)
+    count = min(windows, len(stream) // length)
+    if count < 1:
+        raise DataError(
+            f"The calibration text has {len(stream)} tokens; one window takes {length}."
+        )
+    return torch.tensor(stream[: count * length]).view(count, length)
+
+
+def _document(
+    spec: dict[str, Any], order: Order, appraisal: Appraisal, seconds: float
+) -> dict[str, Any]:
+    facts = hardware()
+    files = sorted(path.name for path in order.artefact.iterdir())
+    return {
+        "schema": SCHEMA,
+        "run_id": spec["run_id"],
+        "status": "broken" if appraisal.broken else "done",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "protocol": PROTOCOL,
+        "model": {
+            "name": order.source.name,
+            "source": spec["model"]["folder"] or "hub",
+            "revision": order.source.revision,
+            "sha256": order.fingerprint,
+            "parameters": order.source.parameters(),
+        },
+        "recipe": order.recipe.text(),
+        "stages": order.recipe.to_json()["stages"],
+        "family": order.recipe.family,
+        "budget": spec["budget"],
+        "seconds": seconds,
+        "readings": [one.to_json() for one in appraisal.readings],
+        "generations": appraisal.generations,
+        "layers": appraisal.layers,
+        "notes": appraisal.notes,
+        "artefact": {
+            "key": spec["keys"]["artefact"],
+            "files": files,
+            "bytes": sum((order.artefact / name).stat().st_size for name in files),
+            **{f"{name}_kind": kind for name, kind in appraisal.kinds.items()},
+        },
+        "manifest": {
+            "hardware": facts,
+            "hardware_id": hardware_id(facts),
+            "software": software(),
+            "host": host_load(),
+            "threads": torch.get_num_threads(),
+            "keys": spec["keys"],
+            "calibration": spec["calibration"],
+            "evaluation": {"tier": spec["tier"], "key": appraisal.evaluation.key},
+            "allocator": order.recipe.allocator,
+        },
+    }
+
+
+def _progress(emit: Emit) -> Callable[[str, int, int], None]:
+    def tell(stage: str, done: int, total: int) -> None:
+        emit("progress", {"stage": stage, "done": done, "total": total})
+
+    return tell
+
+
+def _home(folder: Path) -> Path:
+    return folder.parents[1]
+
+
+def _artefact(spec: dict[str, Any], folder: Path) -> Path:
+    return _home(folder) / "artefacts" / spec["keys"]["artefact"]
