@@ -49,6 +49,7 @@ SPEED_PLANS = {"sweep": speed.SWEEP, "full": speed.SpeedPlan()}
 PROOF_PROMPTS, PROOF_TOKENS = 32, 128
 NEEDLES = needles.Plan(lengths=(128, 256), count=32)
 PRESSURE_CONTEXT = 128
+SEQUENCES, LONGEST_CONTEXT = 8, 4096
 
 
 @dataclass(frozen=True)
@@ -203,6 +204,7 @@ class Appraisal:
     def take_cache(self) -> list[Reading]:
         """Bytes of keys and values, and, where they are compressed, what that costs."""
         found = size.cache_readings(self.variant, length=128)
+        found += self._footprint(found)
         if not self.variant.has_cache_method:
             return found
         pressed = evaluation.pressure(
@@ -217,6 +219,15 @@ class Appraisal:
         dense = self._kept("needles", lambda: needles.ask(self.dense, asked).to_json(), key)
         hits = needles.ask(self.variant, asked)
         return found + needles.readings(hits, needles.Hits.from_json(dense))
+
+    def _footprint(self, cache: list[Reading]) -> list[Reading]:
+        values = {one.name: one.value for one in (*self.readings, *cache)}
+        config = self._artefact.loaded.model.config.get_text_config()
+        context = min(config.max_position_embeddings, LONGEST_CONTEXT)
+        one = values["kv_fixed_bytes"] + context * values["kv_bytes_per_token"]
+        total = values["resident_bytes"] + SEQUENCES * one
+        note = f"{SEQUENCES} sequences of {context:,} tokens"
+        return take("footprint_bytes", total, kind="counted", note=note)
 
     def take_decoding(self) -> list[Reading]:
         """Proof that drafting changes nothing, and what it gains; nothing without a drafter."""

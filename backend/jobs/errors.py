@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from backend.errors import ParetoscopeError
 
-class JobError(Exception):
+
+class JobError(ParetoscopeError):
     """Something about a job; the message may be shown as it is."""
-
-    user_facing = True
 
 
 class UnknownJobError(JobError):

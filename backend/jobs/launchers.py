@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from backend.jobs.errors import JobError
 from backend.jobs.forkserver import IDLE_SECONDS, MODULES, ForkServer
 
-RUN = ("backend.attempt:run",)
+RUN = ("backend.attempt:run_compress", "backend.attempt:run_measure")
 CHUNK_LIMIT = 4 * 2**20
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -190,6 +190,8 @@ def worker_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]
             "PYTHONUNBUFFERED": "1",
             # Its threads would make a fork unsafe, and spawned workers must compute the same.
             "OPENBLAS_NUM_THREADS": "1",
+            # Threads that spin while they wait lose most of shared cores to waiting.
+            "OMP_WAIT_POLICY": "PASSIVE",
         }
         | dict(extra or {})
     )

@@ -221,6 +221,14 @@ def _size() -> list[Metric]:
             True,
         ),
         (
+            "footprint_bytes",
+            "Weights and full cache",
+            "B",
+            "Resident memory and the caches of 8 sequences as long as the model allows, to 4,096.",
+            True,
+            True,
+        ),
+        (
             "bpw_eff",
             "Bits per original weight",
             "bits",

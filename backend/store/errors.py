@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from backend.errors import ParetoscopeError
 
-class StoreError(Exception):
+
+class StoreError(ParetoscopeError):
     """Something about stored results; the message may be shown as it is."""
-
-    user_facing = True
 
 
 class HomeBusyError(StoreError):

@@ -1,0 +1,134 @@
+"""Turns a wish (recipe, model, how thoroughly) into a job; imports no torch.
+
+Three keys name what is shared: an artefact by what makes it, a quality by what judges it, a
+run by where it was timed. The run's key is its id and its permalink.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, constants, errors, snapshot_download
+
+from backend.errors import ModelError
+from backend.measure.hardware import hardware_id, software, usable_cores
+from backend.measure.reading import PROTOCOL
+from backend.recipes import Recipe, digest
+from backend.sources import ModelSource, fingerprint
+from data import texts
+
+TIERS = ("smoke", "quick", "full")
+SPEEDS = ("", "sweep", "full")
+SCHEMA = 1
+CALIBRATION = {"windows": 64, "length": 256}
+DTYPE = "bfloat16"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job that is ready to be queued."""
+
+    run_id: str
+    spec: dict[str, Any]
+    model: str
+    recipe: Recipe
+
+
+def plan(
+    recipe: Recipe,
+    source: ModelSource,
+    *,
+    tier: str = "quick",
+    speed: str = "sweep",
+    budget: dict[str, float] | None = None,
+    timeout_seconds: float | None = None,
+    memory_limit_bytes: int | None = None,
+) -> Plan:
+    """The job that carries out a recipe on a model.
+
+    Raises:
+        ModelError: the model is not to be had.
+        ValueError: unknown tier or speed.
+    """
+    if tier not in TIERS or speed not in SPEEDS:
+        raise ValueError(f"Tiers are {', '.join(TIERS)}; speeds are {', '.join(SPEEDS[1:])}.")
+    source, sha256 = resolve(source)
+    versions = software()
+    made = [SCHEMA, sha256, recipe.to_json(), CALIBRATION, texts_key(), DTYPE, usable_cores()]
+    artefact = digest(made)
+    quality = digest([artefact, PROTOCOL, tier])
+    timed = digest([quality, speed, hardware_id(), versions])
+    spec = {
+        "run_id": timed,
+        "model": source.to_json(),
+        "model_sha256": sha256,
+        "recipe": recipe.to_json(),
+        "budget": budget or {},
+        "tier": tier,
+        "speed": speed,
+        "calibration": CALIBRATION,
+        "keys": {"artefact": artefact, "quality": quality, "speed": timed},
+        "timeout_seconds": timeout_seconds,
+        "memory_limit_bytes": memory_limit_bytes,
+    }
+    return Plan(timed, spec, source.name, recipe)
+
+
+def resolve(source: ModelSource) -> tuple[ModelSource, str]:
+    """A source pinned to what it is now, and a key of its content.
+
+    Raises:
+        ModelError: the Hub does not know it, or cannot be asked and it was not fetched before.
+    """
+    if source.folder is not None:
+        if not (source.folder / "config.json").is_file():
+            raise ModelError(f"{source.folder} holds no config.json; a model's folder has one.")
+        return source, _fingerprint(source.folder, _newest(source.folder))
+    try:
+        found = HfApi().model_info(source.name, revision=source.revision or None, timeout=10)
+        pinned = found.sha or source.revision
+    except errors.GatedRepoError as error:
+        raise ModelError(
+            f"{source.name} is gated: accept its terms on the Hub and set HF_TOKEN."
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise ModelError(
+            f"The Hub has no model {source.name!r} that this machine may see; check the name, "
+            "or set HF_TOKEN for a private one."
+        ) from error
+    except Exception as error:  # noqa: BLE001 - whatever a network can do
+        pinned = _fetched(source, error)
+    return ModelSource(source.name, None, pinned), f"hub:{source.name}@{pinned}"
+
+
+@functools.cache
+def texts_key() -> str:
+    """A key of the texts that calibrate and judge."""
+    whole = [document.text for document in (*texts.calibration(), *texts.heldout())]
+    asked = [[item.prompt, item.answer] for item in texts.abilities()]
+    return digest([whole, asked])
+
+
+@functools.cache
+def _fingerprint(folder: Path, newest: float) -> str:  # noqa: ARG001 - a newer file, another key
+    return fingerprint(folder)
+
+
+def _newest(folder: Path) -> float:
+    return max(path.stat().st_mtime for path in folder.iterdir())
+
+
+def _fetched(source: ModelSource, error: Exception) -> str:
+    try:
+        path = snapshot_download(
+            source.name, revision=source.revision or None, local_files_only=True
+        )
+    except (OSError, ValueError):
+        raise ModelError(
+            f"The Hub cannot be asked for {source.name} ({type(error).__name__}), and it is not "
+            f"in {constants.HF_HUB_CACHE}. The embedded model `default` and folders work offline."
+        ) from error
+    return Path(path).name

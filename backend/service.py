@@ -1,0 +1,341 @@
+"""The only door: the page, REST and the command line ask here; imports no torch.
+
+Holds the store and the queue of one home folder. Everything returned is a plain dataclass, a
+dictionary of plain values or a data frame.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from backend import methods
+from backend.errors import ParetoscopeError, RecipeError, UnknownNameError
+from backend.estimate import Estimate, check_room, estimate
+from backend.jobs.dispatcher import Dispatcher
+from backend.jobs.launchers import LocalLauncher
+from backend.jobs.ledger import Ledger
+from backend.jobs.records import Event, Job, Submission
+from backend.measure.reading import METRICS, metric
+from backend.methods.base import DecodeMethod
+from backend.plan import plan
+from backend.recipes import Recipe
+from backend.sources import ModelSource
+from backend.store import exchange
+from backend.store.documents import RUN_ID
+from backend.store.frontier import axes, frontier
+from backend.store.results import EVERYTHING, Filter, Run
+from backend.store.store import Store
+
+FIRST_RESULTS = Path(__file__).parents[1] / "data" / "results"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A recipe that a sweep left out, and why."""
+
+    recipe: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Jobs of a sweep: one for each method and budget, and those that cannot be."""
+
+    submissions: tuple[Submission, ...]
+    recipes: tuple[str, ...]
+    refusals: tuple[Refusal, ...]
+
+
+def home_folder() -> Path:
+    """Where all state lives: PARETOSCOPE_HOME, or the system's place for a program's data."""
+    if named := os.environ.get("PARETOSCOPE_HOME"):
+        return Path(named).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "paretoscope"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "paretoscope"
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "paretoscope"
+
+
+class Service:
+    """One home folder, open; a context manager.
+
+    Args:
+        home: folder of all state.
+        slots: jobs that run at a time.
+        run_jobs: start the queue; without it, only what is stored can be asked.
+    """
+
+    def __init__(self, home: Path | None = None, *, slots: int = 1, run_jobs: bool = True) -> None:
+        self.home = home or home_folder()
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.store = Store(self.home)
+        try:
+            if not self.store.results.count():
+                self._take_first_results()
+            self._launcher = LocalLauncher(self.home)
+            self._ledger = Ledger(self.store, self._launcher, slots=slots)
+            self._dispatcher = Dispatcher(self._ledger) if run_jobs else None
+            if self._dispatcher is not None:
+                self._dispatcher.start()
+        except BaseException:
+            self.store.close()
+            raise
+
+    def __enter__(self) -> Service:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the home folder; jobs under way carry on and are found again."""
+        if self._dispatcher is not None:
+            self._dispatcher.stop()
+        self._launcher.close()
+        self.store.close()
+
+    def warm_up(self) -> None:
+        """Begin the imports that the first job will need; never waits."""
+        self._launcher.warm_up()
+
+    # What there is
+
+    def methods(self) -> list[dict[str, Any]]:
+        """Every method: key, family, summary, text, paper, claim, limits, settings."""
+        return [methods.describe(cls) for cls in methods.catalogue().values()]
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Every metric: name, title, unit, direction, help, group, axis, log."""
+        return [asdict(one) for one in METRICS.values()]
+
+    def axes(self) -> pd.DataFrame:
+        """Readings that can be an axis of a chart, with the number of runs that have each."""
+        found = axes(self.store.database)
+        return found[[_is_axis(name) for name in found["name"]]].reset_index(drop=True)
+
+    @property
+    def notice(self) -> str:
+        """A sentence for the page when something had to be repaired, else empty."""
+        return self.store.notice
+
+    # Asking for runs
+
+    def estimate(self, recipe: str, model: str = "default") -> Estimate | None:
+        """What a run will take; None for a model whose files are not here yet.
+
+        Raises:
+            ParetoscopeError: recipe or model cannot be.
+        """
+        source = ModelSource.parse(model)
+        return estimate(Recipe.parse(recipe), source, self.store.results.runs())
+
+    def submit(
+        self,
+        recipe: str,
+        model: str = "default",
+        *,
+        tier: str = "quick",
+        speed: str = "sweep",
+        budget: Mapping[str, float] | None = None,
+        owner: str = "",
+    ) -> Submission:
+        """Queue a run; a finished one is answered at once, one under way is joined.
+
+        Raises:
+            ParetoscopeError: recipe, model, memory or disk do not allow it.
+        """
+        wanted, source = Recipe.parse(recipe), ModelSource.parse(model)
+        found = estimate(wanted, source, self.store.results.runs())
+        if found is not None:
+            check_room(found, self.home)
+        job = plan(wanted, source, tier=tier, speed=speed, budget=dict(budget or {}))
+        return self._ledger.submit(
+            job.run_id,
+            job.spec,
+            owner=owner,
+            model=job.model,
+            recipe=wanted.text(),
+            family=wanted.family,
+        )
+
+    def sweep(
+        self,
+        keys: Sequence[str],
+        budgets: Sequence[float],
+        model: str = "default",
+        *,
+        tier: str = "quick",
+        speed: str = "sweep",
+        owner: str = "",
+    ) -> Sweep:
+        """Queue every method at every budget, the dense model first, and say what cannot be.
+
+        Raises:
+            ParetoscopeError: a method or the model does not exist, or nothing at all can be run.
+        """
+        source = ModelSource.parse(model)
+        wanted: dict[str, dict[str, float]] = {"dense": {}}
+        refusals: list[Refusal] = []
+        for key, bits in _points(keys, budgets):
+            try:
+                recipe = _at(key, bits).text()
+            except ParetoscopeError as error:
+                refusals.append(Refusal(f"{key}@{bits:g}", str(error)))
+                continue
+            wanted.setdefault(recipe, {} if bits is None else {"bits": bits})
+        if len(wanted) == 1 and refusals:
+            raise RecipeError(f"None of these can be run. {refusals[0].reason}")
+        settings = {"tier": tier, "speed": speed, "owner": owner}
+        name = str(source.folder) if source.folder and source.name != "default" else model
+        submissions = [
+            self.submit(recipe, name, budget=budget, **settings)
+            for recipe, budget in wanted.items()
+        ]
+        return Sweep(tuple(submissions), tuple(wanted), tuple(refusals))
+
+    # Jobs
+
+    def jobs(self, owner: str | None = None, since: int | None = None) -> list[Job]:
+        """All jobs, newest first; of one owner, or changed after a revision."""
+        return self._ledger.jobs(owner, since)
+
+    def job(self, job_id: str) -> Job:
+        """One job as it stands."""
+        return self._ledger.job(job_id)
+
+    def revision(self) -> int:
+        """A number that rises with every change of any job."""
+        return self._ledger.revision()
+
+    def events(self, job_id: str, after: int = 0) -> list[Event]:
+        """What a job reported after an event's number."""
+        return self._ledger.events(job_id, after)
+
+    def log_tail(self, job_id: str) -> str:
+        """The last lines that a job printed."""
+        return self._ledger.log_tail(job_id)
+
+    def cancel(self, job_id: str) -> Job:
+        """Stop a job that waits or runs."""
+        return self._ledger.cancel(job_id)
+
+    def retry(self, job_id: str) -> Submission:
+        """Queue a failed, timed-out or cancelled job again."""
+        return self._ledger.retry(job_id)
+
+    def wait(self, job_id: str, timeout: float) -> Job:
+        """Block until a job is over, or for `timeout` seconds."""
+        return self._ledger.wait(job_id, timeout)
+
+    # Results
+
+    def runs(
+        self, chosen: Filter = EVERYTHING, metrics: Sequence[str] = (), failed: bool = False
+    ) -> pd.DataFrame:
+        """One row a run, newest first, with a column for each metric named."""
+        for name in metrics:
+            _known_metric(name)
+        return self.store.results.runs(chosen, metrics, failed)
+
+    def run(self, run_id: str) -> Run:
+        """One run whole; the first digits of its id suffice.
+
+        Raises:
+            UnknownNameError: no such run, or several.
+        """
+        found = self.store.results.run(self._complete(run_id))
+        if found is None:
+            raise UnknownNameError(f"The result of run {run_id} is not here any more.")
+        return found
+
+    def frontier(
+        self, x: str = "resident_bytes", y: str = "kld_mean", chosen: Filter = EVERYTHING
+    ) -> pd.DataFrame:
+        """Runs that have both readings, with `on_frontier` for those that none dominates.
+
+        Raises:
+            UnknownNameError: no metric of that name.
+        """
+        _known_metric(x)
+        _known_metric(y)
+        return frontier(self.store.database, x, y, chosen)
+
+    def choices(self) -> pd.DataFrame:
+        """Every model, protocol, hardware and family that occurs."""
+        return self.store.results.choices()
+
+    def artefact_folder(self, run_id: str) -> Path | None:
+        """Where the compressed model of a run lies, if it was made here."""
+        folder = self.home / "artefacts" / str(self.run(run_id).artefact.get("key", ""))
+        return folder if (folder / "recipe.json").is_file() else None
+
+    # Sharing
+
+    def share(self, view: Mapping[str, Any]) -> str:
+        """A short name that opens this view on every copy that has it."""
+        return self.store.shares.keep(view)
+
+    def shared(self, slug: str) -> dict[str, Any] | None:
+        """The view behind a short name, or None."""
+        return self.store.shares.find(slug)
+
+    def export(self, folder: Path, run_ids: Sequence[str] = ()) -> int:
+        """Write results as JSON and Parquet; returns how many."""
+        return exchange.export_results(self.store.results, self.store.shares, folder, run_ids)
+
+    def import_results(self, folder: Path) -> exchange.Imported:
+        """Take in what another copy exported."""
+        return exchange.import_results(self.store.results, self.store.shares, folder)
+
+    def _take_first_results(self) -> None:
+        if (FIRST_RESULTS / "manifest.json").is_file():
+            self.import_results(FIRST_RESULTS)
+
+    def _complete(self, run_id: str) -> str:
+        if RUN_ID.fullmatch(run_id):
+            return run_id
+        ids = [one for one in self.store.results.runs()["run_id"] if one.startswith(run_id)]
+        if not run_id or len(ids) != 1:
+            told = "none" if not ids else ", ".join(ids[:4])
+            raise UnknownNameError(f"A run is named by its id; {run_id!r} fits {told}.")
+        return ids[0]
+
+
+def _points(keys: Sequence[str], budgets: Sequence[float]) -> list[tuple[str, float | None]]:
+    points: list[tuple[str, float | None]] = []
+    for key in keys:
+        cls = methods.find(key)
+        levels: Sequence[float | None] = [None] if issubclass(cls, DecodeMethod) else budgets
+        points += [(key, bits) for bits in levels]
+    return points
+
+
+def _at(key: str, bits: float | None) -> Recipe:
+    method = methods.find(key)()
+    return Recipe((method if bits is None else method.at(bits),))
+
+
+def _is_axis(name: str) -> bool:
+    try:
+        return metric(name).axis
+    except KeyError:
+        return False
+
+
+def _known_metric(name: str) -> None:
+    try:
+        metric(name)
+    except KeyError as error:
+        raise UnknownNameError(str(error.args[0])) from None
+
+
+__all__ = ["Filter", "Refusal", "Service", "Sweep", "home_folder"]
