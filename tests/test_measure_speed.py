@@ -134,6 +134,9 @@ class Idle:
     def session(self, batch, length):
         return self
 
+    def crop(self, length):
+        pass
+
     def feed(self, tokens):
         self.host.work(self.per_call)
         return torch.zeros(*tokens.shape, 2)
@@ -176,6 +179,27 @@ def test_a_speed_beyond_the_memory_is_withdrawn():
     _, told = measured(Host(), bytes_per_step=1000, bandwidth=900 / 0.01)
     assert "decode_speedup" not in told
     assert told["decode_tps"].note.startswith("invalid")
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_plain_cache_is_cut_back_and_a_compressed_one_made_anew(cached):
+    host, made, cut = Host(), [], []
+
+    class Watched(Idle):
+        has_cache_method = cached
+
+        def session(self, batch, length):
+            made.append(length)
+            return self
+
+        def crop(self, length):
+            cut.append(length)
+
+    plan = speed.SpeedPlan(1.0, 16, 8, 4, (1,), 0.0)
+    speed.measure_speed(Watched(host, 0.001), None, [1], plan, clock=host.clock)
+    assert (made.count(12) == 1) != cached
+    assert bool(cut) != cached
+    assert set(cut) <= {8}
 
 
 def test_without_a_dense_model_there_are_rates_only():

@@ -29,7 +29,7 @@ from backend.measure.rounds import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from backend.decoding.model import LanguageModel
+    from backend.decoding.model import LanguageModel, Session
 
 DENSE, CONTROL, VARIANT = "dense", "dense again", "variant"
 CEILING = 1.05
@@ -56,7 +56,7 @@ class SpeedPlan:
     slice_seconds: float = 0.05
 
 
-SWEEP = SpeedPlan(seconds=4.0, slice_seconds=0.02)
+SWEEP = SpeedPlan(seconds=4.0, steps=8, batches=(1,), slice_seconds=0.02)
 
 
 @dataclass
@@ -196,17 +196,23 @@ def _decode(name: str, model: LanguageModel, row: list[int], plan: SpeedPlan, ba
     total = plan.prompt_tokens + plan.steps
     tokens = torch.tensor([row[:total]] * batch, device=model.device)
 
-    @torch.inference_mode()
-    def prepare() -> object:
-        session = model.session(batch, total)
-        session.feed(tokens[:, : plan.prompt_tokens])
-        _synchronise(model.device)
-        return session
+    kept: list[Session] = []
 
     @torch.inference_mode()
-    def run(session: object) -> None:
+    def prepare() -> Session:
+        # A plain cache is cut back exactly; what a cache method dropped cannot be had again.
+        if kept and not model.has_cache_method:
+            kept[0].crop(plan.prompt_tokens)
+            return kept[0]
+        kept[:] = [model.session(batch, total)]
+        kept[0].feed(tokens[:, : plan.prompt_tokens])
+        _synchronise(model.device)
+        return kept[0]
+
+    @torch.inference_mode()
+    def run(session: Session) -> None:
         for position in range(plan.prompt_tokens, total):
-            logits = session.feed(tokens[:, position : position + 1])  # type: ignore[attr-defined]
+            logits = session.feed(tokens[:, position : position + 1])
             choose(logits[:, -1]).tolist()
 
     return Arm(name, run, prepare, float(batch * plan.steps))
