@@ -284,6 +284,26 @@ def test_variants_are_compared_on_the_same_tokens_only():
         scores.compare(pair(TinyModel(), TinyModel(seed=1)), second)
 
 
+def test_variants_are_resampled_together():
+    first = synthetic(np.random.default_rng(0).exponential(size=200))
+    second = synthetic(first.kld * 1.01)
+    draws = scores.replicates([first, second], 300)
+    assert draws.shape == (300, 2)
+    assert (draws[:, 0] < draws[:, 1]).all()
+    assert draws.max(axis=0)[0] > draws.min(axis=0)[1]
+    with pytest.raises(ValueError, match="same tokens"):
+        scores.replicates([first, pair(TinyModel(), TinyModel(seed=1))])
+
+
+def test_thirteen_words_in_common_are_leakage():
+    words = [f"w{n}" for n in range(20)]
+    text = " ".join(words)
+    assert evaluation.shared_grams([text], [text.upper()]) == 8
+    assert evaluation.shared_grams([text], ["other " + " ".join(words[:12])]) == 0
+    assert evaluation.shared_grams([text], ["other " + " ".join(words[4:17])]) == 1
+    assert evaluation.shared_grams(["short"], ["short"]) == 0
+
+
 def test_noise_moves_the_model_a_little_and_goes_away_again():
     model, tokens = TinyModel(seed=1), evaluate(count=10)
     kept = reference.capture(model, tokens, "k")
