@@ -173,6 +173,15 @@ def test_on_a_noisy_host_the_ratio_is_of_cpu_time_and_says_so():
     assert told["decode_tps"].note.startswith("spread")
 
 
+def test_where_cpu_time_says_nothing_a_noisy_host_claims_no_speed_up():
+    host, report = Host(wall_noise=0.6, seed=1), speed.SpeedReport()
+    listed = arms(host, **{"dense": 0.1, "dense again": 0.1, "variant": 0.05})
+    rounds = run_rounds(listed, Limits(1e6), clock=host.clock)
+    speed._report(report, "decode", rounds, torch.device("cuda"))
+    assert report.noisy_host
+    assert [each.name for each in report.readings] == ["decode_tps"]
+
+
 def test_a_speed_beyond_the_memory_is_withdrawn():
     _, told = measured(Host(), bytes_per_step=1000, bandwidth=1000 / 0.01)
     assert "decode_speedup" in told
