@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 PROTOCOL = "cq-1"
@@ -60,151 +61,62 @@ def _catalogue() -> dict[str, Metric]:
 
 def _quality() -> list[Metric]:
     """Return distances from the dense model on held-out text."""
-    nats, group = "nats/token", "quality"
-    listed = [
-        Metric(
-            "kld_mean",
-            "KL divergence",
-            nats,
-            "lower",
-            "Mean distance from the dense model's next-token distribution; 0 is identical.",
-            group,
-            axis=True,
-            log=True,
-        )
-    ]
-    listed += [
-        Metric(
-            f"kld_p{rank}",
-            f"KL divergence, {rank}th percentile",
-            "nats",
-            "lower",
-            f"{rank} of 100 tokens are nearer to the dense model than this.",
-            group,
-            axis=rank != 50,
-            log=True,
-        )
-        for rank in (50, 90, 99)
-    ]
-    listed.append(
-        Metric(
-            "kld_max",
-            "KL divergence, worst token",
-            "nats",
-            "lower",
-            "Distance from the dense model at the worst token of the text.",
-            group,
-            log=True,
-        )
-    )
+    nats = "nats/token"
     edges = ("0", "0.25", "0.5", "0.75", "0.95", "1")
-    listed += [
-        Metric(
-            f"kld_conf_{bucket}",
-            f"KL divergence, dense confidence {edges[bucket]} to {edges[bucket + 1]}",
-            nats,
-            "lower",
-            "Mean distance over the tokens where the dense model's best guess has a probability "
-            f"of {edges[bucket]} to {edges[bucket + 1]}.",
-            group,
-            log=True,
-        )
-        for bucket in range(5)
+    rows: list[tuple[str, str, str, Direction, str, bool, bool]] = [
+        ("kld_mean", "KL divergence", nats, "lower",
+         "Mean distance from the dense model's next-token distribution; 0 is identical.",
+         True, True),
+        *(
+            (f"kld_p{rank}", f"KL divergence, {rank}th percentile", "nats", "lower",
+             f"{rank} of 100 tokens are nearer to the dense model than this.", True, True)
+            for rank in (50, 90, 99)
+        ),
+        ("kld_max", "KL divergence, worst token", "nats", "lower",
+         "Distance from the dense model at the worst token of the text.", False, True),
+        *(
+            (f"kld_conf_{bucket}", f"KL divergence, dense confidence {low} to {high}", nats,
+             "lower", "Mean distance over the tokens where the dense model's best guess has a "
+             f"probability of {low} to {high}.", False, True)
+            for bucket, (low, high) in enumerate(pairwise(edges))
+        ),
+        ("kld_floor", "KL divergence of bf16 noise", nats, "none",
+         "Distance the dense model has from itself when every block is disturbed by one bf16 "
+         "rounding; smaller distances mean nothing.", False, True),
+        ("dnll", "Added loss", nats, "lower",
+         "Mean extra surprise at the true next token, against the dense model.", True, False),
+        ("ppl_ratio", "Perplexity ratio", "×", "lower",
+         "Perplexity divided by that of the dense model on the same tokens.", True, True),
+        ("ppl", "Perplexity", "", "lower",
+         "Exponent of the mean loss per token; comparable only under one tokenizer and one "
+         "protocol.", False, False),
+        ("bpb", "Bits per byte", "bits/byte", "lower",
+         "Loss per UTF-8 byte of text, the only loss comparable between models.", True, False),
+        ("top1_agree", "Same first choice", "%", "higher",
+         "Share of tokens at which the dense model would have chosen the same.", True, False),
+        ("conf_flip", "Confident choices changed", "%", "lower",
+         "Share of the tokens where the dense model is at least 90 % sure and the choice changes "
+         "all the same.", True, False),
+        ("rms_dp", "Change of the true token's probability", "%", "lower",
+         "Root mean square change of the probability given to the true token.", False, False),
+        ("nonfinite", "Broken positions", "%", "lower",
+         "Share of positions whose logits are not finite; above 0 the model is broken.",
+         False, False),
+    ]  # fmt: skip
+    flips = Metric(
+        "flips",
+        "Answers flipped",
+        "%",
+        "lower",
+        "Share of questions whose outcome differs from the dense model's, for better or worse.",
+        "ability",
+        axis=True,
+    )
+    listed = [
+        Metric(name, title, unit, direction, text, "quality", axis, log)
+        for name, title, unit, direction, text, axis, log in rows
     ]
-    listed += [
-        Metric(
-            "kld_floor",
-            "KL divergence of bf16 noise",
-            nats,
-            "none",
-            "Distance the dense model has from itself when every block is disturbed by one bf16 "
-            "rounding; smaller distances mean nothing.",
-            group,
-            log=True,
-        ),
-        Metric(
-            "dnll",
-            "Added loss",
-            nats,
-            "lower",
-            "Mean extra surprise at the true next token, against the dense model.",
-            group,
-            axis=True,
-        ),
-        Metric(
-            "ppl_ratio",
-            "Perplexity ratio",
-            "×",
-            "lower",
-            "Perplexity divided by that of the dense model on the same tokens.",
-            group,
-            axis=True,
-            log=True,
-        ),
-        Metric(
-            "ppl",
-            "Perplexity",
-            "",
-            "lower",
-            "Exponent of the mean loss per token; comparable only under one tokenizer and one "
-            "protocol.",
-            group,
-        ),
-        Metric(
-            "bpb",
-            "Bits per byte",
-            "bits/byte",
-            "lower",
-            "Loss per UTF-8 byte of text, the only loss comparable between models.",
-            group,
-            axis=True,
-        ),
-        Metric(
-            "top1_agree",
-            "Same first choice",
-            "%",
-            "higher",
-            "Share of tokens at which the dense model would have chosen the same.",
-            group,
-            axis=True,
-        ),
-        Metric(
-            "conf_flip",
-            "Confident choices changed",
-            "%",
-            "lower",
-            "Share of the tokens where the dense model is at least 90 % sure and the choice "
-            "changes all the same.",
-            group,
-            axis=True,
-        ),
-        Metric(
-            "rms_dp",
-            "Change of the true token's probability",
-            "%",
-            "lower",
-            "Root mean square change of the probability given to the true token.",
-            group,
-        ),
-        Metric(
-            "nonfinite",
-            "Broken positions",
-            "%",
-            "lower",
-            "Share of positions whose logits are not finite; above 0 the model is broken.",
-            group,
-        ),
-        Metric(
-            "flips",
-            "Answers flipped",
-            "%",
-            "lower",
-            "Share of questions whose outcome differs from the dense model's, for better or worse.",
-            "ability",
-            axis=True,
-        ),
-    ]
-    return listed
+    return [*listed, flips]
 
 
 def _size() -> list[Metric]:

@@ -177,6 +177,20 @@ def pressure(
     )
 
 
+def shared_grams(first: Iterable[str], second: Iterable[str], length: int = 13) -> int:
+    """Return how many runs of `length` words two sets of texts share; more than 0 is leakage."""
+    return len(_grams(first, length) & _grams(second, length))
+
+
+def _grams(texts: Iterable[str], length: int) -> set[tuple[str, ...]]:
+    """Return every run of `length` words, without case."""
+    found: set[tuple[str, ...]] = set()
+    for text in texts:
+        words = text.lower().split()
+        found.update(zip(*(words[start:] for start in range(length)), strict=False))
+    return found
+
+
 def _window(ids: Sequence[int], depth: int, length: int, bos: int | None) -> tuple[int, ...] | None:
     """Return window number `depth` of a document, or None past its end."""
     start, head = depth * (length - 1), () if bos is None else (bos,)

@@ -9,7 +9,7 @@ import math
 import random
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -47,8 +47,8 @@ class Arm:
     """
 
     name: str
-    run: Callable[[object], object]
-    prepare: Callable[[], object] = lambda: None
+    run: Callable[[Any], object]
+    prepare: Callable[[], Any] = lambda: None
     work: float = 1.0
     warmed: Callable[[], object] = lambda: None
 

@@ -20,6 +20,7 @@ from backend.measure.reading import Reading, take
 from backend.measure.statistics import Interval, as_fields
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -126,6 +127,20 @@ def compare(first: TokenScores, second: TokenScores) -> Interval:
     if first.key != second.key:
         raise ValueError("Two variants are compared on the same tokens; these differ.")
     return statistics.paired_difference(first.kld, second.kld, first.document)
+
+
+def replicates(variants: Sequence[TokenScores], draws: int = 2000) -> NDArray[np.float64]:
+    """Return the mean KL divergence [draws, variants] of joint resamplings of the documents.
+
+    All variants share each draw, so that fronts and differences stay paired. Fewer than eight
+    documents are resampled too; what that is worth is for the caller to say.
+    """
+    if len({each.key for each in variants}) > 1:
+        raise ValueError("Variants are resampled together on the same tokens; these differ.")
+    table = np.stack([each.kld for each in variants], axis=1)
+    document = variants[0].document
+    weights = statistics.bootstrap_weights(int(document.max()) + 1, draws)
+    return statistics.bootstrap_means(table, document, weights)
 
 
 def _divergence(scores: TokenScores) -> list[Reading]:
