@@ -6,6 +6,7 @@ import difflib
 import functools
 import importlib
 import inspect
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def describe(cls: type[Method]) -> dict[str, Any]:
         "version": cls.version,
         "accepts": list(cls.accepts),
         "yields": list(cls.yields),
-        "settings": [_describe_field(field) for field in cls.__dataclass_fields__.values()],
+        "settings": [_describe_field(field) for field in fields(cls)],
     }
 
 
