@@ -74,7 +74,7 @@ def page_routes(service: Service, *, public: bool = False) -> list[Any]:
     def docs() -> HTMLResponse:
         return HTMLResponse((STATIC / "docs.html").read_text(encoding="utf-8"))
 
-    return [*router.routes, Mount("/static", StaticFiles(directory=STATIC), name="static")]
+    return [*router.routes, Mount("/page/static", StaticFiles(directory=STATIC), name="page-static")]
 
 
 def _preview(service: Service, run_id: str) -> str:
