@@ -82,11 +82,24 @@ def pareto(
     groups = frame[frame["on_frontier"]].groupby(["model", "protocol", "hardware_id"], sort=True)
     for position, (_, rows) in enumerate(groups):
         figure.add_trace(_line(rows, x, across, up, position))
-    labelled = int(frame["on_frontier"].sum()) <= LABELS
+    names = labels(frame)
     for family, rows in frame.groupby("family", sort=True):
-        figure.add_trace(_dots(str(family), rows, tied, (x, y), (across, up), labelled))
+        figure.add_trace(_dots(str(family), rows, tied, (x, y), (across, up), names))
     if floor is not None and floor > 0 and y.log:
-        figure.add_hline(y=floor, line={"dash": "dot", "width": 1}, name="floor")
+        figure.add_hline(
+            y=floor,
+            line={"dash": "dot", "width": 1},
+            name="floor",
+            annotation={
+                "text": "noise of bf16",
+                "font": {"size": 11},
+                "xanchor": "left",
+                "x": 0.005,
+                "y": math.log10(floor),
+                "yanchor": "bottom",
+                "showarrow": False,
+            },
+        )
     if x_limit is not None and x_limit > 0:
         figure.add_shape(**_shade(x, x_limit, across))
     return figure
@@ -106,6 +119,19 @@ def ties(frame: pd.DataFrame) -> set[str]:
             rivals = front.to_dict("records")
             if rivals and not any(_beaten(row, rival) for rival in rivals):
                 found.add(row["run_id"])
+    return found
+
+
+def labels(frame: pd.DataFrame) -> dict[str, str]:
+    """Names written beside runs of the frontier, by id; runs at one place share one label."""
+    front = frame[frame["on_frontier"]]
+    if len(front) > LABELS:
+        return {}
+    found = {}
+    for _, rows in front.groupby(["x", "y"], sort=False):
+        recipes = [safe.label(recipe, 40) for recipe in rows["recipe"]]
+        rest = f" and {len(recipes) - 2} more" if len(recipes) > 2 else ""
+        found[rows["run_id"].iloc[0]] = ", ".join(recipes[:2]) + rest
     return found
 
 
@@ -169,15 +195,16 @@ class _Scale:
             return [float(value) for value in values]
         return [float(value) if value > 0 else self.zero or self.low for value in values]
 
+    def share(self, value: float) -> float:
+        """How far along the axis a value lies, 0 to 1."""
+        value = value if value > 0 or not self.log else self.low
+        turn = math.log10 if self.log else float
+        return (turn(value) - turn(self.low)) / (turn(self.high) - turn(self.low))
+
     def axis(self, unit: str) -> dict[str, Any]:
         start = self.low if self.zero is None else self.zero * 1.5
         at = ticks(start, self.high, self.log)
-        texts = [numbers.quantity(value, "" if "/" in unit else unit) for value in at]
-        if unit.startswith("B"):
-            texts = [numbers.quantity(value, "B").replace(".00", "").replace(".0 ", " ")
-                     for value in at]  # fmt: skip
-        else:
-            texts = [_short(value, unit) for value in at]
+        texts = [_short(value, unit) for value in at]
         if self.zero is not None:
             at, texts = [self.zero, *at], ["0", *texts]
         ends = [self.low, self.high]
@@ -191,6 +218,9 @@ class _Scale:
 
 
 def _short(value: float, unit: str) -> str:
+    if unit == "B" or unit.startswith("B/"):
+        amount, _, rest = numbers.quantity(value, "B").partition(" ")
+        return f"{float(amount):g} {rest}"
     text = f"{value:.6g}" if abs(value) >= 1e-3 or value == 0 else numbers.number(value)
     if abs(value) < 1e-3 and value:
         exponent = math.floor(math.log10(abs(value)) + 1e-9)
@@ -206,13 +236,17 @@ def _layout(x: Axis, y: Axis, across: _Scale, up: _Scale) -> dict[str, Any]:
     shared = {"zeroline": False, "showline": True, "ticks": "outside", "ticklen": 4}
     return {
         "template": "none",
-        "margin": {"l": 72, "r": 20, "t": 14, "b": 56},
+        "margin": {"l": 84, "r": 24, "t": 14, "b": 56},
         "showlegend": False,
         "hovermode": "closest",
         "dragmode": "pan",
         "uirevision": f"{x.name}|{y.name}",
-        "xaxis": across.axis(x.unit) | shared | {"title": {"text": _title(x, "←", "→")}},
-        "yaxis": up.axis(y.unit) | shared | {"title": {"text": _title(y, "↓", "↑")}},
+        "xaxis": across.axis(x.unit)
+        | shared
+        | {"title": {"text": _title(x, "←", "→"), "standoff": 14}},
+        "yaxis": up.axis(y.unit)
+        | shared
+        | {"title": {"text": _title(y, "↓", "↑"), "standoff": 16}},
     }
 
 
@@ -241,19 +275,20 @@ def _dots(
     tied: set[str],
     axes: tuple[Axis, Axis],
     scales: tuple[_Scale, _Scale],
-    labelled: bool,
+    names: dict[str, str],
 ) -> go.Scatter:
     colour, symbol = mark(family)
     points = rows.to_dict("records")
     front = [bool(point["on_frontier"]) for point in points]
-    texts = [safe.label(p["recipe"]) if labelled and f else "" for p, f in zip(points, front)]
     return go.Scatter(
         x=scales[0].place(rows["x"]),
         y=scales[1].place(rows["y"]),
         mode="markers+text",
         name=safe.label(family),
-        text=texts,
-        textposition="top right",
+        text=[names.get(point["run_id"], "") for point in points],
+        textposition=[
+            "top left" if scales[0].share(value) > 0.8 else "top right" for value in rows["x"]
+        ],
         textfont={"size": 11},
         hovertext=[hover(point, *axes, point["run_id"] in tied) for point in points],
         hovertemplate="%{hovertext}<extra></extra>",

@@ -44,6 +44,12 @@ class ParetoPlot(Panel):
     tells = ("pick",)
 
 
+class RunTable(Panel):
+    """The runs of the chart in rows."""
+
+    panel = "table"
+
+
 class RunCard(Panel):
     """The selected run; `reuse` hands its recipe to the form."""
 

@@ -38,10 +38,10 @@ class Panel(gr.HTML):
         return "html"
     from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
     from gradio.blocks import Block
+
     if TYPE_CHECKING:
         from gradio.components import Timer
         from gradio.components.base import Component
-
 
 class ParetoPlot(Panel):
     """The Pareto chart; `pick` tells Python which run was clicked."""
@@ -50,10 +50,10 @@ class ParetoPlot(Panel):
     tells = ("pick",)
     from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
     from gradio.blocks import Block
+
     if TYPE_CHECKING:
         from gradio.components import Timer
         from gradio.components.base import Component
-
 
 class RunCard(Panel):
     """The selected run; `reuse` hands its recipe to the form."""
@@ -62,10 +62,10 @@ class RunCard(Panel):
     tells = ("reuse",)
     from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
     from gradio.blocks import Block
+
     if TYPE_CHECKING:
         from gradio.components import Timer
         from gradio.components.base import Component
-
 
 class Header(Panel):
     """Name, promise and the link to this view."""
@@ -73,10 +73,10 @@ class Header(Panel):
     panel = "header"
     from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
     from gradio.blocks import Block
+
     if TYPE_CHECKING:
         from gradio.components import Timer
         from gradio.components.base import Component
-
 
 class JobList(Panel):
     """Jobs as they stand."""
@@ -84,10 +84,10 @@ class JobList(Panel):
     panel = "jobs"
     from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
     from gradio.blocks import Block
+
     if TYPE_CHECKING:
         from gradio.components import Timer
         from gradio.components.base import Component
-
 
 class Comparison(Panel):
     """Texts of several runs side by side."""
@@ -95,10 +95,10 @@ class Comparison(Panel):
     panel = "compare"
     from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
     from gradio.blocks import Block
+
     if TYPE_CHECKING:
         from gradio.components import Timer
         from gradio.components.base import Component
-
 
 class MethodList(Panel):
     """Every method and what was measured of it."""
@@ -106,6 +106,18 @@ class MethodList(Panel):
     panel = "methods"
     from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
     from gradio.blocks import Block
+
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+
+class RunTable(Panel):
+    """The runs of the chart in rows."""
+
+    panel = "table"
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+
     if TYPE_CHECKING:
         from gradio.components import Timer
         from gradio.components.base import Component

@@ -16,7 +16,7 @@ from ui.guard import Guard
 TITLE = "Paretoscope"
 _HEAD = (
     '<meta name="description" content="What compressing a language model really costs">'
-    '<script src="page/static/vendor/plotly-basic.min.js" defer></script>'
+    '<script src="page/static/vendor/plotly-basic.min.js?4.1.1" defer></script>'
     '<link rel="modulepreload" href="page/static/page.js">'
 )
 
@@ -33,6 +33,7 @@ def build(service: Service, limits: Limits = AT_HOME) -> gr.Blocks:
                 with gr.Tab("Explore"):
                     components.ParetoPlot()
                     card = components.RunCard()
+                    components.RunTable()
                 with gr.Tab("Compare"):
                     components.Comparison()
                 with gr.Tab("Methods"):

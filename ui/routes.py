@@ -21,6 +21,17 @@ RUN_ID = re.compile(r"[0-9a-f]{1,16}")
 Name = Annotated[str, Query(max_length=80)]
 
 
+class Assets(StaticFiles):
+    """Files of the page: asked after each time, but for the library, which carries its version."""
+
+    def file_response(self, full_path: Any, *others: Any, **named: Any) -> Response:
+        """A file, with a word on how long it stays good."""
+        response = super().file_response(full_path, *others, **named)
+        kept = "vendor" in Path(full_path).parts
+        response.headers["Cache-Control"] = "max-age=31536000, immutable" if kept else "no-cache"
+        return response
+
+
 def page_routes(service: Service, *, public: bool = False) -> list[Any]:
     """Routes of the page, none of them part of the documented interface."""
     router = APIRouter(include_in_schema=False)
@@ -74,7 +85,7 @@ def page_routes(service: Service, *, public: bool = False) -> list[Any]:
     def docs() -> HTMLResponse:
         return HTMLResponse((STATIC / "docs.html").read_text(encoding="utf-8"))
 
-    return [*router.routes, Mount("/page/static", StaticFiles(directory=STATIC), name="page-static")]
+    return [*router.routes, Mount("/page/static", Assets(directory=STATIC), name="page-static")]
 
 
 def _preview(service: Service, run_id: str) -> str:

@@ -35,6 +35,10 @@ def theme() -> gr.themes.Base:
         button_primary_text_color="white",
         border_color_primary="#dbe2ea",
         border_color_primary_dark="#2a3450",
+        input_border_width="1px",
+        input_border_width_dark="1px",
+        input_border_color="#dbe2ea",
+        input_border_color_dark="#2a3450",
         input_background_fill="white",
         input_background_fill_dark="#0f1628",
     )

@@ -31,7 +31,7 @@ HEADLINES = ("kld_mean", "top1_agree", "ppl_ratio", "resident_bytes", "footprint
 PANE_NUMBERS = ("resident_bytes", "kld_mean", "top1_agree", "decode_tps")
 TABLE = ("resident_bytes", "footprint_bytes", "kld_mean", "top1_agree", "decode_speedup")
 NEARLY_TIED = 0.5  # logits between the dense model's first and second choice
-DEFAULT_X, DEFAULT_Y = "footprint_bytes", "kld_mean"
+DEFAULT_X, DEFAULT_Y = "resident_bytes", "kld_mean"
 
 
 def axis(service: Service, name: str) -> charts.Axis:
@@ -324,7 +324,8 @@ def _layer(one: dict[str, Any]) -> dict[str, Any]:
 def _bytes(run: Any) -> list[dict[str, Any]]:
     parts: Counter[str] = Counter()
     for layer in run.layers:
-        parts.update(layer.get("parts") or {"weights": layer["bytes"]})
+        for path, size in (layer.get("parts") or {"weights": layer["bytes"]}).items():
+            parts[_part(path)] += size
     whole = run.reading("resident_bytes")
     if whole is not None and whole.value and whole.value > sum(parts.values()):
         parts["embedding, head, norms"] = int(whole.value - sum(parts.values()))
@@ -337,6 +338,12 @@ def _bytes(run: Any) -> list[dict[str, Any]]:
         }
         for name, size in parts.most_common()
     ]
+
+
+def _part(path: str) -> str:
+    """What bytes are for, of a path such as `fine/codes/plane4`."""
+    names = [one for one in path.split("/") if one != "values" and not one.startswith("plane")]
+    return names[-1] if names else "weights"
 
 
 def _pane_numbers(service: Service, run: Any) -> list[dict[str, str]]:

@@ -28,6 +28,12 @@ export function card(place, begun, trigger) {
   watch((now, before) => {
     if (now.run !== before.run || (now.run && (now.x !== before.x || now.y !== before.y))) show();
   });
+  window.addEventListener("paretoscope-pick", () => {
+    // A card that opens out of sight is no answer to a click.
+    setTimeout(() => {
+      if (region.getBoundingClientRect().top > window.innerHeight - 160) region.scrollIntoView({ behavior: "smooth", block: "center" });
+    }, 250);
+  });
   show();
 }
 
@@ -46,7 +52,8 @@ function contents(about, trigger) {
     make("div", { class: "ps-headlines" }, ...about.headlines.map((one) => make("div", { title: one.help },
       make("span", { class: "ps-quiet", text: one.title }),
       make("strong", { text: one.text }),
-      make("span", { class: "ps-quiet", text: one.interval ? `95 %: ${one.interval}` : one.kind })))),
+      make("span", { class: "ps-quiet", text: one.interval ? `95 %: ${one.interval}` : one.kind }),
+      one.note.startsWith("noisy_host") && make("span", { class: "ps-quiet", title: one.note, text: "noisy machine" })))),
     about.beaten_by.length > 0 && make("p", { class: "ps-beaten" }, "Beaten by ", ...about.beaten_by.flatMap((one, at) => [
       at ? "; " : "", make("button", { class: "ps-textual", type: "button", text: one.recipe, onclick: () => change({ run: one.run_id }) }), ` (${one.text})`]), "."),
     about.writing && make("div", { class: "ps-writing" },

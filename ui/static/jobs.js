@@ -3,7 +3,7 @@
 import { failure, get, make, post, replace } from "./dom.js";
 import { change } from "./view.js";
 
-const SHOWN = 12;
+const SHOWN = 8;
 const self = { place: null, timer: 0, known: null, open: new Set(), said: null };
 
 export function jobs(place) {

@@ -8,8 +8,9 @@ import { header } from "./header.js";
 import { jobs } from "./jobs.js";
 import { methods } from "./methods.js";
 import { plot } from "./plot.js";
+import { table } from "./table.js";
 
-const PANELS = { card, compare, header, jobs, methods, plot };
+const PANELS = { card, compare, header, jobs, methods, plot, table };
 const begun = get("page/start").then((start) => {
   linkBase(start.link);
   return start;

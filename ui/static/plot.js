@@ -11,9 +11,8 @@ export async function plot(place, begun, trigger) {
     chips: make("div", { class: "ps-chips", role: "group", "aria-label": "Families shown" }),
     canvas: make("div", { class: "ps-plot", role: "figure", "aria-label": "Pareto chart; the table below holds the same runs" }),
     below: make("div", { class: "ps-below" }),
-    table: make("details", { class: "ps-table" }),
   };
-  replace(place, parts.controls, parts.chips, parts.canvas, parts.below, parts.table);
+  replace(place, parts.controls, parts.below, parts.chips, parts.canvas);
   replace(parts.canvas, loading("Loading the frontier…"));
   let start;
   try {
@@ -47,7 +46,7 @@ export async function plot(place, begun, trigger) {
 function library() {
   if (window.Plotly) return Promise.resolve();
   return new Promise((done, failed) => {
-    const script = make("script", { src: address("page/static/vendor/plotly-basic.min.js") });
+    const script = make("script", { src: address("page/static/vendor/plotly-basic.min.js?4.1.1") });
     script.onload = done;
     script.onerror = () => failed(new Error("The drawing library could not be loaded. Reload the page."));
     document.head.append(script);
@@ -136,6 +135,7 @@ function draw(self) {
 
 function pick(self, run) {
   if (!run) return;
+  window.dispatchEvent(new CustomEvent("paretoscope-pick"));
   change({ run });
   self.trigger("pick", { run_id: run });
 }
@@ -194,34 +194,22 @@ function themed(figure, narrow) {
     if (shape.name === "limit") shape.fillcolor = quiet;
     else if (shape.line) shape.line.color = quiet;
   }
+  for (const note of layout.annotations || []) note.font.color = quiet;
   Object.assign(layout, {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font, height: narrow ? 360 : 460, autosize: true,
     hoverlabel: { bgcolor: colour("--block-background-fill", "#fff"), bordercolor: line, font: { ...font, size: 12.5 }, align: "left" },
   });
-  if (narrow) { layout.dragmode = false; Object.assign(layout.margin, { l: 58, r: 8 }); }
+  if (narrow) {
+    const { tickvals, ticktext } = layout.xaxis;
+    const step = Math.ceil(tickvals.length / 4);
+    Object.assign(layout.xaxis, { tickvals: tickvals.filter((_, at) => at % step === 0), ticktext: ticktext.filter((_, at) => at % step === 0), tickangle: 0 });
+    layout.dragmode = false; Object.assign(layout.margin, { l: 64, r: 8 });
+  }
   return { data, layout };
 }
 
 function below(self) {
   const { shown, parts } = self;
-  const report = `page/report?${question()}`;
-  replace(parts.below,
-    make("p", {}, make("strong", { text: shown.summary }), " ", make("span", { class: "ps-quiet", text: shown.origin })),
-    make("p", { class: "ps-quiet" }, "Line: frontier. Hollow: estimated. Faint: beaten. Crosses: broken. Click a dot to open it. ",
-      make("a", { href: address(report), download: "paretoscope.html", text: "Download report" }), " · ",
-      make("a", { href: address("api/v1/export"), text: "Export all results" }), " · ",
-      make("a", { href: address("docs"), text: "REST" })));
-  const open = parts.table.open;
-  const { columns, rows } = shown.table;
-  replace(parts.table, make("summary", { text: `All ${rows.length} runs as a table` }),
-    make("div", { class: "ps-scroll" }, make("table", {},
-      make("thead", {}, make("tr", {}, ...["Recipe", "Family", "Standing", ...columns].map((name) => make("th", { scope: "col", text: name })))),
-      make("tbody", {}, ...rows.map((row) => make("tr", { class: row.standing ? `ps-${row.standing}` : "" },
-        make("td", {}, row.run_id
-          ? make("button", { class: "ps-textual", type: "button", text: row.recipe, onclick: () => pick(self, row.run_id) })
-          : row.recipe),
-        make("td", { text: row.family }),
-        make("td", { text: row.reason ? `${row.standing}: ${row.reason}` : row.standing || "–" }),
-        ...row.cells.map((cell) => make("td", { text: cell }))))))));
-  parts.table.open = open;
+  replace(parts.below, make("p", {}, make("strong", { text: shown.summary }), " ", make("span", { class: "ps-quiet", text: shown.origin })));
+  window.dispatchEvent(new CustomEvent("paretoscope-figure", { detail: shown }));
 }
