@@ -76,15 +76,15 @@ def pareto(
         floor: y below which differences mean nothing, drawn as a line.
         x_limit: a bound on x; what lies beyond is shaded.
     """
-    across, up = _Scale.of(x, frame["x"], x_limit), _Scale.of(y, frame["y"], floor)
-    figure = go.Figure(layout=_layout(x, y, across, up))
+    sides = _Sides(x, y, _Scale.of(x, frame["x"], x_limit), _Scale.of(y, frame["y"], floor))
+    figure = go.Figure(layout=_layout(sides))
     tied = ties(frame)
     groups = frame[frame["on_frontier"]].groupby(["model", "protocol", "hardware_id"], sort=True)
     for position, (_, rows) in enumerate(groups):
-        figure.add_trace(_line(rows, x, across, up, position))
+        figure.add_trace(_line(rows, sides, position))
     names = labels(frame)
     for family, rows in frame.groupby("family", sort=True):
-        figure.add_trace(_dots(str(family), rows, tied, (x, y), (across, up), names))
+        figure.add_trace(_dots(str(family), rows, sides, tied, names))
     if floor is not None and floor > 0 and y.log:
         figure.add_hline(
             y=floor,
@@ -101,7 +101,7 @@ def pareto(
             },
         )
     if x_limit is not None and x_limit > 0:
-        figure.add_shape(**_shade(x, x_limit, across))
+        figure.add_shape(**_shade(sides, x_limit))
     return figure
 
 
@@ -232,7 +232,18 @@ def _short(value: float, unit: str) -> str:
     return f"{text} %" if unit == "%" else f"{text}×" if unit == "×" else text
 
 
-def _layout(x: Axis, y: Axis, across: _Scale, up: _Scale) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Sides:
+    """Both axes and where values lie on them."""
+
+    x: Axis
+    y: Axis
+    across: _Scale
+    up: _Scale
+
+
+def _layout(sides: _Sides) -> dict[str, Any]:
+    x, y, across, up = sides.x, sides.y, sides.across, sides.up
     shared = {"zeroline": False, "showline": True, "ticks": "outside", "ticklen": 4}
     return {
         "template": "none",
@@ -256,46 +267,41 @@ def _title(axis: Axis, less: str, more: str) -> str:
     return safe.label(f"{axis.title}{unit}{arrow}")
 
 
-def _line(rows: pd.DataFrame, x: Axis, across: _Scale, up: _Scale, position: int) -> go.Scatter:
+def _line(rows: pd.DataFrame, sides: _Sides, position: int) -> go.Scatter:
     rows = rows.sort_values(["x", "y"], kind="stable")
     return go.Scatter(
-        x=across.place(rows["x"]),
-        y=up.place(rows["y"]),
+        x=sides.across.place(rows["x"]),
+        y=sides.up.place(rows["y"]),
         mode="lines",
         name="frontier",
         hoverinfo="skip",
         meta={"role": "frontier", "group": position},
-        line={"shape": "vh" if x.direction == "higher" else "hv", "width": 2},
+        line={"shape": "vh" if sides.x.direction == "higher" else "hv", "width": 2},
     )
 
 
 def _dots(
-    family: str,
-    rows: pd.DataFrame,
-    tied: set[str],
-    axes: tuple[Axis, Axis],
-    scales: tuple[_Scale, _Scale],
-    names: dict[str, str],
+    family: str, rows: pd.DataFrame, sides: _Sides, tied: set[str], names: dict[str, str]
 ) -> go.Scatter:
     colour, symbol = mark(family)
     points = rows.to_dict("records")
     front = [bool(point["on_frontier"]) for point in points]
     return go.Scatter(
-        x=scales[0].place(rows["x"]),
-        y=scales[1].place(rows["y"]),
+        x=sides.across.place(rows["x"]),
+        y=sides.up.place(rows["y"]),
         mode="markers+text",
         name=safe.label(family),
         text=[names.get(point["run_id"], "") for point in points],
         textposition=[
-            "top left" if scales[0].share(value) > 0.8 else "top right" for value in rows["x"]
+            "top left" if sides.across.share(value) > 0.8 else "top right" for value in rows["x"]
         ],
         textfont={"size": 11},
-        hovertext=[hover(point, *axes, point["run_id"] in tied) for point in points],
+        hovertext=[hover(point, sides.x, sides.y, point["run_id"] in tied) for point in points],
         hovertemplate="%{hovertext}<extra></extra>",
         customdata=[point["run_id"] for point in points],
         meta={"role": "dots", "family": safe.label(family)},
-        error_x=_bars(points, "x", scales[0]),
-        error_y=_bars(points, "y", scales[1]),
+        error_x=_bars(points, "x", sides.across),
+        error_y=_bars(points, "y", sides.up),
         marker={
             "color": colour,
             "symbol": [_symbol(point, symbol) for point in points],
@@ -353,10 +359,11 @@ def _doubt(row: dict[str, Any], side: str) -> float:
     return (high - low) / 2
 
 
-def _shade(x: Axis, limit: float, across: _Scale) -> dict[str, Any]:
-    beyond = across.low if x.direction == "higher" else across.high
-    edge = beyond / 1e3 if across.log and beyond == across.low else beyond
-    edge = edge * 1e3 if across.log and beyond == across.high else edge
+def _shade(sides: _Sides, limit: float) -> dict[str, Any]:
+    more = sides.x.direction != "higher"
+    edge = sides.across.high if more else sides.across.low
+    if sides.across.log:  # far beyond what is shown, for whoever moves the chart
+        edge *= 1e3 if more else 1e-3
     return {
         "type": "rect",
         "xref": "x",

@@ -26,7 +26,7 @@ def spans(reference: str, text: str) -> list[Span]:
     expected, got = _WORD.findall(reference), _WORD.findall(text)
     found: list[Span] = []
     parted = False
-    for kind, start, stop, low, high in _blocks(expected, got):
+    for kind, low, high in _blocks(expected, got):
         piece = "".join(got[low:high])
         if kind == "equal":
             found.append(Span(piece, "same"))
@@ -38,18 +38,14 @@ def spans(reference: str, text: str) -> list[Span]:
             found += [Span(rest, "changed")] if rest else []
         elif piece:
             found.append(Span(piece, "changed"))
-        del start, stop
     return found
 
 
-def _blocks(expected: list[str], got: list[str]) -> list[tuple[str, int, int, int, int]]:
+def _blocks(expected: list[str], got: list[str]) -> list[tuple[str, int, int]]:
     # The common beginning first: a matcher may prefer a longer match further on.
     shared = 0
     while shared < min(len(expected), len(got)) and expected[shared] == got[shared]:
         shared += 1
     matcher = SequenceMatcher(None, expected[shared:], got[shared:], autojunk=False)
-    later = [
-        (kind, a + shared, b + shared, c + shared, d + shared)
-        for kind, a, b, c, d in matcher.get_opcodes()
-    ]
-    return ([("equal", 0, shared, 0, shared)] if shared else []) + later
+    later = [(kind, low + shared, high + shared) for kind, _, _, low, high in matcher.get_opcodes()]
+    return ([("equal", 0, shared)] if shared else []) + later

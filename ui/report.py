@@ -10,7 +10,8 @@ from ui import safe
 
 STATIC = Path(__file__).parent / "static"
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1"><title>Paretoscope report</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Paretoscope report</title>
 <style>body{{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2rem auto;padding:0 1rem;
 color:#1e293b}}#plot{{height:520px}}table{{border-collapse:collapse;width:100%;font-size:13px;
 font-variant-numeric:tabular-nums}}td,th{{text-align:right;padding:.3rem .6rem;

@@ -14,7 +14,7 @@ from starlette.staticfiles import StaticFiles
 from backend.errors import ParetoscopeError
 from backend.rest import Chosen, answer
 from backend.service import Service
-from ui import report, safe, views
+from ui import cards, catalogue, comparison, report, safe, views
 
 STATIC = Path(__file__).parent / "static"
 RUN_ID = re.compile(r"[0-9a-f]{1,16}")
@@ -54,18 +54,18 @@ def page_routes(service: Service, *, public: bool = False) -> list[Any]:
     def card(
         request: Request, run_id: str, x: Name = views.DEFAULT_X, y: Name = views.DEFAULT_Y
     ) -> Response:
-        return answer(request, views.card(service, run_id, x, y))
+        return answer(request, cards.card(service, run_id, x, y))
 
     @router.get("/page/compare")
     def compare(
         request: Request, runs: Annotated[str, Query(max_length=100)] = "", prompt: int = 0
     ) -> Response:
         wanted = [one for one in runs.split(",") if one]
-        return answer(request, views.compare(service, wanted, prompt))
+        return answer(request, comparison.compare(service, wanted, prompt))
 
     @router.get("/page/methods")
     def methods(request: Request) -> Response:
-        return answer(request, views.methods(service))
+        return answer(request, catalogue.methods(service))
 
     @router.get("/page/report")
     def download_report(
@@ -92,7 +92,7 @@ def _preview(service: Service, run_id: str) -> str:
     """A page for programs that preview links; people are sent on to the run."""
     target = f"../?run={run_id}"
     try:
-        about = views.card(service, run_id, views.DEFAULT_X, views.DEFAULT_Y)
+        about = cards.card(service, run_id, views.DEFAULT_X, views.DEFAULT_Y)
         title = f"{about['recipe']} on {about['model']}"
         told = ", ".join(f"{one['title']} {one['text']}" for one in about["headlines"])
     except ParetoscopeError as error:

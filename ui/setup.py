@@ -98,10 +98,14 @@ def build(service: Service, limits: Limits) -> Form:
     return Form(mode, recipe)
 
 
-def tell(
-    service: Service, model: str, mode: str, methods: list[str], budgets: list[str], recipe: str
-) -> tuple[str, str]:
-    """What the jobs of a form will take, in a sentence, and the text of its button."""
+def tell(service: Service, *wish: Any) -> tuple[str, str]:
+    """What the jobs of a form will take, in a sentence, and the text of its button.
+
+    Args:
+        service: whom to ask.
+        wish: model, mode, methods, budgets and recipe, as the form has them.
+    """
+    model, mode, methods, budgets, recipe = wish
     if mode == MODES[0]:
         wanted = [f"{key}@{bits}" for key, bits in product(methods or [], budgets or [])]
         if methods and not budgets:
