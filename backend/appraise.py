@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,8 +46,14 @@ Report = Callable[[list[Reading]], None]
 Stage = Callable[[str, int, int], None]
 
 SPEED_PLANS = {"sweep": speed.SWEEP, "full": speed.SpeedPlan()}
+ITEMS = {"smoke": 16, "quick": 64, "full": 256}  # questions to each ability
 PROOF_PROMPTS, PROOF_TOKENS = 32, 128
-NEEDLES = needles.Plan(lengths=(128, 256), count=32)
+NEEDLES = needles.Plan(
+    lengths=(128, 256),
+    count=32,
+    fact=" The secret word is {value}.",
+    question=" Question: What is the secret word? Answer:",
+)
 PRESSURE_CONTEXT = 128
 SEQUENCES, LONGEST_CONTEXT = 8, 4096
 
@@ -221,11 +227,11 @@ class Appraisal:
         return found + needles.readings(hits, needles.Hits.from_json(dense))
 
     def _footprint(self, cache: list[Reading]) -> list[Reading]:
-        values = {one.name: one.value for one in (*self.readings, *cache)}
+        values = {one.name: one.value for one in cache}
         config = self._artefact.loaded.model.config.get_text_config()
         context = min(config.max_position_embeddings, LONGEST_CONTEXT)
         one = values["kv_fixed_bytes"] + context * values["kv_bytes_per_token"]
-        total = values["resident_bytes"] + SEQUENCES * one
+        total = self._value("resident_bytes") + SEQUENCES * one
         note = f"{SEQUENCES} sequences of {context:,} tokens"
         return take("footprint_bytes", total, kind="counted", note=note)
 
@@ -254,13 +260,20 @@ class Appraisal:
         if not self.order.speed:
             return []
         row = [token for window in self.evaluation.windows[:2] for token in window]
-        copied = speed.copy_bandwidth(1 << 24)
+        copied = speed.copy_bandwidth(int(self._value("resident_bytes")))
         linears = sum(layer["bytes"] for layer in self.layers)
         timed = speed.measure_speed(
             self.variant, self.dense, row, self._plan(), bytes_per_step=linears, bandwidth=copied
         )
         taken = {one.name for one in self.readings}
-        return [one for one in timed.readings if one.name not in taken]
+        found = [one for one in timed.readings if one.name not in taken]
+        if self.kinds.get("speed") != "emulated":
+            return found
+        told = "emulated: weights are unpacked at every step"
+        return [replace(one, note=f"{told}; {one.note}".rstrip("; ")) for one in found]
+
+    def _value(self, name: str) -> float:
+        return next(one.value for one in self.readings if one.name == name)
 
     @cached_property
     def evaluation(self) -> EvaluationSet:
@@ -295,13 +308,14 @@ class Appraisal:
         return [(one.id, one.kind, one.text) for one in texts.heldout()]
 
     def _items(self) -> list[abilities.Item]:
-        asked = [
-            abilities.Item(
-                one.ability, one.prompt, one.answer, (one.alternative,) if one.alternative else ()
-            )
-            for one in texts.abilities()
-        ]
-        return asked + abilities.choice_items(self._documents())
+        count = ITEMS[self.order.tier]
+        asked: dict[str, list[abilities.Item]] = {}
+        for one in texts.abilities():
+            wrong = (one.alternative,) if one.alternative else ()
+            item = abilities.Item(one.ability, one.prompt, one.answer, wrong)
+            asked.setdefault(one.ability, []).append(item)
+        chosen = [item for items in asked.values() for item in items[:count]]
+        return chosen + abilities.choice_items(self._documents(), count)
 
     def _noise_floor(self) -> list[dict[str, Any]]:
         blocks = View(self._dense.model).blocks
@@ -331,7 +345,7 @@ class Appraisal:
         return value
 
     def _dense_key(self, content: str) -> str:
-        where = hardware_id(), torch.__version__, torch.get_num_threads()
+        where = hardware_id(), torch.__version__
         return digest([self.order.fingerprint, content, *where])
 
     def _stage(self, kind: type[Value]) -> Value | None:

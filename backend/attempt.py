@@ -21,6 +21,7 @@ from backend.errors import DataError
 from backend.measure.hardware import hardware, hardware_id, host_load, software, usable_cores
 from backend.measure.reading import PROTOCOL, Reading, take
 from backend.measure.size import watch_peak
+from backend.measure.threads import quickest_threads
 from backend.models import artefact
 from backend.models.load import LoadedModel, fetch, load
 from backend.recipes import Recipe
@@ -39,7 +40,7 @@ def run_compress(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
         folder: of the attempt, below `home/attempts`.
         emit: where progress goes.
     """
-    _settle_threads()
+    torch.set_num_threads(usable_cores())
     target = _artefact(spec, folder)
     if (target / "compress.json").is_file():
         emit("log", {"text": "This artefact was made before; it is used again."})
@@ -67,7 +68,7 @@ def run_compress(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
 
 def run_measure(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
     """Measure the artefact of a job and write the result document."""
-    _settle_threads()
+    torch.set_num_threads(quickest_threads(usable_cores()))
     home = _home(folder)
     target = _artefact(spec, folder)
     source, recipe = ModelSource.from_json(spec["model"]), Recipe.from_json(spec["recipe"])
@@ -161,10 +162,6 @@ def _document(
             "allocator": order.recipe.allocator,
         },
     }
-
-
-def _settle_threads() -> None:
-    torch.set_num_threads(usable_cores())
 
 
 def _progress(emit: Emit) -> Callable[[str, int, int], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import importlib
@@ -55,7 +56,7 @@ def describe(cls: type[Method]) -> dict[str, Any]:
         "version": cls.version,
         "accepts": list(cls.accepts),
         "yields": list(cls.yields),
-        "settings": [_describe_field(field) for field in cls.__dataclass_fields__.values()],
+        "settings": [_describe_field(field) for field in dataclasses.fields(cls)],
     }
 
 
