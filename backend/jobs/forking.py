@@ -65,6 +65,8 @@ class Server:
         try:
             message, descriptors, _flags, _sender = socket.recv_fds(connection, 2**20, 4)
             request = json.loads(message)
+            if not isinstance(request, dict):
+                raise ValueError("a request is a JSON object")
             if request.get("ask") == "ping":
                 connection.send(b'"warm"')
                 connection.close()

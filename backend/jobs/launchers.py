@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from backend.jobs.errors import JobError
 from backend.jobs.forkserver import IDLE_SECONDS, MODULES, ForkServer
+from backend.jobs.processes import MARK, kill_marked
 
 RUN = ("backend.attempt:run",)
 CHUNK_LIMIT = 4 * 2**20
@@ -52,7 +53,7 @@ class Launcher(Protocol):
         ...
 
     def kill(self, name: str) -> None:
-        """Have it cancelled; harmless when it is over, or has not begun."""
+        """Have it end with all its processes; harmless when it is over, or has not begun."""
         ...
 
 
@@ -109,7 +110,7 @@ class LocalLauncher:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd=folder,
-            env=self._environment,
+            env=self._environment | {MARK: name},
             start_new_session=True,
         )
         with self._turn:
@@ -149,10 +150,12 @@ class LocalLauncher:
         return chunk[: chunk.rfind(b"\n") + 1]
 
     def kill(self, name: str) -> None:
-        """Leave the sign that the runner looks for twenty times a second."""
+        """Leave the sign that the runner looks for, and end what a dead runner left behind."""
         folder = self._attempt(name)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "cancel").touch()
+        if self.started(name) and not self.alive(name):
+            kill_marked(name)
 
     def close(self) -> None:
         """Let go of the runners, which carry on, and end the fork server after its workers."""

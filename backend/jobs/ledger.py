@@ -22,7 +22,7 @@ from backend.jobs.errors import QueueFullError, UnknownJobError
 from backend.jobs.journal import Journal
 from backend.jobs.launchers import Launcher
 from backend.jobs.records import Event, Job, Outcome, Submission
-from backend.jobs.states import Move, State, after
+from backend.jobs.states import ACTIVE, Move, State, after
 from backend.store.store import Store
 
 LOGGER = logging.getLogger(__name__)
@@ -222,14 +222,16 @@ class Ledger:
     def step(self) -> None:
         """Take in what running attempts reported, and start those whose turn it is."""
         with self._database.reading() as cursor:
-            cursor.execute("SELECT * FROM jobs WHERE state = ?", [State.RUNNING])
-            running = _jobs(cursor)
-        for job in running:
+            cursor.execute("SELECT * FROM jobs WHERE state IN (?, ?)", ACTIVE)
+            active = _jobs(cursor)
+        for job in active:
+            if job.state is not State.RUNNING:
+                continue
             try:
                 self._follow(job)
             except Exception:
                 LOGGER.exception("Attempt %s could not be followed.", job.name)
-        while job := self._take_next():
+        while active and (job := self._take_next()):
             self._launch(job)
 
     def prune(self, days: float = KEEP_DAYS) -> None:
@@ -238,7 +240,7 @@ class Ledger:
         with self._database.writing() as cursor:
             rows = cursor.execute(
                 "SELECT job_id, attempt FROM jobs WHERE ended < ? AND state NOT IN (?, ?)",
-                [limit, State.QUEUED, State.RUNNING],
+                [limit, *ACTIVE],
             ).fetchall()
             cursor.execute(
                 "DELETE FROM events WHERE list_contains(?::VARCHAR[], job_id)",
@@ -278,6 +280,7 @@ class Ledger:
             if time.monotonic() - since > LOSS_PATIENCE:
                 self._silent.pop(job.name)
                 LOGGER.warning("The runner of attempt %s is gone.", job.name)
+                self._launcher.kill(job.name)  # its worker may have left children
                 self._journal.lose(job)
         if job.cancel:
             self._launcher.kill(job.name)
@@ -320,7 +323,7 @@ LIMIT 1
 def _known(cursor: duckdb.DuckDBPyConnection, run_id: str) -> Submission | None:
     row = cursor.execute(
         "SELECT job_id FROM jobs WHERE run_id = ? AND state IN (?, ?)",
-        [run_id, State.QUEUED, State.RUNNING],
+        [run_id, *ACTIVE],
     ).fetchone()
     if row:
         return Submission(run_id, row[0], Outcome.JOINED)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+MARK = "PARETOSCOPE_ATTEMPT"  # variable that names the attempt to all its descendants
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -61,6 +63,14 @@ def kill_group(leader: int) -> None:
     if hasattr(os, "killpg"):
         with suppress(OSError):
             os.killpg(leader, signal.SIGKILL)
+
+
+def kill_marked(attempt: str) -> None:
+    """Kill every other process whose environment names this attempt, whoever its parent is."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and process.environ().get(MARK) == attempt:
+                process.kill()
 
 
 def die_with_parent(parent: int) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from backend.jobs.processes import Tree
+from backend.jobs.processes import Tree, kill_marked
 from backend.jobs.stream import KINDS, LINE_LIMIT, ProtocolError, parse
 from backend.jobs.workers import Ended, ForkedWorker, NoForkServerError, SpawnedWorker, Worker
 
@@ -116,6 +116,7 @@ class Runner:
             ended, reason = self._supervise(target)
             if reason != OK:
                 break
+        kill_marked(self._folder.name)
         self._stream.write(
             "exit",
             {

@@ -118,6 +118,7 @@ class ForkedWorker:
             self._connection.close()
             if self.process_id is None:
                 raise NoForkServerError("the fork server left")
+            kill_group(self.process_id)
             return Ended(None, 0)
         answer = json.loads(message)
         if "process_id" in answer:
