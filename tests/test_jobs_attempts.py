@@ -115,28 +115,28 @@ def test_a_job_runs_to_its_result(bench):
     assert bench.said(job.job_id, "worker")[0]["forked"] is bool(bench.launcher.fork_server)
 
 
-@pytest.mark.parametrize(
-    ("mode", "told"),
-    [
-        ("exception", "RuntimeError: out of memory on the device"),
-        ("polite", "This budget is out of reach: 1.8 bits at least."),
-        ("segv", "signal SIGSEGV"),
-        ("kill", "signal SIGKILL"),
-        ("early", "SystemExit: 0"),
-        ("nothing", "It ended without a result."),
-        ("wrong run", f"The result is of another run, {'f' * 16}."),
-        ("outside", "The result lies outside the home folder."),
-    ],
-)
-def test_a_failure_is_told_and_the_next_job_runs(bench, mode, told):
-    job_id, after = bench.submit(mode), bench.submit()
-    job = bench.finish(job_id)
-    assert (job.state, job.reason, job.attempt) == (State.FAILED, told, 1)
+FAILURES = {
+    "exception": "RuntimeError: out of memory on the device",
+    "polite": "This budget is out of reach: 1.8 bits at least.",
+    "segv": "signal SIGSEGV",
+    "kill": "signal SIGKILL",
+    "early": "SystemExit: 0",
+    "nothing": "It ended without a result.",
+    "wrong run": f"The result is of another run, {'f' * 16}.",
+    "outside": "The result lies outside the home folder.",
+}
+
+
+def test_every_failure_is_told_in_words_and_the_next_job_runs(bench):
+    jobs = {mode: bench.submit(mode) for mode in FAILURES}
+    after = bench.submit()
     assert bench.finish(after).state is State.DONE
-    if mode == "segv":
-        assert "Segmentation fault" in bench.ledger.log_tail(job_id)
-    if mode == "exception":
-        assert "Traceback" in bench.ledger.log_tail(job_id)
+    ended = {mode: bench.ledger.job(job_id) for mode, job_id in jobs.items()}
+    assert {mode: job.reason for mode, job in ended.items()} == FAILURES
+    assert {job.state for job in ended.values()} == {State.FAILED}
+    assert {job.attempt for job in ended.values()} == {1}
+    assert "Segmentation fault" in bench.ledger.log_tail(jobs["segv"])
+    assert "Traceback" in bench.ledger.log_tail(jobs["exception"])
 
 
 def test_a_crash_after_the_result_keeps_the_result(bench):
