@@ -102,6 +102,15 @@ def bench(request, tmp_path_factory):
     opened.close()
 
 
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory):
+    """A bench with a fork server, for what does not depend on how a worker began."""
+    opened = Bench(tmp_path_factory.mktemp("warm"), FORK)
+    assert opened.launcher.fork_server.ping(20)
+    yield opened
+    opened.close()
+
+
 def test_a_job_runs_to_its_result(bench):
     job = bench.finish(bench.submit())
     assert (job.state, job.reason, job.attempt) == (State.DONE, "", 1)
@@ -139,12 +148,12 @@ def test_every_failure_is_told_in_words_and_the_next_job_runs(bench):
     assert "Traceback" in bench.ledger.log_tail(jobs["exception"])
 
 
-def test_a_crash_after_the_result_keeps_the_result(bench):
-    assert bench.finish(bench.submit("crash after result")).state is State.DONE
+def test_a_crash_after_the_result_keeps_the_result(warm):
+    assert warm.finish(warm.submit("crash after result")).state is State.DONE
 
 
-def test_words_outside_the_protocol_end_the_job(bench):
-    job = bench.finish(bench.submit("babble"))
+def test_words_outside_the_protocol_end_the_job(warm):
+    job = warm.finish(warm.submit("babble"))
     assert job.state is State.FAILED
     assert job.reason.startswith("protocol: an event is not JSON")
 
@@ -159,18 +168,18 @@ def test_a_hanging_job_is_cancelled_within_two_seconds_with_all_its_children(ben
     assert all(gone(number) for number in processes)
 
 
-def test_a_hanging_job_is_stopped_at_its_time_limit(bench):
-    job_id = bench.submit("hang", timeout_seconds=0.8)
-    processes = bench.hanging(job_id)
-    job = bench.finish(job_id)
+def test_a_hanging_job_is_stopped_at_its_time_limit(warm):
+    job_id = warm.submit("hang", timeout_seconds=0.8)
+    processes = warm.hanging(job_id)
+    job = warm.finish(job_id)
     assert (job.state, job.reason) == (State.TIMEOUT, "Stopped after 1 seconds, its limit.")
     assert all(gone(number) for number in processes)
 
 
-def test_a_job_that_outgrows_its_memory_is_stopped(bench):
-    job = bench.finish(bench.submit("memory", memory_limit_bytes=200_000_000))
+def test_a_job_that_outgrows_its_memory_is_stopped(warm):
+    job = warm.finish(warm.submit("memory", memory_limit_bytes=200_000_000))
     assert (job.state, job.reason) == (State.FAILED, "memory limit 200 MB")
-    (ended,) = bench.said(job.job_id, "exit")
+    (ended,) = warm.said(job.job_id, "exit")
     assert 200e6 < ended["peak_rss_bytes"] < 2e9
 
 
@@ -187,16 +196,16 @@ def test_a_killed_runner_takes_its_worker_along_and_the_job_starts_again(bench, 
     assert job.reason == "Given up after 3 attempts: its supervisor died."
 
 
-def test_a_machine_going_down_interrupts_and_the_job_starts_again(bench):
-    job_id = bench.submit("wait")
-    runner = until(lambda: bench.said(job_id, "start"))[0]["runner"]
-    until(lambda: bench.said(job_id, "progress"))
+def test_a_machine_going_down_interrupts_and_the_job_starts_again(warm):
+    job_id = warm.submit("wait")
+    runner = until(lambda: warm.said(job_id, "start"))[0]["runner"]
+    until(lambda: warm.said(job_id, "progress"))
     os.kill(runner, signal.SIGTERM)
-    until(lambda: bench.ledger.job(job_id).attempt == 2)
-    (bench.home / "go").touch()
-    assert bench.finish(job_id).state is State.DONE
-    (bench.home / "go").unlink()
-    reasons = [data["reason"] for data in bench.said(job_id, "exit")]
+    until(lambda: warm.ledger.job(job_id).attempt == 2)
+    (warm.home / "go").touch()
+    assert warm.finish(job_id).state is State.DONE
+    (warm.home / "go").unlink()
+    reasons = [data["reason"] for data in warm.said(job_id, "exit")]
     assert reasons == ["interrupted", "ok"]
 
 

@@ -21,10 +21,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from backend.jobs.processes import Tree, die_with_parent, kill_group
+from backend.jobs.forkserver import UNFIT
+from backend.jobs.lifelines import die_with_parent, kill_group
+from backend.jobs.processes import Tree
 from backend.jobs.worker import work
-
-UNFIT = 3  # exit code: an import started a thread, and a fork would copy its locks without it
 
 
 class Server:

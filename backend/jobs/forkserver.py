@@ -15,10 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from backend.jobs.forking import UNFIT
-
 MODULES = ("torch", "backend.models", "backend.attempt")
 IDLE_SECONDS = 600.0
+UNFIT = 3  # exit code: an import started a thread, and a fork would copy its locks without it
 
 
 class ForkServer:

@@ -12,10 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from filelock import FileLock, Timeout
-
 from backend.jobs.errors import JobError
 from backend.jobs.forkserver import IDLE_SECONDS, MODULES, ForkServer
+from backend.jobs.lifelines import Lock
 from backend.jobs.processes import MARK, kill_marked
 
 RUN = ("backend.attempt:run",)
@@ -127,10 +126,8 @@ class LocalLauncher:
         folder = self._attempt(name)
         if not folder.is_dir():
             return False
-        lock = FileLock(folder / "lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
+        lock = Lock(folder / "lock")
+        if not lock.acquire():
             return True
         lock.release()
         return False

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from backend.jobs.forkserver import connect
-from backend.jobs.processes import kill_group
+from backend.jobs.lifelines import kill_group
 
 try:
     import resource
