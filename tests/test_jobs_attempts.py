@@ -12,6 +12,7 @@ import pytest
 
 from backend.jobs import ledger as ledger_module
 from backend.jobs.dispatcher import Dispatcher
+from backend.jobs.errors import JobError
 from backend.jobs.launchers import LocalLauncher, worker_environment
 from backend.jobs.ledger import Ledger
 from backend.jobs.states import State
@@ -250,6 +251,24 @@ def test_workers_see_no_secret(make, monkeypatch):
         assert facts["environment"]["CUDA_VISIBLE_DEVICES"] == ""
         bench.close()
         bench.close = lambda: None
+
+
+def test_only_the_name_of_an_attempt_reaches_the_disk(make):
+    launcher = make().launcher
+    for name in ("../../etc", "a-1", "0" * 32, f"{'0' * 32}-1/..", ""):
+        with pytest.raises(JobError, match="not the name"):
+            launcher.kill(name)
+
+
+def test_an_interrupted_program_leaves_no_work_behind(make):
+    bench = make(FORK)
+    bench.launcher.warm_up()
+    job_id = bench.submit("hang")
+    processes = bench.hanging(job_id)
+    bench.dispatcher.stop()
+    bench.ledger.interrupt()
+    assert bench.ledger.job(job_id).state is State.QUEUED
+    assert all(gone(number) for number in processes)
 
 
 def test_an_environment_may_be_added_to():

@@ -63,6 +63,7 @@ class Ledger:
         self._queue_limit = queue_limit
         self._owner_queue_limit = owner_queue_limit
         self._owner_slots = owner_slots or slots
+        self._paused = False
         self._launched: dict[str, float] = {}
         self._silent: dict[str, float] = {}
 
@@ -231,8 +232,25 @@ class Ledger:
                 self._follow(job)
             except Exception:
                 LOGGER.exception("Attempt %s could not be followed.", job.name)
-        while active and (job := self._take_next()):
+        while active and not self._paused and (job := self._take_next()):
             self._launch(job)
+
+    def interrupt(self, patience: float = 3.0) -> None:
+        """Start nothing any more and stop what runs; it begins again at the next start.
+
+        For a program that ends and should leave no work behind; wait at most `patience` seconds.
+        The dispatcher must have stopped.
+        """
+        self._paused = True
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            running = [job for job in self.jobs() if job.state is State.RUNNING]
+            if not running:
+                return
+            for job in running:
+                self._launcher.kill(job.name)
+            self.step()
+            time.sleep(0.02)
 
     def prune(self, days: float = KEEP_DAYS) -> None:
         """Forget events and folders of attempts whose job has been over for so many days."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from backend.store.database import Database
-from backend.store.documents import RUN_ID, check, read_document, write_document
+from backend.store.documents import RUN_ID, read_document, write_document
 from backend.store.errors import ResultRefusedError
 
 if TYPE_CHECKING:
@@ -241,7 +241,6 @@ def _run(document: Mapping[str, Any]) -> Run:
 
 
 def _insert_result(cursor: duckdb.DuckDBPyConnection, document: Mapping[str, Any]) -> None:
-    check(document)
     cursor.execute(
         "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
