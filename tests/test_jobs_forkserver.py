@@ -157,7 +157,7 @@ def test_it_ends_when_nobody_asks_for_anything_and_comes_back_on_demand(tmp_path
 
 def test_a_request_that_makes_no_sense_is_hung_up_on(server):
     assert server.ping(20)
-    for nonsense in (b"", b"{", b"[]", b'{"folder": 1}'):
+    for nonsense in (b"", b"{", b"[]", *[b'{"folder": 1}'] * 20):
         with connect(server.ensure()) as connection:
             connection.settimeout(5)
             connection.send(nonsense)

@@ -113,8 +113,10 @@ class Server:
             one.close()
 
     def _lose_runner(self, number: int) -> None:
-        self._selector.unregister(self._workers[number])
-        Tree(number).kill()
+        # The worker may have ended, and been reaped, in the same round of the loop.
+        if number in self._workers:
+            self._selector.unregister(self._workers[number])
+            Tree(number).kill()
 
     def _lose_owner(self, _: object) -> None:
         self._owned = False

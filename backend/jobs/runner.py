@@ -19,8 +19,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from backend.jobs.lifelines import Lock
+from backend.jobs.starting import Ended, ForkedWorker, NoForkServerError, SpawnedWorker, Worker
 from backend.jobs.stream import KINDS, LINE_LIMIT, ProtocolError, parse
-from backend.jobs.workers import Ended, ForkedWorker, NoForkServerError, SpawnedWorker, Worker
 
 if TYPE_CHECKING:
     from backend.jobs.processes import Tree
