@@ -47,6 +47,7 @@ Stage = Callable[[str, int, int], None]
 
 SPEED_PLANS = {"sweep": speed.SWEEP, "full": speed.SpeedPlan()}
 ITEMS = {"smoke": 16, "quick": 64, "full": 256}  # questions to each ability
+WRITTEN = {"smoke": 32, "quick": 64, "full": 128}  # tokens after each prompt
 PROOF_PROMPTS, PROOF_TOKENS = 32, 128
 NEEDLES = needles.Plan(
     lengths=(128, 256),
@@ -185,10 +186,14 @@ class Appraisal:
         """What it writes beside the dense model."""
         prompts = texts.prompts()
         rows = [self.open(prompt.text) for prompt in prompts]
-        key = digest(rows)
-        dense = self._kept("writing", lambda: generations.write(self.dense, rows).to_json(), key)
+        count = WRITTEN[self.order.tier]
+        dense = self._kept(
+            "writing",
+            lambda: generations.write(self.dense, rows, count).to_json(),
+            digest([rows, count]),
+        )
         expected = generations.Writing.from_json(dense)
-        written = generations.write(self.variant, rows)
+        written = generations.write(self.variant, rows, count)
         leaves = generations.departures(expected, written)
         for prompt, tokens, base, leave in zip(
             prompts, written.tokens, expected.tokens, leaves, strict=True
