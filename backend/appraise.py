@@ -39,7 +39,9 @@ from backend.models.load import LoadedModel, load
 from backend.models.view import View
 from backend.recipes import Recipe, digest
 from backend.sources import ModelSource
-from data import texts
+from backend.texts import Texts
+from data.texts import abilities as embedded_abilities
+from data.texts import prompts as fixed_prompts
 
 Value = TypeVar("Value")
 Report = Callable[[list[Reading]], None]
@@ -71,6 +73,7 @@ class Order:
         speed: how long speed is timed: sweep or full; empty for not at all.
         cache: folder of what the dense model is known to do.
         fingerprint: SHA-256 of the dense model's files.
+        texts: what is read.
     """
 
     artefact: Path
@@ -80,6 +83,7 @@ class Order:
     speed: str
     cache: Path
     fingerprint: str
+    texts: Texts
 
 
 class Appraisal:
@@ -184,7 +188,7 @@ class Appraisal:
 
     def take_generations(self) -> list[Reading]:
         """What it writes beside the dense model."""
-        prompts = texts.prompts()
+        prompts = fixed_prompts()
         rows = [self.open(prompt.text) for prompt in prompts]
         count = WRITTEN[self.order.tier]
         dense = self._kept(
@@ -224,7 +228,7 @@ class Appraisal:
         kept = self._reference("pressure", pressed)
         found += scores.pressure_readings(quality.score(self.variant, pressed, kept))
         asked = needles.questions(
-            [document.text for document in texts.heldout()], self.encode, NEEDLES, bos=self.bos
+            [text for _, _, text in self._documents()], self.encode, NEEDLES, bos=self.bos
         )
         key = digest([[list(one.context), list(one.tail)] for one in asked])
         dense = self._kept("needles", lambda: needles.ask(self.dense, asked).to_json(), key)
@@ -245,7 +249,7 @@ class Appraisal:
         method = self._stage(DecodeMethod)
         if method is None:
             return []
-        rows = [self.open(prompt.text) for prompt in texts.prompts()][:PROOF_PROMPTS]
+        rows = [self.open(prompt.text) for prompt in fixed_prompts()][:PROOF_PROMPTS]
         exact = artefact.load(self.order.artefact, packed=False, dtype=torch.float32)
         model = TransformersModel(exact.loaded.model, self._codec(exact.loaded.model))
         plain = [generate(model, [row], PROOF_TOKENS)[0].tokens for row in rows]
@@ -310,12 +314,12 @@ class Appraisal:
         return self._artefact.loaded.decode(list(tokens))
 
     def _documents(self) -> list[tuple[str, str, str]]:
-        return [(one.id, one.kind, one.text) for one in texts.heldout()]
+        return self.order.texts.heldout
 
     def _items(self) -> list[abilities.Item]:
         count = ITEMS[self.order.tier]
         asked: dict[str, list[abilities.Item]] = {}
-        for one in texts.abilities():
+        for one in embedded_abilities() if self.order.source.embedded else ():
             wrong = (one.alternative,) if one.alternative else ()
             item = abilities.Item(one.ability, one.prompt, one.answer, wrong)
             asked.setdefault(one.ability, []).append(item)

@@ -27,7 +27,7 @@ from backend.models.load import LoadedModel, fetch, load
 from backend.recipes import Recipe
 from backend.sources import ModelSource
 from backend.store.documents import SCHEMA, write_document
-from data import texts
+from backend.texts import Document, Texts
 
 Emit = Callable[[str, dict[str, Any]], None]
 
@@ -51,7 +51,9 @@ def run_compress(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
     began = time.perf_counter()
     progress("load", 0, 1)
     loaded = load(source)
-    windows = calibration_windows(loaded, **spec["calibration"])
+    windows = calibration_windows(
+        loaded, Texts.from_json(spec["texts"]).calibration, **spec["calibration"]
+    )
     checkpoint = target.with_name(f"{target.name}.blocks")
     with watch_peak() as peak:
         result = compress(loaded, recipe, windows, progress, checkpoint)
@@ -80,6 +82,7 @@ def run_measure(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
         spec["speed"],
         home / "cache" / "dense",
         spec["model_sha256"],
+        Texts.from_json(spec["texts"]),
     )
     began = time.perf_counter()
 
@@ -98,7 +101,9 @@ def run_measure(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
     emit("result", {"run_id": spec["run_id"], "path": str(path)})
 
 
-def calibration_windows(loaded: LoadedModel, windows: int, length: int) -> torch.Tensor:
+def calibration_windows(
+    loaded: LoadedModel, documents: list[Document], windows: int, length: int
+) -> torch.Tensor:
     """Calibration tokens [windows, length]: documents one after another, each opened.
 
     Raises:
@@ -107,8 +112,8 @@ def calibration_windows(loaded: LoadedModel, windows: int, length: int) -> torch
     opening = loaded.tokenizer.bos_token_id
     head = [] if opening is None else [opening]
     stream: list[int] = []
-    for document in texts.calibration():
-        stream += head + loaded.encode(document.text)
+    for _, _, text in documents:
+        stream += head + loaded.encode(text)
     count = min(windows, len(stream) // length)
     if count < 1:
         raise DataError(
@@ -158,6 +163,7 @@ def _document(
             "threads": torch.get_num_threads(),
             "keys": spec["keys"],
             "calibration": spec["calibration"],
+            "texts": spec["texts"],
             "evaluation": {"tier": spec["tier"], "key": appraisal.evaluation.key},
             "allocator": order.recipe.allocator,
         },

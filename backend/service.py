@@ -32,6 +32,7 @@ from backend.store.documents import RUN_ID
 from backend.store.frontier import axes, frontier
 from backend.store.results import EVERYTHING, Filter, Run
 from backend.store.store import Store
+from backend.texts import Texts
 
 FIRST_RESULTS = Path(__file__).parents[1] / "data" / "results"
 
@@ -145,6 +146,7 @@ class Service:
         *,
         tier: str = "quick",
         speed: str = "sweep",
+        texts: Texts | None = None,
         budget: Mapping[str, float] | None = None,
         owner: str = "",
     ) -> Submission:
@@ -157,7 +159,8 @@ class Service:
         found = estimate(wanted, source, self.store.results.runs())
         if found is not None:
             check_room(found, self.home)
-        job = plan(wanted, source, tier=tier, speed=speed, budget=dict(budget or {}))
+        settings = {"tier": tier, "speed": speed, "texts": texts, "budget": dict(budget or {})}
+        job = plan(wanted, source, **settings)
         return self._ledger.submit(
             job.run_id,
             job.spec,
@@ -175,6 +178,7 @@ class Service:
         *,
         tier: str = "quick",
         speed: str = "sweep",
+        texts: Texts | None = None,
         owner: str = "",
     ) -> Sweep:
         """Queue every method at every budget, the dense model first, and say what cannot be.
@@ -194,7 +198,7 @@ class Service:
             wanted.setdefault(recipe, {} if bits is None else {"bits": bits})
         if len(wanted) == 1 and refusals:
             raise RecipeError(f"None of these can be run. {refusals[0].reason}")
-        settings = {"tier": tier, "speed": speed, "owner": owner}
+        settings = {"tier": tier, "speed": speed, "texts": texts, "owner": owner}
         name = str(source.folder) if source.folder and source.name != "default" else model
         submissions = [
             self.submit(recipe, name, budget=budget, **settings)
@@ -338,4 +342,4 @@ def _known_metric(name: str) -> None:
         raise UnknownNameError(str(error.args[0])) from None
 
 
-__all__ = ["Filter", "Refusal", "Service", "Sweep", "home_folder"]
+__all__ = ["Filter", "Refusal", "Service", "Sweep", "Texts", "home_folder"]
