@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from filelock import FileLock
 
 from backend.decoding.greedy import generate
 from backend.decoding.speculate import speculate
@@ -31,6 +32,7 @@ from backend.measure import (
 )
 from backend.measure.evaluation import EvaluationSet
 from backend.measure.hardware import hardware_id
+from backend.measure.quiet import Quiet
 from backend.measure.reading import Reading, take
 from backend.methods.base import CacheMethod, DecodeMethod
 from backend.models import artefact
@@ -74,6 +76,7 @@ class Order:
         cache: folder of what the dense model is known to do.
         fingerprint: SHA-256 of the dense model's files.
         texts: what is read.
+        heavy: takes so much memory that nothing may run beside it.
     """
 
     artefact: Path
@@ -84,6 +87,7 @@ class Order:
     cache: Path
     fingerprint: str
     texts: Texts
+    heavy: bool = False
 
 
 class Appraisal:
@@ -108,9 +112,12 @@ class Appraisal:
             ("decoding", self.take_decoding),
             ("speed", self.take_speed),
         )
+        quiet = Quiet(self.order.cache)
         for number, (name, group) in enumerate(groups):
             self.stage(f"measure {name}", number, len(groups))
-            found = group()
+            timed = name == "speed" or (name == "decoding" and self._stage(DecodeMethod))
+            with quiet.alone() if timed or self.order.heavy else quiet.shared():
+                found = group()
             self.readings += found
             if found:
                 self.report(found)
@@ -334,23 +341,25 @@ class Appraisal:
     def _reference(self, name: str, tokens: EvaluationSet) -> reference.Reference:
         key = self._dense_key(tokens.key)
         path = self.order.cache / f"{name}-{key}.safetensors"
-        if path.is_file():
-            return reference.Reference.load(path, key)
-        taken = reference.capture(self.dense, tokens, key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        taken.save(path)
+        with FileLock(path.with_suffix(".lock")):
+            if path.is_file():
+                return reference.Reference.load(path, key)
+            taken = reference.capture(self.dense, tokens, key)
+            taken.save(path)
         return taken
 
     def _kept(self, name: str, make: Callable[[], Value], content: str) -> Value:
         """What `make` gives for the dense model, made once for this content."""
         path = self.order.cache / f"{name}-{self._dense_key(content)}.json"
-        if path.is_file():
-            return json.loads(path.read_text())
-        value = make()
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{digest(str(self.order.artefact))}.part")
-        partial.write_text(json.dumps(value))
-        partial.replace(path)
+        with FileLock(path.with_suffix(".lock")):
+            if path.is_file():
+                return json.loads(path.read_text())
+            value = make()
+            partial = path.with_suffix(".part")
+            partial.write_text(json.dumps(value))
+            partial.replace(path)
         return value
 
     def _dense_key(self, content: str) -> str:

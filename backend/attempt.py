@@ -19,6 +19,7 @@ from backend.appraise import Appraisal, Order
 from backend.compress import compress
 from backend.errors import DataError
 from backend.measure.hardware import hardware, hardware_id, host_load, software, usable_cores
+from backend.measure.quiet import Quiet
 from backend.measure.reading import PROTOCOL, Reading, take
 from backend.measure.size import watch_peak
 from backend.measure.threads import quickest_threads
@@ -55,7 +56,8 @@ def run_compress(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
         loaded, Texts.from_json(spec["texts"]).calibration, **spec["calibration"]
     )
     checkpoint = target.with_name(f"{target.name}.blocks")
-    with watch_peak() as peak:
+    quiet = Quiet(_home(folder) / "cache" / "dense")
+    with quiet.alone() if spec["heavy"] else quiet.shared(), watch_peak() as peak:
         result = compress(loaded, recipe, windows, progress, checkpoint)
     progress("save", 0, 1)
     artefact.save(result.view, loaded, recipe, result.structure, target)
@@ -83,6 +85,7 @@ def run_measure(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
         home / "cache" / "dense",
         spec["model_sha256"],
         Texts.from_json(spec["texts"]),
+        spec["heavy"],
     )
     began = time.perf_counter()
 

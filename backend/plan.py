@@ -45,6 +45,7 @@ def plan(
     speed: str = "sweep",
     texts: Texts | None = None,
     budget: dict[str, float] | None = None,
+    heavy: bool = False,
     timeout_seconds: float | None = None,
     memory_limit_bytes: int | None = None,
 ) -> Plan:
@@ -71,6 +72,7 @@ def plan(
         "model_sha256": sha256,
         "recipe": recipe.to_json(),
         "budget": budget or {},
+        "heavy": heavy,
         "tier": tier,
         "speed": speed,
         "calibration": CALIBRATION,

@@ -34,6 +34,7 @@ from backend.store.results import EVERYTHING, Filter, Run
 from backend.store.store import Store
 from backend.texts import Texts
 
+SLOTS = 2  # jobs at a time; whoever times something, or needs much memory, is alone
 FIRST_RESULTS = Path(__file__).parents[1] / "data" / "results"
 
 
@@ -75,7 +76,9 @@ class Service:
         run_jobs: start the queue; without it, only what is stored can be asked.
     """
 
-    def __init__(self, home: Path | None = None, *, slots: int = 1, run_jobs: bool = True) -> None:
+    def __init__(
+        self, home: Path | None = None, *, slots: int = SLOTS, run_jobs: bool = True
+    ) -> None:
         self.home = home or home_folder()
         self.home.mkdir(parents=True, exist_ok=True)
         self.store = Store(self.home)
@@ -159,7 +162,13 @@ class Service:
         found = estimate(wanted, source, self.store.results.runs())
         if found is not None:
             check_room(found, self.home)
-        settings = {"tier": tier, "speed": speed, "texts": texts, "budget": dict(budget or {})}
+        settings: dict[str, Any] = {
+            "tier": tier,
+            "speed": speed,
+            "texts": texts,
+            "budget": dict(budget or {}),
+        }
+        settings["heavy"] = found is None or found.heavy
         job = plan(wanted, source, **settings)
         return self._ledger.submit(
             job.run_id,
