@@ -32,19 +32,29 @@ class IntegerCodec(Codec):
 
     def bits(self, heads: int, head_dim: int) -> float:  # noqa: ARG002 - a scale for each head
         """Codes, scales and offsets; the exact window is a fixed cost on top."""
-        keys = self.key_bits + 32 / self.group_size
-        values = self.value_bits + 32 / head_dim
+        keys = _code_bits(self.key_bits, head_dim) + 32 / self.group_size
+        values = _code_bits(self.value_bits, head_dim) + 32 / head_dim
         return (keys + values) / 2
+
+
+def _code_bits(bits: int, head_dim: int) -> float:
+    """Bits that a number's code takes: planes fill whole bytes of a token's channels."""
+    planes = bitpack.plane_widths(bits)
+    return sum(8 * bitpack.packed_columns(head_dim, width) for width in planes) / head_dim
 
 
 @dataclass
 class _Chunk:
-    """Codes of [batch, heads, tokens, head_dim], packed along the last dimension."""
+    """Codes of [batch, heads, tokens, head_dim], packed along the last dimension.
+
+    Scales and offsets are bfloat16 whatever the states are, as the budget counts them.
+    """
 
     planes: dict[int, Tensor]
     scales: Tensor
     offsets: Tensor
     shape: tuple[int, ...]
+    dtype: torch.dtype
 
     @classmethod
     def encode(cls, states: Tensor, bits: int, dim: int) -> _Chunk:
@@ -52,16 +62,16 @@ class _Chunk:
         low = states.amin(dim, keepdim=True).to(torch.float32)
         high = states.amax(dim, keepdim=True).to(torch.float32)
         levels = (1 << bits) - 1
-        scales = ((high - low) / levels).clamp(min=1e-8).to(states.dtype)
-        offsets = low.to(states.dtype)
+        scales = ((high - low) / levels).clamp(min=1e-8).to(torch.bfloat16)
+        offsets = low.to(torch.bfloat16)
         codes = ((states.float() - offsets.float()) / scales.float()).round().clamp(0, levels)
         planes = bitpack.pack(codes.flatten(0, 2), bits)
-        return cls(planes, scales, offsets, tuple(states.shape))
+        return cls(planes, scales, offsets, tuple(states.shape), states.dtype)
 
     def decode(self) -> Tensor:
-        """The states back, in the type of the scales."""
+        """The states back, in their type."""
         codes = bitpack.unpack(self.planes, self.shape[-1]).view(self.shape)
-        return codes.to(self.scales.dtype) * self.scales + self.offsets
+        return (codes * self.scales.float() + self.offsets.float()).to(self.dtype)
 
     def tensors(self) -> Iterator[Tensor]:
         """All that is kept."""
