@@ -85,9 +85,9 @@ def test_codes_are_those_of_the_column_by_column_recursion(
 
 def test_no_choice_of_codes_is_better_than_the_best_and_greedy_lies_near_it():
     """Every one of 4^8 choices of codes for a row: the best bounds GPTQ from below; nearest
-    rounding, which mends nothing, loses more in all but a few draws."""
+    rounding, which mends nothing, loses more over twenty draws together."""
     choices = torch.tensor(list(itertools.product(range(4), repeat=8)))
-    worse = 0
+    total = torch.zeros(3, dtype=torch.float64)
     for seed in range(20):
         weight, statistics = normal(1, 8, seed=seed), statistics_of(8, seed=seed + 50)
         held = Gptq(2 + 32 / 8, 0, damping=1e-4).fit(weight, statistics)
@@ -97,8 +97,9 @@ def test_no_choice_of_codes_is_better_than_the_best_and_greedy_lies_near_it():
         own = loss(weight, held.dense(), statistics.hessian)
         assert held.code_bits == 2
         assert own >= least - 1e-6
-        worse += int(own > loss(weight, nearest, statistics.hessian) + 1e-6)
-    assert worse <= 2
+        total += torch.stack([least, own[0], loss(weight, nearest, statistics.hessian)[0]])
+    best, greedy, plain = total.tolist()
+    assert best < greedy < 0.8 * plain
 
 
 def test_with_a_diagonal_hessian_nearest_is_best_and_is_what_comes_out():
