@@ -32,13 +32,21 @@ class IntegerCodec(Codec):
 
     def bits(self, heads: int, head_dim: int) -> float:  # noqa: ARG002 - a scale for each head
         """Codes, scales and offsets; the exact window is a fixed cost on top."""
-        keys = self.key_bits + 32 / self.group_size
-        values = self.value_bits + 32 / head_dim
+        keys = _code_bits(self.key_bits, head_dim) + 32 / self.group_size
+        values = _code_bits(self.value_bits, head_dim) + 32 / head_dim
         return (keys + values) / 2
+
+
+def _code_bits(bits: int, head_dim: int) -> float:
+    """Bits that a number's code takes: planes fill whole bytes of a token's channels."""
+    planes = bitpack.plane_widths(bits)
+    return sum(8 * bitpack.packed_columns(head_dim, width) for width in planes) / head_dim
 
 
 class _Packed:
     """Codes of whole chunks [batch, heads, chunks, tokens, channels] and what scales them.
+
+    Scales and offsets are bfloat16 whatever the states are, as the budget counts them.
 
     Args:
         bits: of a code.
@@ -56,8 +64,8 @@ class _Packed:
         low = states.amin(self.over, keepdim=True).to(torch.float32)
         high = states.amax(self.over, keepdim=True).to(torch.float32)
         levels = (1 << self.bits) - 1
-        scales = ((high - low) / levels).clamp(min=1e-8).to(states.dtype)
-        offsets = low.to(states.dtype)
+        scales = ((high - low) / levels).clamp(min=1e-8).to(torch.bfloat16)
+        offsets = low.to(torch.bfloat16)
         codes = ((states.float() - offsets.float()) / scales.float()).round().clamp(0, levels)
         for width, plane in bitpack.pack(codes.flatten(0, 3), self.bits).items():
             plane = plane.view(*states.shape[:4], -1)
@@ -65,12 +73,13 @@ class _Packed:
         self.scales = _behind(self.scales, scales)
         self.offsets = _behind(self.offsets, offsets)
 
-    def decode(self, channels: int) -> Tensor:
-        """All states [batch, heads, tokens, channels] in the type of the scales."""
+    def decode(self, channels: int, dtype: torch.dtype) -> Tensor:
+        """All states [batch, heads, tokens, channels], computed in float32."""
         shape = self.planes[max(self.planes)].shape[:4]
         flat = {width: plane.flatten(0, 3) for width, plane in self.planes.items()}
         codes = bitpack.unpack(flat, channels).view(*shape, channels)
-        return (codes.to(self.scales.dtype) * self.scales + self.offsets).flatten(2, 3)
+        states = codes.float().mul_(self.scales.float()).add_(self.offsets.float())
+        return states.flatten(2, 3).to(dtype)
 
     def keep(self, chunks: int) -> None:
         """Forget all but the first chunks."""
@@ -99,10 +108,11 @@ class IntegerLayerCache(LayerCache):
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Attend to decoded chunks, the window and the new tokens; then pack what leaves it."""
         keys, values = self.recent.append(keys, values)
-        channels = keys.shape[3], values.shape[3]
         if self.chunks:
-            keys = torch.cat([self.keys.decode(channels[0]), keys], dim=2)
-            values = torch.cat([self.values.decode(channels[1]), values], dim=2)
+            old_keys = self.keys.decode(keys.shape[3], keys.dtype)
+            old_values = self.values.decode(values.shape[3], values.dtype)
+            keys = torch.cat([old_keys, keys], dim=2)
+            values = torch.cat([old_values, values], dim=2)
         self._pack()
         return keys, values
 
@@ -123,10 +133,11 @@ class IntegerLayerCache(LayerCache):
         size = self.codec.group_size
         whole = min(self.chunks, length // size)
         if whole < self.chunks:
-            keys = self.keys.decode(self.recent.keys.shape[3])[:, :, whole * size :]
-            values = self.values.decode(self.recent.values.shape[3])[:, :, whole * size :]
-            self.recent.keys = torch.cat([keys, self.recent.keys], dim=2)
-            self.recent.values = torch.cat([values, self.recent.values], dim=2)
+            recent = self.recent
+            keys = self.keys.decode(recent.keys.shape[3], recent.keys.dtype)
+            values = self.values.decode(recent.values.shape[3], recent.values.dtype)
+            recent.keys = torch.cat([keys[:, :, whole * size :], recent.keys], dim=2)
+            recent.values = torch.cat([values[:, :, whole * size :], recent.values], dim=2)
             self.keys.keep(whole)
             self.values.keep(whole)
             self.chunks = whole
