@@ -70,7 +70,7 @@ def test_resident_bytes_are_those_that_the_formats_count(swept):
     seen = 0
     for run in swept:
         stages = [methods.find(stage["method"]) for stage in run.stages]
-        if not any(issubclass(stage, LayerMethod) for stage in stages):
+        if not any(issubclass(stage, LayerMethod) for stage in stages):  # nothing is held
             continue
         seen += 1
         counted = sum(layer["bytes"] for layer in run.layers)
