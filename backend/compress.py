@@ -113,6 +113,8 @@ def _treat(
     if statistics.count == 0 and any(method.needs for method in methods):
         result.remarks.append(f"{site.name}: no calibration token reached it; treated without.")
     for method in methods:
+        if remark := method.remark(*held.shape):
+            result.remarks.append(f"{site.name}: {remark}")
         try:
             held = refit(method, held, statistics)
         except OutOfReachError as error:

@@ -12,6 +12,7 @@ import pytest
 
 from backend.jobs import ledger as ledger_module
 from backend.jobs.dispatcher import Dispatcher
+from backend.jobs.errors import JobError
 from backend.jobs.launchers import LocalLauncher, worker_environment
 from backend.jobs.ledger import Ledger
 from backend.jobs.states import State
@@ -57,7 +58,8 @@ class Bench:
         self.launcher.close()
         self.store.close()
 
-    def submit(self, mode="ok", run_id=RUN, **limits):
+    def submit(self, mode="ok", **limits):
+        run_id = os.urandom(8).hex()
         spec = {"run_id": run_id, "mode": mode} | limits
         return self.ledger.submit(run_id, spec).job_id
 
@@ -92,19 +94,29 @@ def make(tmp_path):
         one.close()
 
 
-@pytest.fixture(params=[SPAWN, FORK], ids=["spawned", "forked"])
-def bench(request, make):
-    opened = make(request.param)
+@pytest.fixture(scope="module", params=[SPAWN, FORK], ids=["spawned", "forked"])
+def bench(request, tmp_path_factory):
+    opened = Bench(tmp_path_factory.mktemp("home"), request.param)
     if request.param:
         assert opened.launcher.fork_server.ping(20)
-    return opened
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory):
+    """A bench with a fork server, for what does not depend on how a worker began."""
+    opened = Bench(tmp_path_factory.mktemp("warm"), FORK)
+    assert opened.launcher.fork_server.ping(20)
+    yield opened
+    opened.close()
 
 
 def test_a_job_runs_to_its_result(bench):
     job = bench.finish(bench.submit())
     assert (job.state, job.reason, job.attempt) == (State.DONE, "", 1)
     assert (job.stage, job.done, job.total) == ("working", 3, 3)
-    assert bench.store.results.run(RUN).recipe == "gptq@4"
+    assert bench.store.results.run(job.run_id).recipe == "gptq@4"
     assert bench.said(job.job_id, "reading") == [{"name": "kld", "value": None}]
     assert bench.ledger.log_tail(job.job_id) == "the worker speaks\n"
     (ended,) = bench.said(job.job_id, "exit")
@@ -113,36 +125,36 @@ def test_a_job_runs_to_its_result(bench):
     assert bench.said(job.job_id, "worker")[0]["forked"] is bool(bench.launcher.fork_server)
 
 
-@pytest.mark.parametrize(
-    ("mode", "told"),
-    [
-        ("exception", "RuntimeError: out of memory on the device"),
-        ("polite", "This budget is out of reach: 1.8 bits at least."),
-        ("segv", "signal SIGSEGV"),
-        ("kill", "signal SIGKILL"),
-        ("early", "SystemExit: 0"),
-        ("nothing", "It ended without a result."),
-        ("wrong run", f"The result is of another run, {'f' * 16}."),
-        ("outside", "The result lies outside the home folder."),
-    ],
-)
-def test_a_failure_is_told_and_the_next_job_runs(bench, mode, told):
-    job_id, after = bench.submit(mode), bench.submit(run_id="b" * 16)
-    job = bench.finish(job_id)
-    assert (job.state, job.reason, job.attempt) == (State.FAILED, told, 1)
+FAILURES = {
+    "exception": "RuntimeError: out of memory on the device",
+    "polite": "This budget is out of reach: 1.8 bits at least.",
+    "segv": "signal SIGSEGV",
+    "kill": "signal SIGKILL",
+    "early": "SystemExit: 0",
+    "nothing": "It ended without a result.",
+    "wrong run": f"The result is of another run, {'f' * 16}.",
+    "outside": "The result lies outside the home folder.",
+}
+
+
+def test_every_failure_is_told_in_words_and_the_next_job_runs(bench):
+    jobs = {mode: bench.submit(mode) for mode in FAILURES}
+    after = bench.submit()
     assert bench.finish(after).state is State.DONE
-    if mode == "segv":
-        assert "Segmentation fault" in bench.ledger.log_tail(job_id)
-    if mode == "exception":
-        assert "Traceback" in bench.ledger.log_tail(job_id)
+    ended = {mode: bench.ledger.job(job_id) for mode, job_id in jobs.items()}
+    assert {mode: job.reason for mode, job in ended.items()} == FAILURES
+    assert {job.state for job in ended.values()} == {State.FAILED}
+    assert {job.attempt for job in ended.values()} == {1}
+    assert "Segmentation fault" in bench.ledger.log_tail(jobs["segv"])
+    assert "Traceback" in bench.ledger.log_tail(jobs["exception"])
 
 
-def test_a_crash_after_the_result_keeps_the_result(bench):
-    assert bench.finish(bench.submit("crash after result")).state is State.DONE
+def test_a_crash_after_the_result_keeps_the_result(warm):
+    assert warm.finish(warm.submit("crash after result")).state is State.DONE
 
 
-def test_words_outside_the_protocol_end_the_job(bench):
-    job = bench.finish(bench.submit("babble"))
+def test_words_outside_the_protocol_end_the_job(warm):
+    job = warm.finish(warm.submit("babble"))
     assert job.state is State.FAILED
     assert job.reason.startswith("protocol: an event is not JSON")
 
@@ -157,18 +169,18 @@ def test_a_hanging_job_is_cancelled_within_two_seconds_with_all_its_children(ben
     assert all(gone(number) for number in processes)
 
 
-def test_a_hanging_job_is_stopped_at_its_time_limit(bench):
-    job_id = bench.submit("hang", timeout_seconds=0.8)
-    processes = bench.hanging(job_id)
-    job = bench.finish(job_id)
+def test_a_hanging_job_is_stopped_at_its_time_limit(warm):
+    job_id = warm.submit("hang", timeout_seconds=0.8)
+    processes = warm.hanging(job_id)
+    job = warm.finish(job_id)
     assert (job.state, job.reason) == (State.TIMEOUT, "Stopped after 1 seconds, its limit.")
     assert all(gone(number) for number in processes)
 
 
-def test_a_job_that_outgrows_its_memory_is_stopped(bench):
-    job = bench.finish(bench.submit("memory", memory_limit_bytes=200_000_000))
+def test_a_job_that_outgrows_its_memory_is_stopped(warm):
+    job = warm.finish(warm.submit("memory", memory_limit_bytes=200_000_000))
     assert (job.state, job.reason) == (State.FAILED, "memory limit 200 MB")
-    (ended,) = bench.said(job.job_id, "exit")
+    (ended,) = warm.said(job.job_id, "exit")
     assert 200e6 < ended["peak_rss_bytes"] < 2e9
 
 
@@ -176,28 +188,25 @@ def test_a_killed_runner_takes_its_worker_along_and_the_job_starts_again(bench, 
     monkeypatch.setattr(ledger_module, "LOSS_PATIENCE", 0.1)
     job_id = bench.submit("hang")
     for attempt in (1, 2, 3):
-        worker, _ = bench.hanging(job_id, attempt)
+        processes = bench.hanging(job_id, attempt)
         starts = until(lambda n=attempt: bench.said(job_id, "start")[n - 1 : n])
         os.kill(starts[0]["runner"], signal.SIGKILL)
-        until(lambda number=worker: gone(number), 5)
+        until(lambda numbers=processes: all(gone(number) for number in numbers), 5)
     job = bench.finish(job_id)
     assert (job.state, job.attempt) == (State.FAILED, 3)
     assert job.reason == "Given up after 3 attempts: its supervisor died."
-    for attempt in (1, 2, 3):
-        child = bench.hanging(job_id, attempt)[1]
-        if not gone(child):
-            os.kill(child, signal.SIGKILL)
 
 
-def test_a_machine_going_down_interrupts_and_the_job_starts_again(bench):
-    job_id = bench.submit("wait")
-    runner = until(lambda: bench.said(job_id, "start"))[0]["runner"]
-    until(lambda: bench.said(job_id, "progress"))
+def test_a_machine_going_down_interrupts_and_the_job_starts_again(warm):
+    job_id = warm.submit("wait")
+    runner = until(lambda: warm.said(job_id, "start"))[0]["runner"]
+    until(lambda: warm.said(job_id, "progress"))
     os.kill(runner, signal.SIGTERM)
-    until(lambda: bench.ledger.job(job_id).attempt == 2)
-    (bench.home / "go").touch()
-    assert bench.finish(job_id).state is State.DONE
-    reasons = [data["reason"] for data in bench.said(job_id, "exit")]
+    until(lambda: warm.ledger.job(job_id).attempt == 2)
+    (warm.home / "go").touch()
+    assert warm.finish(job_id).state is State.DONE
+    (warm.home / "go").unlink()
+    reasons = [data["reason"] for data in warm.said(job_id, "exit")]
     assert reasons == ["interrupted", "ok"]
 
 
@@ -235,13 +244,31 @@ def test_workers_see_no_secret(make, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     for preload in (SPAWN, FORK):
         bench = make(preload, "describe")
-        job_id = bench.submit(run_id=("c" if preload else "d") * 16)
+        job_id = bench.submit()
         assert bench.finish(job_id).state is State.DONE
         facts = json.loads((bench.folder(job_id) / "facts.json").read_text())
         assert "secret" not in facts["environment"].values()
         assert facts["environment"]["CUDA_VISIBLE_DEVICES"] == ""
         bench.close()
         bench.close = lambda: None
+
+
+def test_only_the_name_of_an_attempt_reaches_the_disk(make):
+    launcher = make().launcher
+    for name in ("../../etc", "a-1", "0" * 32, f"{'0' * 32}-1/..", ""):
+        with pytest.raises(JobError, match="not the name"):
+            launcher.kill(name)
+
+
+def test_an_interrupted_program_leaves_no_work_behind(make):
+    bench = make(FORK)
+    bench.launcher.warm_up()
+    job_id = bench.submit("hang")
+    processes = bench.hanging(job_id)
+    bench.dispatcher.stop()
+    bench.ledger.interrupt()
+    assert bench.ledger.job(job_id).state is State.QUEUED
+    assert all(gone(number) for number in processes)
 
 
 def test_an_environment_may_be_added_to():

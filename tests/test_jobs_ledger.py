@@ -213,6 +213,49 @@ def test_a_running_job_is_told_to_stop_and_ends_cancelled(ledger, stage):
     assert ledger.cancel(job_id) == job
 
 
+def test_a_wish_to_stop_that_comes_during_a_step_is_heard(ledger, stage, monkeypatch):
+    job_id = ledger.submit(RUN, {}).job_id
+    ledger.step()
+    name = f"{job_id}-1"
+
+    def cancel_then_read(one, offset):
+        monkeypatch.undo()
+        ledger.cancel(job_id)
+        stage.end(name, "cancelled", rc=-9)
+        return stage.read(one, offset)
+
+    monkeypatch.setattr(stage, "read", cancel_then_read)
+    ledger.step()
+    assert ledger.job(job_id).state is State.CANCELLED
+
+
+def test_an_interrupted_queue_stops_its_work_and_takes_it_up_again(ledger, store, stage):
+    job_id = ledger.submit(RUN, {}, max_attempts=1).job_id
+    ledger.submit(OTHER, {})
+    ledger.step()
+    stage.kill = lambda name: stage.living and stage.end(name, "cancelled", rc=-9)
+    ledger.interrupt()
+    job = ledger.job(job_id)
+    assert (job.state, job.reason) == (
+        State.QUEUED,
+        "It was interrupted and will be tried again.",
+    )
+    assert stage.starts == [f"{job_id}-1"]
+    Ledger(store, stage, slots=2).step()
+    assert f"{job_id}-2" in stage.starts
+
+
+def test_a_result_written_beside_the_attempt_is_moved_to_its_place(ledger, stage, store):
+    job_id = ledger.submit(RUN, {}).job_id
+    ledger.step()
+    path = write_document(store.home / "attempts" / f"{job_id}-1", document(RUN))
+    stage.say(f"{job_id}-1", "result", {"run_id": RUN, "path": str(path)})
+    stage.end(f"{job_id}-1")
+    ledger.step()
+    assert ledger.job(job_id).state is State.DONE
+    assert (store.results.folder / f"{RUN}.json").exists()
+
+
 @pytest.mark.parametrize(
     ("reason", "rc", "state", "told"),
     [
@@ -253,11 +296,11 @@ def test_a_lost_attempt_is_tried_again_up_to_its_limit(ledger, stage):
     ledger.step()
     assert stage.starts == [f"{job_id}-1", f"{job_id}-2"]
     assert ledger.job(job_id).state is State.RUNNING
-    stage.end(f"{job_id}-2", "interrupted", None)
+    stage.end(f"{job_id}-2", "fork server died", None)
     ledger.step()
     job = ledger.job(job_id)
     assert job.state is State.FAILED
-    assert job.reason == "Given up after 2 attempts: interrupted."
+    assert job.reason == "Given up after 2 attempts: fork server died."
     numbers = [(event.number, event.attempt, event.seq) for event in ledger.events(job_id)]
     assert numbers == [(1, 1, 0), (2, 2, 0), (3, 2, 1)]
 

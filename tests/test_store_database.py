@@ -57,6 +57,25 @@ def test_a_transaction_that_fails_leaves_no_trace(tmp_path):
             assert cursor.execute("SELECT count(*) FROM meta").fetchone() == (1,)
 
 
+@pytest.mark.faults
+def test_a_database_that_has_given_up_is_opened_again(tmp_path):
+    """As after a checkpoint on a full disk, when DuckDB refuses every further statement."""
+    with Database(tmp_path) as database:
+
+        def give_up(lend, word) -> None:
+            with lend() as cursor:
+                cursor.execute("SELECT 1")
+                raise duckdb.FatalException(word)
+
+        for lend in (database.reading, database.writing):
+            with pytest.raises(duckdb.FatalException, match="full"):
+                give_up(lend, "the disk is full")
+            with database.writing() as cursor:
+                cursor.execute("INSERT INTO meta VALUES (?, 'kept')", [str(lend)])
+        with database.reading() as cursor:
+            assert cursor.execute("SELECT count(*) FROM meta").fetchone() == (3,)
+
+
 def test_readers_see_the_last_commit_while_a_writer_is_at_work(tmp_path):
     with Database(tmp_path) as database:
         seen = []

@@ -59,7 +59,7 @@ def fill(store, documents):
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(points=st.lists(POINT, max_size=12), x_side=DIRECTION, y_side=DIRECTION, apart=st.booleans())
 def test_it_equals_brute_force_with_ties_nulls_and_broken_runs(

@@ -96,6 +96,23 @@ def test_filters_choose_runs(store, chosen, found):
     assert set(store.results.runs(chosen)["run_id"]) == found
 
 
+def test_choices_list_what_occurs(store):
+    store.results.add(document(RUN))
+    store.results.add(document(OTHER, hardware_id="bbbb"))
+    frame = store.results.choices()
+    assert list(frame["hardware_id"]) == ["aaaa", "bbbb"]
+    assert list(frame["runs"]) == [1, 1]
+
+
+def test_the_generations_of_named_runs_come_in_the_order_of_the_prompts(store):
+    store.results.add(document(RUN))
+    store.results.add(document(OTHER))
+    frame = store.results.generations([OTHER])
+    assert list(frame["run_id"]) == [OTHER, OTHER]
+    assert list(frame["prompt"]) == ["Once", "Ünlike"]
+    assert frame["gap"].isna().tolist() == [False, True]
+
+
 def test_a_rebuild_from_the_files_gives_equal_tables(store):
     store.results.add(document(RUN))
     store.results.add(document(OTHER, [], generations=[], status="broken"))

@@ -19,13 +19,14 @@ class InputStatistics:
         self.count = 0
         self.squares: Tensor | None = None
         self.products: Tensor | None = None
-        self._factors: dict[float, Tensor] = {}
+        self._factors: dict[tuple[float, bool], Tensor] = {}
 
     @torch.no_grad()
     def add(self, inputs: Tensor) -> None:
         """Take in activations [..., columns]."""
         flat = inputs.reshape(-1, self.columns).to(torch.float32)
         self.count += flat.shape[0]
+        self._factors.clear()
         if Needs.HESSIAN in self.needs:
             if self.products is None:
                 self.products = flat.new_zeros(self.columns, self.columns)
@@ -53,49 +54,67 @@ class InputStatistics:
             raise RuntimeError("These statistics were gathered without a Hessian.")
         return self.products / self.count
 
+    @property
+    def order(self) -> Tensor:
+        """Input columns from the most energy to the least, [columns]; ties as they come."""
+        return self.mean_squares.argsort(descending=True, stable=True)
+
+    def alive(self, weight: Tensor) -> Tensor:
+        """A weight [rows, columns] with zeros for the columns whose input never came."""
+        dead = self.mean_squares == 0
+        return weight.masked_fill(dead, 0.0) if bool(dead.any()) else weight
+
     def damped(self, damping: float) -> Tensor:
-        """The Hessian with `damping` times its mean diagonal added, dead columns set to one."""
+        """The Hessian plus `damping` times its mean diagonal; a dead column gets that mean."""
         hessian = self.hessian.clone()
         diagonal = hessian.diagonal()
-        diagonal[diagonal == 0] = 1.0
-        diagonal += damping * diagonal.mean()
+        live = diagonal > 0
+        mean = diagonal[live].mean() if bool(live.any()) else diagonal.new_ones(())
+        diagonal[~live] = mean
+        diagonal += damping * mean
         return hessian
 
-    def inverse_factor(self, damping: float, order: Tensor | None = None) -> Tensor:
-        """Upper Cholesky factor U of the inverse damped Hessian, H^-1 = U^T U.
+    def inverse_factor(self, damping: float, ordered: bool = False) -> Tensor:
+        """Upper Cholesky factor U of the inverse damped Hessian, H^-1 = U^T U; made once.
 
         Args:
             damping: share of the mean diagonal added; raised tenfold until H is definite.
-            order: permutation of the columns applied first; factors without one are kept.
+            ordered: with the columns in `order`, which follows from these statistics too.
         """
-        if order is None and damping in self._factors:
-            return self._factors[damping]
-        hessian = self.damped(damping)
-        if order is not None:
-            hessian = hessian[order][:, order]
-        factor = _invert(hessian)
-        if order is None:
-            self._factors[damping] = factor
-        return factor
+        key = damping, ordered
+        if key not in self._factors:
+            hessian = self.damped(damping)
+            if ordered:
+                order = self.order
+                hessian = hessian[order[:, None], order]
+            self._factors[key] = _invert(hessian)
+        return self._factors[key]
 
     def through(self, matrix: Tensor) -> InputStatistics:
         """Statistics of the inputs after a product with `matrix` [rows, columns]: M H M^T."""
         derived = InputStatistics(matrix.shape[0], Needs.HESSIAN)
         if self.count:
-            derived.products = matrix @ (self.hessian * self.count) @ matrix.T
+            derived.products = matrix @ self.products @ matrix.T
             derived.count = self.count
         return derived
 
 
 def _invert(hessian: Tensor) -> Tensor:
-    identity = torch.eye(hessian.shape[0])
+    """U with H^-1 = U^T U, from H = R R^T with R upper: U = R^-1.
+
+    R is the lower factor of H with both axes reversed, reversed back: one factorisation and
+    one triangular solve, where inverting H and factoring that takes three steps and more care.
+    """
+    identity = torch.eye(hessian.shape[0], dtype=hessian.dtype)
+    reversed_hessian = hessian.flip(0, 1)
     step = 0.0
     for _ in range(8):
-        lower, failed = torch.linalg.cholesky_ex(hessian + step * identity)
+        lower, failed = torch.linalg.cholesky_ex(reversed_hessian)
         if not failed:
-            inverse = torch.cholesky_inverse(lower)
-            upper, failed = torch.linalg.cholesky_ex(inverse, upper=True)
-            if not failed:
-                return upper
-        step = max(step * 10, 1e-4 * float(hessian.diagonal().mean()))
+            factor = torch.linalg.solve_triangular(lower.flip(0, 1), identity, upper=True)
+            if bool(torch.isfinite(factor).all()):
+                return factor
+        raised = max(step * 10, 1e-4 * float(hessian.diagonal().mean()))
+        reversed_hessian.diagonal().add_(raised - step)
+        step = raised
     return torch.diag(hessian.diagonal().rsqrt())

@@ -21,10 +21,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from backend.jobs.processes import Tree, die_with_parent, kill_group
+from backend.jobs.forkserver import UNFIT
+from backend.jobs.lifelines import die_with_parent, kill_group
+from backend.jobs.processes import Tree
 from backend.jobs.worker import work
-
-UNFIT = 3  # exit code: an import started a thread, and a fork would copy its locks without it
 
 
 class Server:
@@ -65,6 +65,8 @@ class Server:
         try:
             message, descriptors, _flags, _sender = socket.recv_fds(connection, 2**20, 4)
             request = json.loads(message)
+            if not isinstance(request, dict):
+                raise ValueError("a request is a JSON object")
             if request.get("ask") == "ping":
                 connection.send(b'"warm"')
                 connection.close()
@@ -111,8 +113,10 @@ class Server:
             one.close()
 
     def _lose_runner(self, number: int) -> None:
-        self._selector.unregister(self._workers[number])
-        Tree(number).kill()
+        # The worker may have ended, and been reaped, in the same round of the loop.
+        if number in self._workers:
+            self._selector.unregister(self._workers[number])
+            Tree(number).kill()
 
     def _lose_owner(self, _: object) -> None:
         self._owned = False

@@ -7,7 +7,6 @@ does.
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 import subprocess
 import sys
@@ -16,10 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from backend.jobs.forking import UNFIT
-
-MODULES = ("torch", "backend.models", "backend.attempt")
+MODULES = ("torch", "backend.models.warm", "backend.attempt")
 IDLE_SECONDS = 600.0
+UNFIT = 3  # exit code: an import started a thread, and a fork would copy its locks without it
 
 
 class ForkServer:
@@ -91,7 +89,7 @@ class ForkServer:
     def _start(self) -> None:
         for stale in self._home.glob("fork-*.sock"):
             stale.unlink(missing_ok=True)
-        self._path = self._home / f"fork-{secrets.token_hex(4)}.sock"
+        self._path = self._home / f"fork-{os.urandom(4).hex()}.sock"
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with listener, (self._home / "fork-server.log").open("wb") as log:
             # Bound here, so that a runner can knock before the server has begun to import.

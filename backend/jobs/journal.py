@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from backend.store.store import Store
 
 Cursor = duckdb.DuckDBPyConnection
 
-_LOSSES = (runner.INTERRUPTED, runner.SERVER_DIED)
+_LOSSES = (runner.CANCELLED, runner.INTERRUPTED, runner.SERVER_DIED)
+_INTERRUPTED = "It was interrupted and will be tried again."  # and that attempt does not count
+_INTERRUPTIONS = (runner.CANCELLED, runner.INTERRUPTED)  # stopped, but not by a person's wish
 
 
 class Journal:
@@ -38,13 +41,15 @@ class Journal:
         try:
             events = [parse(line) for line in chunk.rstrip(b"\n").split(b"\n")]
         except ProtocolError as error:
-            self._conclude(job, Move.FAIL, f"The stream is damaged: {error}.")
+            with self._store.database.writing() as cursor:
+                _close(cursor, job, Move.FAIL, f"The stream is damaged: {error}.")
             return
         ended = events[-1] if events[-1]["kind"] == "exit" else None
         document, problem = None, ""
         if ended:
             document, problem = self._result(job, self._latest(job, "result", events))
         with self._store.database.writing() as cursor:
+            job = _with_wish(cursor, job)
             _insert_events(cursor, job, events)
             _update_progress(cursor, job, events, len(chunk))
             if ended is None:
@@ -64,16 +69,14 @@ class Journal:
                 self._store.results.index(cursor, document)
                 _close(cursor, job, Move.FINISH, "")
             return
-        self._conclude(job, *_loss(job, "its supervisor died"))
+        with self._store.database.writing() as cursor:
+            job = _with_wish(cursor, job)
+            _close(cursor, job, *_loss(job, "its supervisor died"))
 
     def log_tail(self, job: Job) -> str:
         """The end of the log as the attempt's last event has it."""
         data = self._latest(job, "exit", ())
         return data.get("log_tail", "") if data else ""
-
-    def _conclude(self, job: Job, move: Move, reason: str) -> None:
-        with self._store.database.writing() as cursor:
-            _close(cursor, job, move, reason)
 
     def _latest(
         self, job: Job, kind: str, events: Sequence[dict[str, Any]]
@@ -101,6 +104,8 @@ class Journal:
             document = read_document(path)
             if document["run_id"] != job.run_id:
                 return None, f"The result is of another run, {document['run_id']}."
+            if path.parent == (home / "results"):
+                return document, ""
             kept = write_document(self._store.results.folder, document)
             return read_document(kept), ""
         except (OSError, ResultRefusedError) as error:
@@ -144,9 +149,16 @@ def _close(cursor: Cursor, job: Job, move: Move, reason: str) -> None:
     ended = None if move is Move.LOSE else time.time()
     cursor.execute(
         "UPDATE jobs SET state = ?, reason = ?, ended = ?, "
+        "max_attempts = max_attempts + (CASE WHEN ? THEN 1 ELSE 0 END), "
         "revision = (SELECT max(revision) + 1 FROM jobs) WHERE job_id = ?",
-        [after(job.state, move), reason, ended, job.job_id],
+        [after(job.state, move), reason, ended, reason == _INTERRUPTED, job.job_id],
     )
+
+
+def _with_wish(cursor: Cursor, job: Job) -> Job:
+    """The job as it is at hand, but with the latest word on whether somebody wants it stopped."""
+    row = cursor.execute("SELECT cancel FROM jobs WHERE job_id = ?", [job.job_id]).fetchone()
+    return replace(job, cancel=bool(row and row[0]))
 
 
 def _verdict(
@@ -154,8 +166,6 @@ def _verdict(
 ) -> tuple[Move, str]:
     """What an end without a usable result means, and the sentence for it."""
     reason = str(ended.get("reason"))
-    if reason == runner.CANCELLED:
-        return Move.CANCEL, "cancelled"
     if reason == runner.TIMEOUT:
         return Move.EXPIRE, f"Stopped after {ended.get('seconds', 0):,.0f} seconds, its limit."
     if reason in _LOSSES:
@@ -171,6 +181,8 @@ def _verdict(
 def _loss(job: Job, cause: str) -> tuple[Move, str]:
     if job.cancel:
         return Move.CANCEL, "cancelled"
+    if cause in _INTERRUPTIONS:
+        return Move.LOSE, _INTERRUPTED
     if job.attempt >= job.max_attempts:
         return Move.FAIL, f"Given up after {job.attempt} attempts: {cause}."
     return Move.LOSE, f"Attempt {job.attempt} was lost ({cause}); it will be tried again."

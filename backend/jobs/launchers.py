@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from filelock import FileLock, Timeout
-
 from backend.jobs.errors import JobError
 from backend.jobs.forkserver import IDLE_SECONDS, MODULES, ForkServer
+from backend.jobs.lifelines import Lock
+from backend.jobs.processes import MARK, kill_marked
 
 RUN = ("backend.attempt:run_compress", "backend.attempt:run_measure")
 CHUNK_LIMIT = 4 * 2**20
@@ -52,7 +52,7 @@ class Launcher(Protocol):
         ...
 
     def kill(self, name: str) -> None:
-        """Have it cancelled; harmless when it is over, or has not begun."""
+        """Have it end with all its processes; harmless when it is over, or has not begun."""
         ...
 
 
@@ -109,7 +109,7 @@ class LocalLauncher:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd=folder,
-            env=self._environment,
+            env=self._environment | {MARK: name},
             start_new_session=True,
         )
         with self._turn:
@@ -126,10 +126,8 @@ class LocalLauncher:
         folder = self._attempt(name)
         if not folder.is_dir():
             return False
-        lock = FileLock(folder / "lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
+        lock = Lock(folder / "lock")
+        if not lock.acquire():
             return True
         lock.release()
         return False
@@ -149,10 +147,12 @@ class LocalLauncher:
         return chunk[: chunk.rfind(b"\n") + 1]
 
     def kill(self, name: str) -> None:
-        """Leave the sign that the runner looks for twenty times a second."""
+        """Leave the sign that the runner looks for, and end what a dead runner left behind."""
         folder = self._attempt(name)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "cancel").touch()
+        if self.started(name) and not self.alive(name):
+            kill_marked(name)
 
     def close(self) -> None:
         """Let go of the runners, which carry on, and end the fork server after its workers."""

@@ -18,11 +18,12 @@ from typing import Any
 
 import duckdb
 
-from backend.jobs.errors import QueueFullError, UnknownJobError
+from backend.jobs import rows
+from backend.jobs.errors import QueueFullError
 from backend.jobs.journal import Journal
 from backend.jobs.launchers import Launcher
 from backend.jobs.records import Event, Job, Outcome, Submission
-from backend.jobs.states import Move, State, after
+from backend.jobs.states import ACTIVE, Move, State, after
 from backend.store.store import Store
 
 LOGGER = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class Ledger:
         self._queue_limit = queue_limit
         self._owner_queue_limit = owner_queue_limit
         self._owner_slots = owner_slots or slots
+        self._paused = False
         self._launched: dict[str, float] = {}
         self._silent: dict[str, float] = {}
 
@@ -85,7 +87,7 @@ class Ledger:
         """
         text = json.dumps(spec, allow_nan=False)
         with self._database.writing() as cursor:
-            known = _known(cursor, run_id)
+            known = rows.known(cursor, run_id)
             if known:
                 return known
             self._check_room(cursor, owner)
@@ -108,7 +110,7 @@ class Ledger:
             UnknownJobError: There is no such job.
         """
         with self._database.writing() as cursor:
-            job = _job(cursor, job_id)
+            job = rows.find(cursor, job_id)
             if job.state is State.QUEUED:
                 cursor.execute(
                     "UPDATE jobs SET state = ?, reason = 'cancelled before it began', ended = ?, "
@@ -137,9 +139,9 @@ class Ledger:
             QueueFullError: Too many wait.
         """
         with self._database.writing() as cursor:
-            job = _job(cursor, job_id)
+            job = rows.find(cursor, job_id)
             state = after(job.state, Move.RETRY)
-            known = _known(cursor, job.run_id)
+            known = rows.known(cursor, job.run_id)
             if known:
                 return known
             self._check_room(cursor, job.owner)
@@ -159,7 +161,7 @@ class Ledger:
             UnknownJobError: There is no such job.
         """
         with self._database.reading() as cursor:
-            return _job(cursor, job_id)
+            return rows.find(cursor, job_id)
 
     def jobs(self, owner: str | None = None, since: int | None = None) -> list[Job]:
         """All jobs, newest first; of one owner, or changed after a revision."""
@@ -169,7 +171,7 @@ class Ledger:
                 "AND ($since IS NULL OR revision > $since) ORDER BY created DESC, job_id DESC",
                 {"owner": owner, "since": since},
             )
-            return _jobs(cursor)
+            return rows.fetch(cursor)
 
     def revision(self) -> int:
         """A number that rises with every change of any job, 0 before the first."""
@@ -180,19 +182,19 @@ class Ledger:
     def counts(self) -> dict[State, int]:
         """How many jobs stand in each state."""
         with self._database.reading() as cursor:
-            rows = cursor.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall()
-        found = dict(rows)
+            counted = cursor.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall()
+        found = dict(counted)
         return {state: found.get(state, 0) for state in State}
 
     def events(self, job_id: str, after_number: int = 0, limit: int = 1_000) -> list[Event]:
         """What a job reported after the event of that number, oldest first."""
         with self._database.reading() as cursor:
-            rows = cursor.execute(
+            found = cursor.execute(
                 "SELECT number, attempt, seq, time, kind, data FROM events "
                 "WHERE job_id = ? AND number > ? ORDER BY number LIMIT ?",
                 [job_id, after_number, limit],
             ).fetchall()
-        return [Event(*fields, json.loads(data)) for *fields, data in rows]
+        return [Event(*fields, json.loads(data)) for *fields, data in found]
 
     def log_tail(self, job_id: str, limit: int = 4_000) -> str:
         """The last characters that the current attempt printed.
@@ -222,29 +224,48 @@ class Ledger:
     def step(self) -> None:
         """Take in what running attempts reported, and start those whose turn it is."""
         with self._database.reading() as cursor:
-            cursor.execute("SELECT * FROM jobs WHERE state = ?", [State.RUNNING])
-            running = _jobs(cursor)
-        for job in running:
+            cursor.execute("SELECT * FROM jobs WHERE state IN (?, ?)", ACTIVE)
+            active = rows.fetch(cursor)
+        for job in active:
+            if job.state is not State.RUNNING:
+                continue
             try:
                 self._follow(job)
             except Exception:
                 LOGGER.exception("Attempt %s could not be followed.", job.name)
-        while job := self._take_next():
+        while active and not self._paused and (job := self._take_next()):
             self._launch(job)
+
+    def interrupt(self, patience: float = 3.0) -> None:
+        """Start nothing any more and stop what runs; it begins again at the next start.
+
+        For a program that ends and should leave no work behind; wait at most `patience` seconds.
+        The dispatcher must have stopped.
+        """
+        self._paused = True
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            running = [job for job in self.jobs() if job.state is State.RUNNING]
+            if not running:
+                return
+            for job in running:
+                self._launcher.kill(job.name)
+            self.step()
+            time.sleep(0.02)
 
     def prune(self, days: float = KEEP_DAYS) -> None:
         """Forget events and folders of attempts whose job has been over for so many days."""
         limit = time.time() - days * 86_400
         with self._database.writing() as cursor:
-            rows = cursor.execute(
+            ended = cursor.execute(
                 "SELECT job_id, attempt FROM jobs WHERE ended < ? AND state NOT IN (?, ?)",
-                [limit, State.QUEUED, State.RUNNING],
+                [limit, *ACTIVE],
             ).fetchall()
             cursor.execute(
                 "DELETE FROM events WHERE list_contains(?::VARCHAR[], job_id)",
-                [[job_id for job_id, _ in rows]],
+                [[job_id for job_id, _ in ended]],
             )
-        for job_id, attempts in rows:
+        for job_id, attempts in ended:
             for attempt in range(1, attempts + 1):
                 shutil.rmtree(self._attempts / f"{job_id}-{attempt}", ignore_errors=True)
 
@@ -278,74 +299,27 @@ class Ledger:
             if time.monotonic() - since > LOSS_PATIENCE:
                 self._silent.pop(job.name)
                 LOGGER.warning("The runner of attempt %s is gone.", job.name)
+                self._launcher.kill(job.name)  # its worker may have left children
                 self._journal.lose(job)
         if job.cancel:
             self._launcher.kill(job.name)
 
     def _take_next(self) -> Job | None:
         with self._database.writing() as cursor:
-            cursor.execute(_NEXT, {"slots": self._slots, "owner_slots": self._owner_slots})
-            found = _jobs(cursor)
-            if not found:
+            job = rows.next_in_turn(cursor, self._slots, self._owner_slots)
+            if job is None:
                 return None
-            job = found[0]
             cursor.execute(
                 "UPDATE jobs SET state = ?, attempt = attempt + 1, started = ?, "
                 "stream_offset = 0, stage = '', done = 0, total = 0, reason = '', "
                 "revision = (SELECT max(revision) + 1 FROM jobs) WHERE job_id = ?",
                 [after(job.state, Move.START), time.time(), job.job_id],
             )
-            return _job(cursor, job.job_id)
+            return rows.find(cursor, job.job_id)
 
     def _launch(self, job: Job) -> None:
         self._launched[job.name] = time.monotonic()
         self._launcher.start(job.name, job.spec)
-
-
-# Whose turn: the higher priority first, then the owner served longest ago, then the older job.
-_NEXT = """
-WITH load AS (
-    SELECT owner, count(*) FILTER (state = 'running') AS running,
-           coalesce(max(started), 0) AS served
-    FROM jobs GROUP BY owner
-)
-SELECT jobs.* FROM jobs JOIN load USING (owner)
-WHERE state = 'queued' AND running < $owner_slots
-  AND (SELECT count(*) FROM jobs WHERE state = 'running') < $slots
-ORDER BY priority DESC, served, created, job_id
-LIMIT 1
-"""
-
-
-def _known(cursor: duckdb.DuckDBPyConnection, run_id: str) -> Submission | None:
-    row = cursor.execute(
-        "SELECT job_id FROM jobs WHERE run_id = ? AND state IN (?, ?)",
-        [run_id, State.QUEUED, State.RUNNING],
-    ).fetchone()
-    if row:
-        return Submission(run_id, row[0], Outcome.JOINED)
-    if not cursor.execute("SELECT 1 FROM results WHERE run_id = ?", [run_id]).fetchone():
-        return None
-    row = cursor.execute(
-        "SELECT job_id FROM jobs WHERE run_id = ? AND state = ? ORDER BY created DESC LIMIT 1",
-        [run_id, State.DONE],
-    ).fetchone()
-    return Submission(run_id, row[0] if row else "", Outcome.CACHED)
-
-
-def _job(cursor: duckdb.DuckDBPyConnection, job_id: str) -> Job:
-    found = _jobs(cursor.execute("SELECT * FROM jobs WHERE job_id = ?", [job_id]))
-    if not found:
-        raise UnknownJobError(f"There is no job {job_id[:40]}.")
-    return found[0]
-
-
-def _jobs(cursor: duckdb.DuckDBPyConnection) -> list[Job]:
-    names = [column[0] for column in cursor.description or ()]
-    rows = (dict(zip(names, row, strict=True)) for row in cursor.fetchall())
-    return [
-        Job(**row | {"spec": json.loads(row["spec"]), "state": State(row["state"])}) for row in rows
-    ]
 
 
 def _time_ordered_id() -> str:

@@ -15,13 +15,15 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
-from backend.jobs.processes import Tree
+from backend.jobs.lifelines import Lock
+from backend.jobs.starting import Ended, ForkedWorker, NoForkServerError, SpawnedWorker, Worker
 from backend.jobs.stream import KINDS, LINE_LIMIT, ProtocolError, parse
-from backend.jobs.workers import Ended, ForkedWorker, NoForkServerError, SpawnedWorker, Worker
+
+if TYPE_CHECKING:
+    from backend.jobs.processes import Tree
 
 OK = "ok"
 TIMEOUT = "timeout"
@@ -116,6 +118,7 @@ class Runner:
             ended, reason = self._supervise(target)
             if reason != OK:
                 break
+        _processes().kill_marked(self._folder.name)
         self._stream.write(
             "exit",
             {
@@ -165,7 +168,7 @@ class Runner:
         tree: Tree | None = None
         while (ended := worker.poll()) is None:
             if tree is None and worker.process_id is not None:
-                tree = Tree(worker.process_id)
+                tree = _processes().Tree(worker.process_id)
                 forked = isinstance(worker, ForkedWorker)
                 self._stream.write("worker", {"process": worker.process_id, "forked": forked})
             walk = time.monotonic() >= next_walk
@@ -210,6 +213,13 @@ class Runner:
             return file.read().decode(errors="replace")
 
 
+def _processes() -> ModuleType:
+    # Imported while the worker is on its way: looking at processes costs a third of the start.
+    from backend.jobs import processes
+
+    return processes
+
+
 def _reason(ended: Ended) -> str:
     if ended.code is None:
         return SERVER_DIED
@@ -226,16 +236,11 @@ def _reason(ended: Ended) -> str:
 def main() -> int:
     """Entry of the process. An attempt runs once: a second runner of the same folder leaves."""
     folder = Path(sys.argv[1])
-    lock = FileLock(folder / "lock")
-    try:
-        # Whoever asks whether this attempt lives holds the lock for a moment: wait that out.
-        lock.acquire(timeout=2)
-    except Timeout:
-        return 0
-    with lock:
-        if not (folder / "out.jsonl").exists():
-            Runner(folder).run()
-    return 0
+    lock = Lock(folder / "lock")
+    # Whoever asks whether this attempt lives holds the lock for a moment: wait that out.
+    if lock.acquire(timeout=2) and not (folder / "out.jsonl").exists():
+        Runner(folder).run()
+    return 0  # and the lock goes with the process
 
 
 if __name__ == "__main__":

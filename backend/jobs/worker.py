@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from backend.jobs.processes import die_with_parent, offer_to_out_of_memory_killer
+from backend.jobs.lifelines import die_with_parent, offer_to_out_of_memory_killer
 from backend.jobs.stream import Emit, Emitter
 
 MESSAGE_LIMIT = 4_000

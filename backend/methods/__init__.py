@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import importlib
 import inspect
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def describe(cls: type[Method]) -> dict[str, Any]:
         "version": cls.version,
         "accepts": list(cls.accepts),
         "yields": list(cls.yields),
-        "settings": [_describe_field(field) for field in fields(cls)],
+        "settings": [_describe_field(field) for field in dataclasses.fields(cls)],
     }
 
 

@@ -2,8 +2,9 @@
 
 With U the upper Cholesky factor of the inverse Hessian, changing column j of a weight by e
 times U[j, j] is best mended by taking e * U[j, j + 1:] from the columns after it (optimal brain
-surgeon; Frantar and Alistarh, arXiv 2208.11580). Columns go in blocks, so that most of the
-work is one matrix product a block.
+surgeon; Frantar and Alistarh, arXiv 2208.11580). The columns are halved again and again: a
+left half is treated, then mends the right half in one matrix product, so that nearly all of
+the work is products.
 """
 
 from __future__ import annotations
@@ -16,35 +17,57 @@ from backend.later import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-BLOCK = 128
+LEAF = 16
+"""Columns mended one by one; fewer would make the products too thin to pay."""
 
 
 def sweep(
-    columns: Tensor, factor: Tensor, treat: Callable[[int, Tensor], Tensor], block: int = BLOCK
+    columns: Tensor, factor: Tensor, treat: Callable[[int, Tensor], Tensor], leaf: int = LEAF
 ) -> Tensor:
     """Treat each column in turn and spread its error over those after it.
+
+    When a column whose place is a multiple of a power of two is treated, all columns up to the
+    next such multiple have been mended for every column before it.
 
     Args:
         columns: the weight transposed, [columns, rows], float32; overwritten by the result.
         factor: upper Cholesky factor of the inverse Hessian, [columns, columns].
         treat: from a column's place and values [rows], after mending, to its new values.
-        block: columns mended one by one before the rest of the matrix is.
+        leaf: columns mended one by one.
 
     Returns:
         `columns`, every column treated.
     """
-    count = columns.shape[0]
-    for start in range(0, count, block):
-        stop = min(start + block, count)
-        part, corner = columns[start:stop], factor[start:stop, start:stop]
-        errors = torch.empty_like(part)
-        for offset in range(stop - start):
-            values = part[offset]
-            treated = treat(start + offset, values)
-            error = torch.sub(values, treated, out=errors[offset]).div_(corner[offset, offset])
+    errors = torch.empty_like(columns)
+    steps = factor.diagonal().tolist()
+
+    def treat_leaf(start: int, stop: int) -> None:
+        for place in range(start, stop):
+            values, error = columns[place], errors[place]
+            treated = treat(place, values)
+            torch.sub(values, treated, out=error).div_(steps[place])
             values.copy_(treated)
-            if offset + 1 < stop - start:
-                part[offset + 1 :].addr_(corner[offset, offset + 1 :], error, alpha=-1)
-        if stop < count:
-            columns[stop:].addmm_(factor[start:stop, stop:].T, errors, alpha=-1)
+            if place + 1 < stop:
+                columns[place + 1 : stop].addr_(factor[place, place + 1 : stop], error, alpha=-1)
+
+    def treat_range(start: int, stop: int) -> None:
+        count = stop - start
+        if count <= leaf:
+            treat_leaf(start, stop)
+            return
+        middle = start + (1 << (count - 1).bit_length() - 1)
+        treat_range(start, middle)
+        columns[middle:stop].addmm_(
+            factor[start:middle, middle:stop].T, errors[start:middle], alpha=-1
+        )
+        treat_range(middle, stop)
+
+    treat_range(0, columns.shape[0])
     return columns
+
+
+def columns_of(weight: Tensor, order: Tensor | None = None) -> Tensor:
+    """A copy of a weight [rows, columns], transposed, its columns in `order`."""
+    if order is None:
+        return weight.T.clone(memory_format=torch.contiguous_format)
+    return weight.T[order]

@@ -83,7 +83,8 @@ class Method(abc.ABC):
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            self._check(field.name, getattr(self, field.name), field.metadata)
+            value = self._checked(field, getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
 
     @classmethod
     def key(cls) -> str:
@@ -113,16 +114,22 @@ class Method(abc.ABC):
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
-    def _check(cls, name: str, value: Any, about: Any) -> None:
-        choices, low, high = about.get("choices"), about.get("low"), about.get("high")
-        if choices is not None and value not in choices:
-            allowed = ", ".join(str(choice) for choice in choices)
-            raise SettingError(f"{cls.key()}: {name} is one of {allowed}; not {value}.")
-        if low is None or high is None:
-            return
+    def _checked(cls, field: dataclasses.Field[Any], value: Any) -> Any:
+        """A value in the type of the field's default, so that 4 and 4.0 are the same recipe."""
+        about, kind = field.metadata, type(field.default)
+        choices, low, high = about["choices"], about["low"], about["high"]
+        place = f"{cls.key()}: {field.name}"
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or not low <= value <= high:
-            raise SettingError(f"{cls.key()}: {name} lies in {low:g} to {high:g}; not {value}.")
+        if kind in (int, float) and number and math.isfinite(value) and kind(value) == value:
+            value = kind(value)
+        if choices is not None:
+            if type(value) is not kind or value not in choices:
+                allowed = ", ".join(str(choice) for choice in choices)
+                raise SettingError(f"{place} is one of {allowed}; not {value}.")
+        elif type(value) is not kind or not low <= value <= high:
+            whole = "is a whole number in" if kind is int else "lies in"
+            raise SettingError(f"{place} {whole} {low:g} to {high:g}; not {value}.")
+        return value
 
     @classmethod
     def _turn(cls, method: Self, bits: float) -> Self:
@@ -152,6 +159,10 @@ class LayerMethod(Leveled):
     @abc.abstractmethod
     def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:
         """What holds a weight [rows, columns], float32, given its inputs' statistics."""
+
+    def remark(self, rows: int, columns: int) -> str:  # noqa: ARG002 - most treat every shape
+        """How a matrix of this shape is treated otherwise than asked; empty where it is not."""
+        return ""
 
 
 class ModelMethod(Leveled):

@@ -81,18 +81,18 @@ class Database:
     def close(self) -> None:
         """Write everything into the file and let the folder go; may be called twice."""
         with self._turn:
-            self._connection.close()
-            self._owner_file.unlink(missing_ok=True)
-            self._lock.release()
+            try:
+                self._connection.close()
+            finally:
+                if self._lock.is_locked:
+                    self._owner_file.unlink(missing_ok=True)
+                    self._lock.release()
 
     @contextmanager
     def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Lend a cursor that sees the last committed state."""
-        cursor = self._connection.cursor()
-        try:
+        with self._lent(self._connection) as cursor:
             yield cursor
-        finally:
-            cursor.close()
 
     @contextmanager
     def writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -100,23 +100,28 @@ class Database:
 
         Do not nest: an inner transaction would commit on its own.
         """
-        with self._turn:
-            cursor = self._connection.cursor()
+        with self._turn, self._lent(self._connection) as cursor:
+            cursor.execute("BEGIN TRANSACTION")
             try:
-                cursor.execute("BEGIN TRANSACTION")
                 yield cursor
                 cursor.execute("COMMIT")
-            except duckdb.FatalException:
-                # After a failed checkpoint (a full disk) DuckDB refuses everything until reopened.
-                self._reopen()
-                raise
             except BaseException:
                 with suppress(duckdb.Error):
                     cursor.execute("ROLLBACK")
                 raise
-            finally:
-                with suppress(duckdb.Error):
-                    cursor.close()
+
+    @contextmanager
+    def _lent(self, connection: duckdb.DuckDBPyConnection) -> Iterator[duckdb.DuckDBPyConnection]:
+        cursor = connection.cursor()
+        try:
+            yield cursor
+        except duckdb.FatalException:
+            # After a failed checkpoint (a full disk) DuckDB refuses everything until reopened.
+            self._replace(connection)
+            raise
+        finally:
+            with suppress(duckdb.Error):
+                cursor.close()
 
     @property
     def _owner_file(self) -> Path:
@@ -154,11 +159,13 @@ class Database:
             raise
         return connection
 
-    def _reopen(self) -> None:
-        LOGGER.error("The database became unusable; opening it again.")
-        with suppress(duckdb.Error):
-            self._connection.close()
-        self._connection = self._connect()
+    def _replace(self, connection: duckdb.DuckDBPyConnection) -> None:
+        with self._turn:
+            if connection is self._connection:
+                LOGGER.error("The database became unusable; opening it again.")
+                with suppress(duckdb.Error):
+                    connection.close()
+                self._connection = self._connect()
 
     def _set_aside(self, error: duckdb.Error) -> None:
         suffix = f".corrupt-{time.time_ns() // 1_000_000}"

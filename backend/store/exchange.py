@@ -12,13 +12,15 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from backend.store.documents import read_document
 from backend.store.errors import ResultRefusedError, StoreError
 from backend.store.results import Results
 from backend.store.shares import Shares
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT = 1
 _MANIFEST = "manifest.json"

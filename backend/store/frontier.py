@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from backend.store.database import Database
 from backend.store.results import EVERYTHING, Filter
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def frontier(

@@ -6,14 +6,16 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
-import pandas as pd
 
 from backend.store.database import Database
-from backend.store.documents import RUN_ID, check, read_document, write_document
+from backend.store.documents import RUN_ID, read_document, write_document
 from backend.store.errors import ResultRefusedError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LOGGER = logging.getLogger(__name__)
 
@@ -239,7 +241,6 @@ def _run(document: Mapping[str, Any]) -> Run:
 
 
 def _insert_result(cursor: duckdb.DuckDBPyConnection, document: Mapping[str, Any]) -> None:
-    check(document)
     cursor.execute(
         "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from backend import formats
 from backend.errors import OutOfReachError
@@ -33,38 +33,56 @@ class Pruner(LayerMethod):
         "unstructured", "Which weights may go: any, or so many in a row.", choices=tuple(PATTERNS)
     )
 
-    def at(self, bits: float) -> Self:
-        """Keep as many weights as the budget holds; a fixed pattern holds 9 bits.
-
-        Raises:
-            OutOfReachError: less than the pattern, or than 5 % of the weights, takes.
-        """
-        if self.pattern != "unstructured" and bits < PATTERN_BITS:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pattern != "unstructured" and self.bits < PATTERN_BITS:
             raise OutOfReachError(
                 f"{self.key()} in the pattern {self.pattern} holds {PATTERN_BITS:g} bits per "
-                f"number, not {bits:g}; ask for more, or take the unstructured pattern."
+                f"number, not {self.bits:g}; ask for more, or take the unstructured pattern."
             )
-        return self._turn(self, bits)
+
+    def remark(self, rows: int, columns: int) -> str:  # noqa: ARG002 - rows may be any number
+        """That a matrix has no room for the pattern."""
+        if self.pattern == "unstructured" or self.group(columns)[1]:
+            return ""
+        return f"8 does not divide {columns} columns; pruned unstructured, not {self.pattern}."
+
+    def group(self, columns: int) -> tuple[int, int]:
+        """How many weights stay of how many neighbours; (0, 0) where any may go.
+
+        Rows of a pattern fill whole bytes of its mask, or it would take more than its 9 bits.
+        """
+        return PATTERNS[self.pattern] if columns % 8 == 0 else (0, 0)
 
     def kept(self, rows: int, columns: int) -> int:
-        """How many weights of a matrix the budget keeps."""
+        """How many weights of a matrix the budget keeps.
+
+        Raises:
+            OutOfReachError: the mask alone takes more.
+        """
         mask_bits = rows * 8 * -(-columns // 8)
-        return max(0, min(rows * columns, int((self.bits * rows * columns - mask_bits) // 16)))
+        spare = self.bits * rows * columns - mask_bits
+        if spare < 0:
+            raise OutOfReachError(
+                f"The mask of a matrix {rows} x {columns} takes {mask_bits / rows / columns:.2f} "
+                f"bits a weight, not {self.bits:g}; ask for more."
+            )
+        return min(rows * columns, int(spare // 16))
 
     def mask_of(self, scores: Tensor, per_row: bool) -> Tensor:
         """True for the weights to keep: those with the highest scores [rows, columns]."""
         rows, columns = scores.shape
-        keep, of = PATTERNS[self.pattern]
-        if of and columns % of == 0:
+        keep, of = self.group(columns)
+        if of:
             return top_in_groups(scores, keep, of)
         kept = self.kept(rows, columns)
         if per_row:
             return top(scores, kept // rows)
-        return top(scores.view(1, -1), kept).view(rows, columns)
+        return top(scores.reshape(1, -1), kept).view(rows, columns)
 
     def held(self, weight: Tensor, mask: Tensor) -> Format:
         """The kept weights in the format of the pattern."""
-        if self.pattern == "2:4" and weight.shape[1] % 4 == 0:
+        if self.group(weight.shape[1]) == (2, 4):
             return formats.Sparse24.pack(weight, mask)
         return formats.BitmaskSparse.pack(weight, mask)
 
@@ -77,5 +95,4 @@ def top(scores: Tensor, count: int) -> Tensor:
 
 def top_in_groups(scores: Tensor, keep: int, of: int) -> Tensor:
     """True for the `keep` highest scores in every `of` neighbours of a row."""
-    groups = scores.reshape(-1, of)
-    return top(groups, keep).view(scores.shape)
+    return top(scores.reshape(-1, of), keep).view(scores.shape)

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 from backend.later import torch
 from backend.methods import _surgeon
 from backend.methods.base import Needs, setting
-from backend.methods.prune._sparse import PATTERNS, Pruner, top, top_in_groups
+from backend.methods.prune._sparse import Pruner, top, top_in_groups
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from backend.calibrate.statistics import InputStatistics
     from backend.formats import Format
+
+BLOCK = 128  # columns whose losses are weighed against each other
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,8 @@ class Sparsegpt(Pruner):
     def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:
         """Prune a weight [rows, columns] against the Hessian of its inputs."""
         factor = statistics.inverse_factor(self.damping)
-        chooser = _Chooser(self, weight.shape, factor.diagonal())
-        columns = weight.T.contiguous()
-        chooser.columns = columns
+        columns = _surgeon.columns_of(statistics.alive(weight))
+        chooser = _Chooser(self, columns, factor.diagonal())
         pruned = _surgeon.sweep(columns, factor, chooser.prune)
         return self.held(pruned.T, chooser.mask.T)
 
@@ -47,15 +48,11 @@ class Sparsegpt(Pruner):
 class _Chooser:
     """Decides block by block, on the weights as mended so far, which of them stay."""
 
-    columns: Tensor
-
-    def __init__(self, method: Sparsegpt, shape: tuple[int, ...], diagonal: Tensor) -> None:
-        rows, count = shape
-        self.diagonal = diagonal
-        self.keep, self.of = PATTERNS[method.pattern]
-        if self.of and count % self.of:
-            self.of = 0
-        self.block = self.of or _surgeon.BLOCK
+    def __init__(self, method: Sparsegpt, columns: Tensor, diagonal: Tensor) -> None:
+        count, rows = columns.shape
+        self.columns, self.diagonal = columns, diagonal
+        self.keep, self.of = method.group(count)
+        self.block = self.of or BLOCK
         self.share = method.kept(rows, count) / (rows * count)
         self.mask = torch.zeros(count, rows, dtype=torch.bool)
 
@@ -72,5 +69,5 @@ class _Chooser:
             mask = top_in_groups(scores, self.keep, self.of)
         else:
             kept = int(self.share * scores.numel())
-            mask = top(scores.view(1, -1), kept).view(scores.shape)
+            mask = top(scores.reshape(1, -1), kept).view(scores.shape)
         self.mask[start : start + self.block] = mask.T

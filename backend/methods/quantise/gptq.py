@@ -54,19 +54,21 @@ class Gptq(LayerMethod):
     def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:
         """Round a weight [rows, columns] against the Hessian of its inputs."""
         plan = _grid.plan(*weight.shape, self.bits, self.group_size, self.symmetric)
-        hessian = statistics.hessian
-        dead = hessian.diagonal() == 0
-        if bool(dead.any()):
-            weight = weight.masked_fill(dead, 0.0)
-        rounding = _grid.rounding_error(weight, plan.coarse, plan.group_size, self.symmetric)
-        errors = ((rounding @ hessian) * rounding).sum(1)
-        mask = _grid.fine_mask(errors, plan)
-        order = hessian.diagonal().argsort(descending=True) if self.activation_order else None
+        weight = statistics.alive(weight)
+        order = statistics.order if self.activation_order else torch.arange(weight.shape[1])
+        factor = statistics.inverse_factor(self.damping, ordered=self.activation_order)
+        mask = _fine_rows(weight, plan, factor.diagonal()[order.argsort()])
         grid = _Grid(weight, plan, mask, order)
-        columns = weight.T.contiguous() if order is None else weight.T[order]
-        factor = statistics.inverse_factor(self.damping, order)
-        _surgeon.sweep(columns, factor, grid.round)
+        _surgeon.sweep(_surgeon.columns_of(weight, order), factor, grid.round)
         return _grid.hold(grid.codes.T, grid.scales.T, grid.offsets.T, mask, plan)
+
+
+def _fine_rows(weight: Tensor, plan: _grid.Plan, diagonal: Tensor) -> Tensor:
+    """The rows that lose most in coarse codes: a mended column j loses error squared / U_jj^2."""
+    if not plan.fine_rows:
+        return torch.zeros(weight.shape[0], dtype=torch.bool)
+    rounding = _grid.rounding_error(weight, plan.coarse, plan.group_size, plan.symmetric)
+    return _grid.fine_mask(rounding.div_(diagonal).square_().sum(1), plan)
 
 
 class _Grid:
@@ -77,11 +79,10 @@ class _Grid:
         weight: Tensor,
         plan: _grid.Plan,
         mask: Tensor,
-        order: Tensor | None,
+        order: Tensor,
     ) -> None:
         self.group_size = plan.group_size
-        self.order = torch.arange(weight.shape[1]) if order is None else order
-        self.places = self.order.tolist()
+        self.places = order.tolist()
         groups = _grid.grouped(weight, plan.group_size)
         wide = _grid.ranges(groups, plan.fine, plan.symmetric)
         narrow = _grid.ranges(groups, plan.coarse, plan.symmetric)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from backend.jobs.forkserver import connect
-from backend.jobs.processes import kill_group
+from backend.jobs.lifelines import kill_group
 
 try:
     import resource
@@ -118,6 +118,7 @@ class ForkedWorker:
             self._connection.close()
             if self.process_id is None:
                 raise NoForkServerError("the fork server left")
+            kill_group(self.process_id)
             return Ended(None, 0)
         answer = json.loads(message)
         if "process_id" in answer:

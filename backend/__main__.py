@@ -1,0 +1,337 @@
+"""The command line over the service: `python -m backend COMMAND`; machine output alone on stdout.
+
+Exit codes: 0 done, 1 a run failed, 2 wrong usage or a wish that cannot be met, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from backend import methods
+from backend.errors import ParetoscopeError
+from backend.jobs.records import Job, Submission
+from backend.measure.reading import metric
+from backend.plan import SPEEDS, TIERS
+from backend.service import Filter, Service, Texts
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        with Service(options.home, run_jobs=options.runs_jobs) as service:
+            return options.command(service, options)
+    except BrokenPipeError:  # the reader has seen enough
+        sys.stdout = None
+        return 0
+    except ParetoscopeError as error:
+        if options.json:
+            _write_json({"error": str(error), "type": type(error).__name__})
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted; jobs under way carry on and are found again.", file=sys.stderr)
+        return 130
+
+
+def list_methods(service: Service, options: argparse.Namespace) -> int:
+    """Print every method with its settings."""
+    found = service.methods()
+    if options.json:
+        _write_json(found)
+        return 0
+    for one in found:
+        print(f"{one['key']:<14} {one['family']:<10} {one['summary']}")
+        for setting in one["settings"]:
+            print(f"    {setting['name']}={setting['default']}  {setting['help']}")
+    return 0
+
+
+def show_estimate(service: Service, options: argparse.Namespace) -> int:
+    """Print what a run would take."""
+    found = service.estimate(options.recipe, options.model)
+    if options.json:
+        _write_json(None if found is None else asdict(found) | {"kind": "estimated"})
+    elif found is None:
+        print("The model's files are not here yet; nothing can be said before they are.")
+    else:
+        print(f"{options.recipe} on {options.model}, estimated:")
+        print(f"  resident  {_size(found.resident_bytes)} of {_size(found.dense_bytes)} dense")
+        print(f"  peak      {_size(found.peak_bytes)}")
+        print(f"  time      {found.seconds:.0f} s, from {found.basis}")
+    return 0
+
+
+def run(service: Service, options: argparse.Namespace) -> int:
+    """Compress, measure and print one recipe."""
+    submission = service.submit(
+        options.recipe,
+        options.model,
+        tier=options.tier,
+        speed=options.speed,
+        texts=Texts(options.calibration, options.heldout),
+    )
+    failed = _follow(service, [submission])
+    if failed:
+        return _report_failures(failed, options.json)
+    return _print_run(service, submission.run_id, options.json)
+
+
+def sweep(service: Service, options: argparse.Namespace) -> int:
+    """Compress and measure every method at every budget, then print the frontier."""
+    keys = list(methods.catalogue()) if options.methods == ["all"] else options.methods
+    found = service.sweep(
+        keys,
+        options.budgets,
+        options.model,
+        tier=options.tier,
+        speed=options.speed,
+        texts=Texts(options.calibration, options.heldout),
+    )
+    for refusal in found.refusals:
+        print(f"left out {refusal.recipe}: {refusal.reason}", file=sys.stderr)
+    failed = _follow(service, found.submissions)
+    ids = {one.run_id for one in found.submissions}
+    frame = service.frontier(options.x, options.y)
+    frame = frame[frame["run_id"].isin(ids)]
+    if options.json:
+        _write_json(
+            {
+                "runs": _records(frame),
+                "refused": [asdict(one) for one in found.refusals],
+                "failed": [_failure(job) for job in failed],
+            }
+        )
+    else:
+        _print_frame(frame, options.x, options.y)
+    return 1 if failed else 0
+
+
+def show_frontier(service: Service, options: argparse.Namespace) -> int:
+    """Print all runs with two readings, and which of them none dominates."""
+    chosen = Filter(models=tuple(options.models or ()), families=tuple(options.families or ()))
+    frame = service.frontier(options.x, options.y, chosen)
+    if options.json:
+        _write_json(_records(frame))
+    else:
+        _print_frame(frame, options.x, options.y)
+    return 0
+
+
+def show(service: Service, options: argparse.Namespace) -> int:
+    """Print one run whole."""
+    return _print_run(service, options.run, options.json)
+
+
+def compare(service: Service, options: argparse.Namespace) -> int:
+    """Print the readings of several runs side by side."""
+    runs = [service.run(one) for one in options.runs]
+    names = list(dict.fromkeys(one.name for found in runs for one in found.readings))
+    table = {
+        name: [None if (one := found.reading(name)) is None else asdict(one) for found in runs]
+        for name in names
+    }
+    if options.json:
+        _write_json({"runs": [found.run_id for found in runs], "readings": table})
+        return 0
+    print(f"{'':<28}" + "".join(f"{found.recipe[:24]:>26}" for found in runs))
+    for name, cells in table.items():
+        print(f"{metric(name).title[:27]:<28}" + "".join(f"{_cell(one):>26}" for one in cells))
+    return 0
+
+
+def export(service: Service, options: argparse.Namespace) -> int:
+    """Write results as JSON and Parquet into a folder."""
+    count = service.export(options.folder, options.runs)
+    if options.json:
+        _write_json({"runs": count, "folder": str(options.folder)})
+    else:
+        print(f"{count} results written to {options.folder}")
+    return 0
+
+
+def take_in(service: Service, options: argparse.Namespace) -> int:
+    """Read results that another copy exported."""
+    found = service.import_results(options.folder)
+    if options.json:
+        _write_json(asdict(found))
+    else:
+        print(f"{len(found.added)} results added, {len(found.known)} known already")
+        for reason in found.refused:
+            print(f"refused: {reason}", file=sys.stderr)
+    return 0
+
+
+def _follow(service: Service, submissions: Iterable[Submission]) -> list[Job]:
+    """Wait for jobs, telling their stages on stderr; returns those that failed."""
+    waiting = {one.job_id for one in submissions if one.job_id}
+    told: dict[str, str] = {}
+    failed = []
+    revision = -1
+    while waiting:
+        for job in service.jobs(since=revision):
+            revision = max(revision, job.revision)
+            if job.job_id not in waiting:
+                continue
+            line = f"{job.state} {job.stage} {job.done:g}/{job.total:g}" if job.stage else job.state
+            if told.get(job.job_id) != line:
+                told[job.job_id] = line
+                print(f"{job.recipe}: {line}", file=sys.stderr)
+            if not job.active:
+                waiting.discard(job.job_id)
+                if job.state != "done":
+                    failed.append(job)
+        if waiting:
+            service.wait(next(iter(waiting)), 0.3)
+    return failed
+
+
+def _report_failures(failed: list[Job], as_json: bool) -> int:
+    if as_json:
+        _write_json({"failed": [_failure(job) for job in failed]})
+    for job in failed:
+        print(f"error: {job.recipe}: {job.reason}", file=sys.stderr)
+    return 1
+
+
+def _failure(job: Job) -> dict[str, str]:
+    return {"recipe": job.recipe, "state": str(job.state), "reason": job.reason}
+
+
+def _print_run(service: Service, run_id: str, as_json: bool) -> int:
+    found = service.run(run_id)
+    if as_json:
+        _write_json(asdict(found))
+        return 0
+    print(f"{found.recipe} on {found.model['name']}  ({found.run_id}, {found.status})")
+    for one in found.readings:
+        about = metric(one.name)
+        print(f"  {about.title:<38} {_cell(asdict(one)):>24}  {one.kind}  {one.note}")
+    for note in found.notes:
+        print(f"  note: {note}")
+    return 0
+
+
+def _print_frame(frame: pd.DataFrame, x: str, y: str) -> None:
+    print(f"{'':<2}{'recipe':<44}{metric(x).title:>28}{metric(y).title:>36}")
+    for row in frame.sort_values("x").itertuples():
+        mark = "*" if row.on_frontier else " "
+        across = _cell({"value": row.x, "unit": row.x_unit, "low": row.x_low, "high": row.x_high})
+        up = _cell({"value": row.y, "unit": row.y_unit, "low": row.y_low, "high": row.y_high})
+        print(f"{mark} {row.recipe[:43]:<44}{across:>28}{up:>36}")
+
+
+def _cell(one: dict[str, Any] | None) -> str:
+    if one is None or one["value"] is None:
+        return "-"
+    if one["unit"] == "B":
+        return _size(one["value"])
+    text = f"{one['value']:.4g}"
+    if _finite(one.get("low")) and _finite(one.get("high")):
+        text += f" [{one['low']:.4g}, {one['high']:.4g}]"
+    return f"{text} {one['unit']}".strip()
+
+
+def _size(count: float) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.4g} {unit}"
+    return f"{count:.0f} B"
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return json.loads(frame.to_json(orient="records", double_precision=15))
+
+
+def _write_json(value: Any) -> None:
+    json.dump(value, sys.stdout, default=_plain, indent=1, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m backend",
+        description="Compress a language model for real and see what it costs.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    actions: dict[str, tuple[Action, tuple[tuple[tuple[str, ...], dict[str, Any]], ...]]] = {
+        "methods": (list_methods, ()),
+        "estimate": (show_estimate, (_RECIPE, _MODEL)),
+        "run": (run, (_RECIPE, _MODEL, *_THOROUGHNESS)),
+        "sweep": (sweep, (_METHODS, _BUDGETS, _MODEL, *_THOROUGHNESS, *_PLOT)),
+        "frontier": (show_frontier, (*_PLOT, _MODELS, _FAMILIES)),
+        "show": (show, (_RUN,)),
+        "compare": (compare, (_RUNS,)),
+        "export": (export, (_FOLDER, _ONLY)),
+        "import": (take_in, (_FOLDER,)),
+    }
+    for name, (action, options) in actions.items():
+        text = (action.__doc__ or "").splitlines()[0]
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(command=action, runs_jobs=action in (run, sweep))
+        for names, about in (*options, *_EVERYWHERE):
+            command.add_argument(*names, **about)
+    return parser
+
+
+def _words(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in _words(text)]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 2,3,4") from None
+
+
+Action = Callable[[Service, argparse.Namespace], int]
+
+_EVERYWHERE = (
+    (("--json",), {"action": "store_true", "help": "JSON alone on standard output"}),
+    (("--home",), {"type": Path, "help": "folder of all state (PARETOSCOPE_HOME)"}),
+)
+_RECIPE = ("recipe",), {"help": "such as gptq@4 or 'lord@8 + rtn@4 + kv-int@5'"}
+_MODEL = ("--model",), {"default": "default", "help": "default, a folder or owner/name@revision"}
+_THOROUGHNESS = (
+    (("--tier",), {"choices": TIERS, "default": "quick", "help": "how much text is scored"}),
+    (("--speed",), {"choices": SPEEDS[1:], "default": "sweep", "help": "how long is timed"}),
+    (("--calibration",), {"type": Path, "help": "text that methods may look at"}),
+    (("--heldout",), {"type": Path, "help": "text that the model is judged by"}),
+)
+_PLOT = (
+    (("--x",), {"default": "resident_bytes", "help": "metric across"}),
+    (("--y",), {"default": "kld_mean", "help": "metric up"}),
+)
+_METHODS = ("--methods",), {"type": _words, "required": True, "help": "keys, or all"}
+_BUDGETS = ("--budgets",), {"type": _numbers, "required": True, "help": "bits per number"}
+_MODELS = ("--models",), {"type": _words, "help": "only these"}
+_FAMILIES = ("--families",), {"type": _words, "help": "only these"}
+_RUN = ("run",), {"help": "id of a run, or its first digits"}
+_RUNS = ("runs",), {"nargs": "+", "help": "ids of runs"}
+_FOLDER = ("folder",), {"type": Path}
+_ONLY = ("--runs",), {"nargs": "*", "default": [], "help": "ids; all if left out"}
+
+if __name__ == "__main__":
+    sys.exit(main())
