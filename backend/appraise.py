@@ -49,7 +49,6 @@ Stage = Callable[[str, int, int], None]
 SPEED_PLANS = {"sweep": speed.SWEEP, "full": speed.SpeedPlan()}
 ITEMS = {"smoke": 16, "quick": 64, "full": 256}  # questions to each ability
 WRITTEN = {"smoke": 32, "quick": 64, "full": 128}  # tokens after each prompt
-PROOF_PROMPTS, PROOF_TOKENS = 32, 128
 NEEDLES = needles.Plan(
     lengths=(128, 256),
     count=32,
@@ -245,15 +244,14 @@ class Appraisal:
         method = self._stage(DecodeMethod)
         if method is None:
             return []
-        rows = [self.open(prompt.text) for prompt in fixed_prompts()][:PROOF_PROMPTS]
+        rows = [self.open(prompt.text) for prompt in fixed_prompts()]
+        count = WRITTEN[self.order.tier]
         exact = artefact.load(self.order.artefact, packed=False, dtype=torch.float32)
         model = TransformersModel(exact.loaded.model, self._codec(exact.loaded.model))
-        plain = [generate(model, [row], PROOF_TOKENS)[0].tokens for row in rows]
-        drafted = [speculate(model, method.drafter(), row, PROOF_TOKENS).tokens for row in rows]
+        plain = [one.tokens for one in generate(model, rows, count)]
+        drafted = [speculate(model, method.drafter(), row, count).tokens for row in rows]
         found = lossless.token_readings(plain, drafted)
-        deployed = [
-            speculate(self.variant, method.drafter(), row, PROOF_TOKENS).tokens for row in rows
-        ]
+        deployed = [speculate(self.variant, method.drafter(), row, count).tokens for row in rows]
         found += lossless.divergence_readings(lossless.divergences(self.variant, rows, deployed))
         timed = speed.measure_speculation(
             self.variant, method.drafter(), rows, seconds=self._plan().seconds

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from backend import formats
+from backend.calibrate.modes import Kept, Parallel, Sequential
 from backend.calibrate.statistics import InputStatistics
 from backend.calibrate.walk import Walk
 from backend.errors import OutOfReachError
@@ -44,7 +45,10 @@ def compress(
     recipe: Recipe,
     windows: Tensor,
     progress: Progress = lambda *_: None,
+    *,
     checkpoint: Path | None = None,
+    parallel: bool = False,
+    statistics: Path | None = None,
 ) -> Compressed:
     """Treat a model in place.
 
@@ -54,6 +58,8 @@ def compress(
         windows: calibration tokens [windows, length].
         progress: told (stage, done, total).
         checkpoint: folder in which finished blocks are kept, to resume from.
+        parallel: gather statistics on the dense blocks, not on the compressed ones.
+        statistics: folder in which parallel statistics of this model and text are kept.
 
     Raises:
         ParetoscopeError: the model cannot be treated, or a budget lies out of reach.
@@ -64,39 +70,49 @@ def compress(
     if not model_methods and not recipe.layer_methods:
         return result
     view.check(windows[:1])
-    walk = Walk(view, windows)
+    walk: Walk | None = None
     for method in model_methods:
         progress(method.key(), 0, 1)
+        walk = walk or Walk(view, windows)
         result.structure.append({"method": method.key(), **method.rewrite(walk)})
+    needs = Needs.NOTHING
+    for method in recipe.layer_methods:
+        needs |= method.needs
+    if not recipe.layer_methods:
+        return result
+    if parallel or recipe.allocator != "uniform":
+        progress("calibrate", 0, 1)
+        kept = Kept(statistics) if statistics is not None and not model_methods else None
+        source = Parallel(lambda: walk or Walk(view, windows), needs, len(view.blocks), kept)
+    else:
+        source = Sequential(walk or Walk(view, windows), needs)
     if recipe.allocator == "evopress":
-        _divide(view, walk, windows, recipe.layer_methods[0], progress)
-    elif recipe.layer_methods:
+        _divide(view, source, windows, recipe.layer_methods[0], progress)
+    else:
         saved = None if checkpoint is None else _Checkpoint(checkpoint, recipe)
-        _treat_blocks(walk, recipe.layer_methods, result, progress, saved)
+        _treat_blocks(view, source, recipe.layer_methods, result, progress=progress, saved=saved)
     return result
 
 
 def _treat_blocks(
-    walk: Walk,
+    view: View,
+    source: Sequential | Parallel,
     methods: tuple[LayerMethod, ...],
     result: Compressed,
+    *,
     progress: Progress,
     saved: _Checkpoint | None,
 ) -> None:
-    needs = Needs.NOTHING
-    for method in methods:
-        needs |= method.needs
-    blocks = len(walk.view.blocks)
+    blocks = len(view.blocks)
     for block in range(blocks):
         progress("compress", block, blocks)
-        if saved is None or not saved.restore(walk.view, block):
-            statistics = walk.gather(block, needs)
-            for site in walk.view.sites(block):
-                _treat(walk.view, site, methods, statistics[site.name], result)
+        if saved is None or not saved.restore(view, block):
+            statistics = source.enter(block)
+            for site in view.sites(block):
+                _treat(view, site, methods, statistics[site.name], result)
             if saved is not None:
-                saved.keep(walk.view, block)
-        if needs is not Needs.NOTHING and block + 1 < blocks:
-            walk.advance(block)
+                saved.keep(view, block)
+        source.leave(block)
     if saved is not None:
         saved.drop()
     progress("compress", blocks, blocks)
@@ -145,9 +161,13 @@ def refit(method: LayerMethod, held: Format, statistics: InputStatistics) -> For
 
 
 def _divide(
-    view: View, walk: Walk, windows: Tensor, method: LayerMethod, progress: Progress
+    view: View,
+    source: Sequential | Parallel,
+    windows: Tensor,
+    method: LayerMethod,
+    progress: Progress,
 ) -> None:
-    table = level_table.LevelTable.build(walk, method, progress)
+    table = level_table.LevelTable.build(view, source.enter, method, progress)
     bits = method.settings()[method.level]
     chosen = level_table.divide(table, view, windows, bits, progress)
     for site in table.sites:

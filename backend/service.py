@@ -132,6 +132,7 @@ class Service:
         *,
         tier: str = "quick",
         speed: str = "sweep",
+        walk: str = "sequential",
         texts: Texts | None = None,
         budget: Mapping[str, float] | None = None,
         owner: str = "",
@@ -148,6 +149,7 @@ class Service:
         settings: dict[str, Any] = {
             "tier": tier,
             "speed": speed,
+            "walk": walk,
             "texts": texts,
             "budget": dict(budget or {}),
         }
@@ -170,6 +172,7 @@ class Service:
         *,
         tier: str = "quick",
         speed: str = "sweep",
+        walk: str = "sequential",
         texts: Texts | None = None,
         owner: str = "",
     ) -> Sweep:
@@ -180,7 +183,8 @@ class Service:
         """
         source = ModelSource.parse(model)
         wanted, refusals = points(keys, budgets)
-        settings = {"tier": tier, "speed": speed, "texts": texts, "owner": owner}
+        settings = {"tier": tier, "speed": speed, "walk": walk, "texts": texts}
+        settings["owner"] = owner
         name = str(source.folder) if source.folder and source.name != "default" else model
         submissions = [
             self.submit(recipe, name, budget=budget, **settings)
