@@ -36,7 +36,9 @@ CONFIGS = {
     "mistral": lambda **k: t.MistralConfig(**GROUPED | k),
     "gemma": lambda **k: t.GemmaConfig(**HEADS | k),
     "gemma2": lambda **k: t.Gemma2Config(**HEADS | k),
-    "gemma3": lambda **k: t.Gemma3TextConfig(**HEADS | {"sliding_window": 16} | k),
+    "gemma3": lambda **k: t.Gemma3TextConfig(
+        **HEADS | {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]} | k
+    ),
     "phi": lambda **k: t.PhiConfig(**SHAPE | k),
     "phi3": lambda **k: t.Phi3Config(**GROUPED | k),
     "gpt2": lambda **k: t.GPT2Config(**GPT2 | {"bos_token_id": 1, "eos_token_id": 2} | k),

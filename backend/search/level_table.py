@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from backend.errors import OutOfReachError
 from backend.search import evopress
 
 if TYPE_CHECKING:
+    from backend.calibrate.statistics import InputStatistics
     from backend.calibrate.walk import Walk
     from backend.formats import Format
     from backend.methods.base import LayerMethod
@@ -50,7 +52,9 @@ class LevelTable:
             statistics = walk.gather(block, method.needs)
             for site in walk.view.sites(block):
                 weight = walk.view.weight(site)
-                row = [found.fit(weight, statistics[site.name]) for found in _around(method, mean)]
+                row = _held(_around(method, mean), weight, statistics[site.name])
+                if not row:
+                    method.fit(weight, statistics[site.name])  # says why it cannot
                 sites.append(site)
                 levels.append(_rising(row))
             walk.advance(block)
@@ -67,6 +71,15 @@ def _around(method: LayerMethod, mean: float) -> list[LayerMethod]:
         if turned not in found:
             found.append(turned)
     return found
+
+
+def _held(around: list[LayerMethod], weight: Tensor, statistics: InputStatistics) -> list[Format]:
+    """A weight at each level at which a matrix of its shape can be held."""
+    row = []
+    for method in around:
+        with contextlib.suppress(OutOfReachError):
+            row.append(method.fit(weight, statistics))
+    return row
 
 
 def _rising(row: list[Format]) -> list[Format]:
