@@ -118,6 +118,11 @@ class IntegerLayerCache(LayerCache):
             self.recent.values = torch.cat([values, self.recent.values], dim=2)
         self.recent.crop(length - len(self.chunks) * size)
 
+    @property
+    def croppable(self) -> int:
+        """Fewer than would make the next chunk leave the window."""
+        return self.codec.window + self.codec.group_size - self.recent.length - 1
+
     def tensors(self) -> Iterator[Tensor]:
         """Codes, scales, offsets and the window."""
         for pair in self.chunks:
