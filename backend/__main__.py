@@ -21,7 +21,7 @@ from backend.errors import ParetoscopeError
 from backend.jobs.records import Job, Submission
 from backend.measure.reading import metric
 from backend.plan import SPEEDS, TIERS
-from backend.service import Filter, Service
+from backend.service import Filter, Service, Texts
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -74,7 +74,11 @@ def show_estimate(service: Service, options: argparse.Namespace) -> int:
 def run(service: Service, options: argparse.Namespace) -> int:
     """Compress, measure and print one recipe."""
     submission = service.submit(
-        options.recipe, options.model, tier=options.tier, speed=options.speed
+        options.recipe,
+        options.model,
+        tier=options.tier,
+        speed=options.speed,
+        texts=Texts(options.calibration, options.heldout),
     )
     failed = _follow(service, [submission])
     if failed:
@@ -86,7 +90,12 @@ def sweep(service: Service, options: argparse.Namespace) -> int:
     """Compress and measure every method at every budget, then print the frontier."""
     keys = list(methods.catalogue()) if options.methods == ["all"] else options.methods
     found = service.sweep(
-        keys, options.budgets, options.model, tier=options.tier, speed=options.speed
+        keys,
+        options.budgets,
+        options.model,
+        tier=options.tier,
+        speed=options.speed,
+        texts=Texts(options.calibration, options.heldout),
     )
     for refusal in found.refusals:
         print(f"left out {refusal.recipe}: {refusal.reason}", file=sys.stderr)
@@ -308,6 +317,8 @@ _MODEL = ("--model",), {"default": "default", "help": "default, a folder or owne
 _THOROUGHNESS = (
     (("--tier",), {"choices": TIERS, "default": "quick", "help": "how much text is scored"}),
     (("--speed",), {"choices": SPEEDS[1:], "default": "sweep", "help": "how long is timed"}),
+    (("--calibration",), {"type": Path, "help": "text that methods may look at"}),
+    (("--heldout",), {"type": Path, "help": "text that the model is judged by"}),
 )
 _PLOT = (
     (("--x",), {"default": "resident_bytes", "help": "metric across"}),

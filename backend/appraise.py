@@ -6,7 +6,6 @@ come first and quality next, so that a point can be drawn before the slower read
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +14,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from backend import layers
+from backend.baseline import Baseline
 from backend.decoding.greedy import generate
 from backend.decoding.speculate import speculate
 from backend.measure import (
@@ -30,16 +31,16 @@ from backend.measure import (
     speed,
 )
 from backend.measure.evaluation import EvaluationSet
-from backend.measure.hardware import hardware_id
+from backend.measure.quiet import Quiet
 from backend.measure.reading import Reading, take
 from backend.methods.base import CacheMethod, DecodeMethod
 from backend.models import artefact
 from backend.models.language_model import TransformersModel
-from backend.models.load import LoadedModel, load
-from backend.models.view import View
 from backend.recipes import Recipe, digest
 from backend.sources import ModelSource
-from data import texts
+from backend.texts import Texts
+from data.texts import abilities as embedded_abilities
+from data.texts import prompts as fixed_prompts
 
 Value = TypeVar("Value")
 Report = Callable[[list[Reading]], None]
@@ -47,6 +48,7 @@ Stage = Callable[[str, int, int], None]
 
 SPEED_PLANS = {"sweep": speed.SWEEP, "full": speed.SpeedPlan()}
 ITEMS = {"smoke": 16, "quick": 64, "full": 256}  # questions to each ability
+WRITTEN = {"smoke": 32, "quick": 64, "full": 128}  # tokens after each prompt
 PROOF_PROMPTS, PROOF_TOKENS = 32, 128
 NEEDLES = needles.Plan(
     lengths=(128, 256),
@@ -70,6 +72,8 @@ class Order:
         speed: how long speed is timed: sweep or full; empty for not at all.
         cache: folder of what the dense model is known to do.
         fingerprint: SHA-256 of the dense model's files.
+        texts: what is read.
+        heavy: takes so much memory that nothing may run beside it.
     """
 
     artefact: Path
@@ -79,6 +83,8 @@ class Order:
     speed: str
     cache: Path
     fingerprint: str
+    texts: Texts
+    heavy: bool = False
 
 
 class Appraisal:
@@ -86,6 +92,7 @@ class Appraisal:
 
     def __init__(self, order: Order, report: Report, stage: Stage) -> None:
         self.order, self.report, self.stage = order, report, stage
+        self.baseline = Baseline(order.source, order.cache, order.fingerprint)
         self.notes: list[str] = []
         self.readings: list[Reading] = []
         self.generations: list[dict[str, Any]] = []
@@ -103,9 +110,12 @@ class Appraisal:
             ("decoding", self.take_decoding),
             ("speed", self.take_speed),
         )
+        quiet = Quiet(self.order.cache)
         for number, (name, group) in enumerate(groups):
             self.stage(f"measure {name}", number, len(groups))
-            found = group()
+            timed = name == "speed" or (name == "decoding" and self._stage(DecodeMethod))
+            with quiet.alone() if timed or self.order.heavy else quiet.shared():
+                found = group()
             self.readings += found
             if found:
                 self.report(found)
@@ -129,24 +139,15 @@ class Appraisal:
     def _artefact(self) -> artefact.Artefact:
         return artefact.load(self.order.artefact)
 
-    @cached_property
-    def _dense(self) -> LoadedModel:
-        return load(self.order.source)
-
-    @cached_property
-    def dense(self) -> TransformersModel:
-        """The model as it was."""
-        return TransformersModel(self._dense.model)
-
     def take_size(self) -> list[Reading]:
         """Bytes on disk and in memory, and the peak of loading and running."""
         with size.watch_peak(None) as peak:
             loaded = self._artefact.loaded
             self.variant.logits(torch.zeros(1, 64, dtype=torch.int64))
         found = [] if peak.bytes is None else take("peak_bytes", peak.bytes, note=peak.note)
-        view, sites = self._artefact.view, list(self._artefact.view.all_sites())
-        linear = sum(held.rows * held.columns for held in map(view.held, sites) if held)
-        dense_bits = self._dense_linear_bytes(sites) * 8
+        self.layers = layers.describe(self.order.artefact)
+        treated = [layer for layer in self.layers if layer["format"] != "dense-layer"]
+        linear = sum(round(8 * layer["bytes"] / layer["bits"]) for layer in treated)
         found += size.size_readings(
             loaded.model,
             self.order.artefact,
@@ -154,12 +155,10 @@ class Appraisal:
             linear_parameters=linear,
             is_linear=lambda name: ".held." in name,
         )
-        self._describe_layers()
-        held = sum(held.nbytes for held in map(view.held, sites) if held)
-        if held:
-            self.kinds["memory"] = size.memory_kind(8 * held, dense_bits)
-            packed = all(held.speed == "measured" for held in map(view.held, sites) if held)
-            self.kinds["speed"] = "measured" if packed else "emulated"
+        if treated:
+            held = sum(layer["bytes"] for layer in treated)
+            self.kinds["memory"] = size.memory_kind(held, 2 * linear)
+            self.kinds["speed"] = layers.speed(self._artefact.view)
         return found
 
     def take_quality(self) -> list[Reading]:
@@ -167,8 +166,8 @@ class Appraisal:
         held_out = self.reference
         table = quality.score(self.variant, self.evaluation, held_out)
         table.save(self.order.artefact.with_suffix(".tokens.safetensors"))
-        floor = self._kept("floor", self._noise_floor, self.evaluation.key)
-        return scores.readings(table) + [Reading.from_json(one) for one in floor]
+        floor = self.baseline.noise_floor(self.evaluation, self.reference)
+        return scores.readings(table) + floor
 
     def take_abilities(self) -> list[Reading]:
         """What it still knows and can do; for the embedded model, whose texts ask of its world."""
@@ -178,17 +177,21 @@ class Appraisal:
             return abilities.answer(model, items, self.encode, bos=self.bos)
 
         key = digest([[item.prompt, item.answer] for item in items])
-        dense = self._kept("abilities", lambda: ask(self.dense).to_json(), key)
+        dense = self.baseline.kept("abilities", lambda: ask(self.baseline.model).to_json(), key)
         return abilities.readings(ask(self.variant), abilities.Outcomes.from_json(dense))
 
     def take_generations(self) -> list[Reading]:
         """What it writes beside the dense model."""
-        prompts = texts.prompts()
+        prompts = fixed_prompts()
         rows = [self.open(prompt.text) for prompt in prompts]
-        key = digest(rows)
-        dense = self._kept("writing", lambda: generations.write(self.dense, rows).to_json(), key)
+        count = WRITTEN[self.order.tier]
+        dense = self.baseline.kept(
+            "writing",
+            lambda: generations.write(self.baseline.model, rows, count).to_json(),
+            digest([rows, count]),
+        )
         expected = generations.Writing.from_json(dense)
-        written = generations.write(self.variant, rows)
+        written = generations.write(self.variant, rows, count)
         leaves = generations.departures(expected, written)
         for prompt, tokens, base, leave in zip(
             prompts, written.tokens, expected.tokens, leaves, strict=True
@@ -205,7 +208,7 @@ class Appraisal:
                     "gap": leave.gap,
                 }
             )
-        return generations.readings(expected, written, prompts=rows, judge=self.dense)
+        return generations.readings(expected, written, prompts=rows, judge=self.baseline.model)
 
     def take_cache(self) -> list[Reading]:
         """Bytes of keys and values, and, where they are compressed, what that costs."""
@@ -216,13 +219,15 @@ class Appraisal:
         pressed = evaluation.pressure(
             self._documents(), self.encode, bos=self.bos, context=PRESSURE_CONTEXT
         )
-        kept = self._reference("pressure", pressed)
+        kept = self.baseline.reference("pressure", pressed)
         found += scores.pressure_readings(quality.score(self.variant, pressed, kept))
         asked = needles.questions(
-            [document.text for document in texts.heldout()], self.encode, NEEDLES, bos=self.bos
+            [text for _, _, text in self._documents()], self.encode, NEEDLES, bos=self.bos
         )
         key = digest([[list(one.context), list(one.tail)] for one in asked])
-        dense = self._kept("needles", lambda: needles.ask(self.dense, asked).to_json(), key)
+        dense = self.baseline.kept(
+            "needles", lambda: needles.ask(self.baseline.model, asked).to_json(), key
+        )
         hits = needles.ask(self.variant, asked)
         return found + needles.readings(hits, needles.Hits.from_json(dense))
 
@@ -240,7 +245,7 @@ class Appraisal:
         method = self._stage(DecodeMethod)
         if method is None:
             return []
-        rows = [self.open(prompt.text) for prompt in texts.prompts()][:PROOF_PROMPTS]
+        rows = [self.open(prompt.text) for prompt in fixed_prompts()][:PROOF_PROMPTS]
         exact = artefact.load(self.order.artefact, packed=False, dtype=torch.float32)
         model = TransformersModel(exact.loaded.model, self._codec(exact.loaded.model))
         plain = [generate(model, [row], PROOF_TOKENS)[0].tokens for row in rows]
@@ -263,7 +268,12 @@ class Appraisal:
         copied = speed.copy_bandwidth(int(self._value("resident_bytes")))
         linears = sum(layer["bytes"] for layer in self.layers)
         timed = speed.measure_speed(
-            self.variant, self.dense, row, self._plan(), bytes_per_step=linears, bandwidth=copied
+            self.variant,
+            self.baseline.model,
+            row,
+            self._plan(),
+            bytes_per_step=linears,
+            bandwidth=copied,
         )
         taken = {one.name for one in self.readings}
         found = [one for one in timed.readings if one.name not in taken]
@@ -285,7 +295,7 @@ class Appraisal:
     @cached_property
     def reference(self) -> reference.Reference:
         """The dense model on the held-out tokens."""
-        return self._reference("reference", self.evaluation)
+        return self.baseline.reference("reference", self.evaluation)
 
     @property
     def bos(self) -> int | None:
@@ -305,48 +315,17 @@ class Appraisal:
         return self._artefact.loaded.decode(list(tokens))
 
     def _documents(self) -> list[tuple[str, str, str]]:
-        return [(one.id, one.kind, one.text) for one in texts.heldout()]
+        return self.order.texts.heldout
 
     def _items(self) -> list[abilities.Item]:
         count = ITEMS[self.order.tier]
         asked: dict[str, list[abilities.Item]] = {}
-        for one in texts.abilities():
+        for one in embedded_abilities() if self.order.source.embedded else ():
             wrong = (one.alternative,) if one.alternative else ()
             item = abilities.Item(one.ability, one.prompt, one.answer, wrong)
             asked.setdefault(one.ability, []).append(item)
         chosen = [item for items in asked.values() for item in items[:count]]
         return chosen + abilities.choice_items(self._documents(), count)
-
-    def _noise_floor(self) -> list[dict[str, Any]]:
-        blocks = View(self._dense.model).blocks
-        found = quality.noise_floor(self.dense, blocks, self.evaluation, self.reference)
-        return [one.to_json() for one in found]
-
-    def _reference(self, name: str, tokens: EvaluationSet) -> reference.Reference:
-        key = self._dense_key(tokens.key)
-        path = self.order.cache / f"{name}-{key}.safetensors"
-        if path.is_file():
-            return reference.Reference.load(path, key)
-        taken = reference.capture(self.dense, tokens, key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        taken.save(path)
-        return taken
-
-    def _kept(self, name: str, make: Callable[[], Value], content: str) -> Value:
-        """What `make` gives for the dense model, made once for this content."""
-        path = self.order.cache / f"{name}-{self._dense_key(content)}.json"
-        if path.is_file():
-            return json.loads(path.read_text())
-        value = make()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{digest(str(self.order.artefact))}.part")
-        partial.write_text(json.dumps(value))
-        partial.replace(path)
-        return value
-
-    def _dense_key(self, content: str) -> str:
-        where = hardware_id(), torch.__version__
-        return digest([self.order.fingerprint, content, *where])
 
     def _stage(self, kind: type[Value]) -> Value | None:
         return next((one for one in self.order.recipe.stages if isinstance(one, kind)), None)
@@ -358,27 +337,6 @@ class Appraisal:
     def _plan(self) -> speed.SpeedPlan:
         return SPEED_PLANS[self.order.speed or "sweep"]
 
-    def _dense_linear_bytes(self, sites: list[Any]) -> int:
-        shapes = self.order.source.shapes()
-        names = {f"{site.name}.weight" for site in sites}
-        return sum(2 * rows * columns for name, (rows, columns) in _matrices(shapes, names))
-
-    def _describe_layers(self) -> None:
-        view = artefact.load(self.order.artefact, packed=False).view
-        for site in view.all_sites():
-            held = view.held(site)
-            weight = view.module(site).weight if held is None else None
-            self.layers.append(
-                {
-                    "name": site.name,
-                    "role": site.role,
-                    "format": "dense" if held is None else held.key,
-                    "bits": 16.0 if held is None else held.bits,
-                    "bytes": weight.nbytes if held is None else held.nbytes,
-                    "parts": {"values": weight.nbytes} if held is None else held.parts(),
-                }
-            )
-
 
 def key_value_shape(config: Any) -> tuple[int, int]:
     """Number and size of the key-value heads of a model's configuration."""
@@ -386,9 +344,3 @@ def key_value_shape(config: Any) -> tuple[int, int]:
     heads = text.num_attention_heads
     size = getattr(text, "head_dim", None) or text.hidden_size // heads
     return getattr(text, "num_key_value_heads", None) or heads, size
-
-
-def _matrices(
-    shapes: dict[str, tuple[int, ...]], names: set[str]
-) -> list[tuple[str, tuple[int, int]]]:
-    return [(name, shape) for name, shape in shapes.items() if name in names and len(shape) == 2]

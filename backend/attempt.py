@@ -19,6 +19,7 @@ from backend.appraise import Appraisal, Order
 from backend.compress import compress
 from backend.errors import DataError
 from backend.measure.hardware import hardware, hardware_id, host_load, software, usable_cores
+from backend.measure.quiet import Quiet
 from backend.measure.reading import PROTOCOL, Reading, take
 from backend.measure.size import watch_peak
 from backend.measure.threads import quickest_threads
@@ -27,7 +28,7 @@ from backend.models.load import LoadedModel, fetch, load
 from backend.recipes import Recipe
 from backend.sources import ModelSource
 from backend.store.documents import SCHEMA, write_document
-from data import texts
+from backend.texts import Document, Texts
 
 Emit = Callable[[str, dict[str, Any]], None]
 
@@ -51,9 +52,12 @@ def run_compress(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
     began = time.perf_counter()
     progress("load", 0, 1)
     loaded = load(source)
-    windows = calibration_windows(loaded, **spec["calibration"])
+    windows = calibration_windows(
+        loaded, Texts.from_json(spec["texts"]).calibration, **spec["calibration"]
+    )
     checkpoint = target.with_name(f"{target.name}.blocks")
-    with watch_peak() as peak:
+    quiet = Quiet(_home(folder) / "cache" / "dense")
+    with quiet.alone() if spec["heavy"] else quiet.shared(), watch_peak() as peak:
         result = compress(loaded, recipe, windows, progress, checkpoint)
     progress("save", 0, 1)
     artefact.save(result.view, loaded, recipe, result.structure, target)
@@ -80,6 +84,8 @@ def run_measure(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
         spec["speed"],
         home / "cache" / "dense",
         spec["model_sha256"],
+        Texts.from_json(spec["texts"]),
+        spec["heavy"],
     )
     began = time.perf_counter()
 
@@ -98,7 +104,9 @@ def run_measure(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
     emit("result", {"run_id": spec["run_id"], "path": str(path)})
 
 
-def calibration_windows(loaded: LoadedModel, windows: int, length: int) -> torch.Tensor:
+def calibration_windows(
+    loaded: LoadedModel, documents: list[Document], windows: int, length: int
+) -> torch.Tensor:
     """Calibration tokens [windows, length]: documents one after another, each opened.
 
     Raises:
@@ -107,8 +115,8 @@ def calibration_windows(loaded: LoadedModel, windows: int, length: int) -> torch
     opening = loaded.tokenizer.bos_token_id
     head = [] if opening is None else [opening]
     stream: list[int] = []
-    for document in texts.calibration():
-        stream += head + loaded.encode(document.text)
+    for _, _, text in documents:
+        stream += head + loaded.encode(text)
     count = min(windows, len(stream) // length)
     if count < 1:
         raise DataError(
@@ -158,6 +166,7 @@ def _document(
             "threads": torch.get_num_threads(),
             "keys": spec["keys"],
             "calibration": spec["calibration"],
+            "texts": spec["texts"],
             "evaluation": {"tier": spec["tier"], "key": appraisal.evaluation.key},
             "allocator": order.recipe.allocator,
         },

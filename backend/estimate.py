@@ -45,6 +45,11 @@ class Estimate:
     seconds: float
     basis: str
 
+    @property
+    def heavy(self) -> bool:
+        """Whether the run leaves too little memory for another beside it."""
+        return 4 * self.peak_bytes > psutil.virtual_memory().total
+
 
 def estimate(recipe: Recipe, source: ModelSource, known: pd.DataFrame) -> Estimate | None:
     """What `recipe` will take on a model whose files are here; None for others.

@@ -18,7 +18,7 @@ from backend.measure.hardware import hardware_id, software, usable_cores
 from backend.measure.reading import PROTOCOL
 from backend.recipes import Recipe, digest
 from backend.sources import ModelSource, fingerprint
-from data import texts
+from backend.texts import Texts
 
 TIERS = ("smoke", "quick", "full")
 SPEEDS = ("", "sweep", "full")
@@ -43,7 +43,9 @@ def plan(
     *,
     tier: str = "quick",
     speed: str = "sweep",
+    texts: Texts | None = None,
     budget: dict[str, float] | None = None,
+    heavy: bool = False,
     timeout_seconds: float | None = None,
     memory_limit_bytes: int | None = None,
 ) -> Plan:
@@ -51,13 +53,16 @@ def plan(
 
     Raises:
         ModelError: the model is not to be had.
+        DataError: a text cannot be read, or judges what was calibrated on it.
         ValueError: unknown tier or speed.
     """
     if tier not in TIERS or speed not in SPEEDS:
         raise ValueError(f"Tiers are {', '.join(TIERS)}; speeds are {', '.join(SPEEDS[1:])}.")
     source, sha256 = resolve(source)
+    texts = texts or Texts()
+    texts.check()
     versions = software()
-    made = [SCHEMA, sha256, recipe.to_json(), CALIBRATION, texts_key(), DTYPE, usable_cores()]
+    made = [SCHEMA, sha256, recipe.to_json(), CALIBRATION, _texts_key(texts), DTYPE, usable_cores()]
     artefact = digest(made)
     quality = digest([artefact, PROTOCOL, tier])
     timed = digest([quality, speed, hardware_id(), versions])
@@ -67,9 +72,11 @@ def plan(
         "model_sha256": sha256,
         "recipe": recipe.to_json(),
         "budget": budget or {},
+        "heavy": heavy,
         "tier": tier,
         "speed": speed,
         "calibration": CALIBRATION,
+        "texts": texts.to_json(),
         "keys": {"artefact": artefact, "quality": quality, "speed": timed},
         "timeout_seconds": timeout_seconds,
         "memory_limit_bytes": memory_limit_bytes,
@@ -105,11 +112,8 @@ def resolve(source: ModelSource) -> tuple[ModelSource, str]:
 
 
 @functools.cache
-def texts_key() -> str:
-    """A key of the texts that calibrate and judge."""
-    whole = [document.text for document in (*texts.calibration(), *texts.heldout())]
-    asked = [[item.prompt, item.answer] for item in texts.abilities()]
-    return digest([whole, asked])
+def _texts_key(texts: Texts) -> str:
+    return texts.key
 
 
 @functools.cache

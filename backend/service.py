@@ -9,21 +9,20 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from backend import methods
-from backend.errors import ParetoscopeError, RecipeError, UnknownNameError
+from backend.errors import UnknownNameError
 from backend.estimate import Estimate, check_room, estimate
 from backend.jobs.dispatcher import Dispatcher
 from backend.jobs.launchers import LocalLauncher
 from backend.jobs.ledger import Ledger
 from backend.jobs.records import Event, Job, Submission
 from backend.measure.reading import METRICS, metric
-from backend.methods.base import DecodeMethod
 from backend.plan import plan
 from backend.recipes import Recipe
 from backend.sources import ModelSource
@@ -32,25 +31,11 @@ from backend.store.documents import RUN_ID
 from backend.store.frontier import axes, frontier
 from backend.store.results import EVERYTHING, Filter, Run
 from backend.store.store import Store
+from backend.sweeps import Refusal, Sweep, points
+from backend.texts import Texts
 
+SLOTS = 2  # jobs at a time; whoever times something, or needs much memory, is alone
 FIRST_RESULTS = Path(__file__).parents[1] / "data" / "results"
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A recipe that a sweep left out, and why."""
-
-    recipe: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """Jobs of a sweep: one for each method and budget, and those that cannot be."""
-
-    submissions: tuple[Submission, ...]
-    recipes: tuple[str, ...]
-    refusals: tuple[Refusal, ...]
 
 
 def home_folder() -> Path:
@@ -74,7 +59,9 @@ class Service:
         run_jobs: start the queue; without it, only what is stored can be asked.
     """
 
-    def __init__(self, home: Path | None = None, *, slots: int = 1, run_jobs: bool = True) -> None:
+    def __init__(
+        self, home: Path | None = None, *, slots: int = SLOTS, run_jobs: bool = True
+    ) -> None:
         self.home = home or home_folder()
         self.home.mkdir(parents=True, exist_ok=True)
         self.store = Store(self.home)
@@ -145,6 +132,7 @@ class Service:
         *,
         tier: str = "quick",
         speed: str = "sweep",
+        texts: Texts | None = None,
         budget: Mapping[str, float] | None = None,
         owner: str = "",
     ) -> Submission:
@@ -157,7 +145,14 @@ class Service:
         found = estimate(wanted, source, self.store.results.runs())
         if found is not None:
             check_room(found, self.home)
-        job = plan(wanted, source, tier=tier, speed=speed, budget=dict(budget or {}))
+        settings: dict[str, Any] = {
+            "tier": tier,
+            "speed": speed,
+            "texts": texts,
+            "budget": dict(budget or {}),
+        }
+        settings["heavy"] = found is None or found.heavy
+        job = plan(wanted, source, **settings)
         return self._ledger.submit(
             job.run_id,
             job.spec,
@@ -175,6 +170,7 @@ class Service:
         *,
         tier: str = "quick",
         speed: str = "sweep",
+        texts: Texts | None = None,
         owner: str = "",
     ) -> Sweep:
         """Queue every method at every budget, the dense model first, and say what cannot be.
@@ -183,18 +179,8 @@ class Service:
             ParetoscopeError: a method or the model does not exist, or nothing at all can be run.
         """
         source = ModelSource.parse(model)
-        wanted: dict[str, dict[str, float]] = {"dense": {}}
-        refusals: list[Refusal] = []
-        for key, bits in _points(keys, budgets):
-            try:
-                recipe = _at(key, bits).text()
-            except ParetoscopeError as error:
-                refusals.append(Refusal(f"{key}@{bits:g}", str(error)))
-                continue
-            wanted.setdefault(recipe, {} if bits is None else {"bits": bits})
-        if len(wanted) == 1 and refusals:
-            raise RecipeError(f"None of these can be run. {refusals[0].reason}")
-        settings = {"tier": tier, "speed": speed, "owner": owner}
+        wanted, refusals = points(keys, budgets)
+        settings = {"tier": tier, "speed": speed, "texts": texts, "owner": owner}
         name = str(source.folder) if source.folder and source.name != "default" else model
         submissions = [
             self.submit(recipe, name, budget=budget, **settings)
@@ -310,20 +296,6 @@ class Service:
         return ids[0]
 
 
-def _points(keys: Sequence[str], budgets: Sequence[float]) -> list[tuple[str, float | None]]:
-    points: list[tuple[str, float | None]] = []
-    for key in keys:
-        cls = methods.find(key)
-        levels: Sequence[float | None] = [None] if issubclass(cls, DecodeMethod) else budgets
-        points += [(key, bits) for bits in levels]
-    return points
-
-
-def _at(key: str, bits: float | None) -> Recipe:
-    method = methods.find(key)()
-    return Recipe((method if bits is None else method.at(bits),))
-
-
 def _is_axis(name: str) -> bool:
     try:
         return metric(name).axis
@@ -338,4 +310,4 @@ def _known_metric(name: str) -> None:
         raise UnknownNameError(str(error.args[0])) from None
 
 
-__all__ = ["Filter", "Refusal", "Service", "Sweep", "home_folder"]
+__all__ = ["Filter", "Refusal", "Service", "Sweep", "Texts", "home_folder"]

@@ -48,6 +48,11 @@ class ModelSource:
             )
         return cls(name, None, revision)
 
+    @property
+    def embedded(self) -> bool:
+        """Whether this is the model that came with this copy, whose world the texts tell of."""
+        return self.folder == EMBEDDED
+
     def config(self) -> dict[str, Any]:
         """The model's configuration as JSON, if its files are here.
 

@@ -43,80 +43,105 @@ def _code_bits(bits: int, head_dim: int) -> float:
     return sum(8 * bitpack.packed_columns(head_dim, width) for width in planes) / head_dim
 
 
-@dataclass
-class _Chunk:
-    """Codes of [batch, heads, tokens, head_dim], packed along the last dimension.
+class _Packed:
+    """Codes of whole chunks [batch, heads, chunks, tokens, channels] and what scales them.
 
     Scales and offsets are bfloat16 whatever the states are, as the budget counts them.
+
+    Args:
+        bits: of a code.
+        over: dimension that shares a scale and an offset: 3 for tokens, 4 for channels.
     """
 
-    planes: dict[int, Tensor]
-    scales: Tensor
-    offsets: Tensor
-    shape: tuple[int, ...]
-    dtype: torch.dtype
+    def __init__(self, bits: int, over: int) -> None:
+        self.bits, self.over = bits, over
+        self.planes: dict[int, Tensor] = {}
+        self.scales: Tensor | None = None
+        self.offsets: Tensor | None = None
 
-    @classmethod
-    def encode(cls, states: Tensor, bits: int, dim: int) -> _Chunk:
-        """Quantise with one scale and offset along `dim`."""
-        low = states.amin(dim, keepdim=True).to(torch.float32)
-        high = states.amax(dim, keepdim=True).to(torch.float32)
-        levels = (1 << bits) - 1
+    def extend(self, states: Tensor) -> None:
+        """Quantise further chunks [batch, heads, chunks, tokens, channels] behind the others."""
+        low = states.amin(self.over, keepdim=True).to(torch.float32)
+        high = states.amax(self.over, keepdim=True).to(torch.float32)
+        levels = (1 << self.bits) - 1
         scales = ((high - low) / levels).clamp(min=1e-8).to(torch.bfloat16)
         offsets = low.to(torch.bfloat16)
         codes = ((states.float() - offsets.float()) / scales.float()).round().clamp(0, levels)
-        planes = bitpack.pack(codes.flatten(0, 2), bits)
-        return cls(planes, scales, offsets, tuple(states.shape), states.dtype)
+        for width, plane in bitpack.pack(codes.flatten(0, 3), self.bits).items():
+            plane = plane.view(*states.shape[:4], -1)
+            self.planes[width] = _behind(self.planes.get(width), plane)
+        self.scales = _behind(self.scales, scales)
+        self.offsets = _behind(self.offsets, offsets)
 
-    def decode(self) -> Tensor:
-        """The states back, in their type."""
-        codes = bitpack.unpack(self.planes, self.shape[-1]).view(self.shape)
-        return (codes * self.scales.float() + self.offsets.float()).to(self.dtype)
+    def decode(self, channels: int, dtype: torch.dtype) -> Tensor:
+        """All states [batch, heads, tokens, channels], computed in float32."""
+        shape = self.planes[max(self.planes)].shape[:4]
+        flat = {width: plane.flatten(0, 3) for width, plane in self.planes.items()}
+        codes = bitpack.unpack(flat, channels).view(*shape, channels)
+        states = codes.float().mul_(self.scales.float()).add_(self.offsets.float())
+        return states.flatten(2, 3).to(dtype)
+
+    def keep(self, chunks: int) -> None:
+        """Forget all but the first chunks."""
+        self.planes = {width: plane[:, :, :chunks].clone() for width, plane in self.planes.items()}
+        self.scales = self.scales[:, :, :chunks].clone()
+        self.offsets = self.offsets[:, :, :chunks].clone()
 
     def tensors(self) -> Iterator[Tensor]:
         """All that is kept."""
         yield from self.planes.values()
-        yield self.scales
-        yield self.offsets
+        if self.scales is not None:
+            yield self.scales
+            yield self.offsets
 
 
 class IntegerLayerCache(LayerCache):
-    """Chunks of quantised tokens and an exact window behind them."""
+    """Whole chunks of quantised tokens and an exact window behind them."""
 
     def __init__(self, codec: IntegerCodec) -> None:
         self.codec = codec
-        self.chunks: list[tuple[_Chunk, _Chunk]] = []
+        self.chunks = 0
+        self.keys = _Packed(codec.key_bits, over=3)
+        self.values = _Packed(codec.value_bits, over=4)
         self.recent = DenseLayerCache()
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Attend to decoded chunks, the window and the new tokens; then pack what leaves it."""
         keys, values = self.recent.append(keys, values)
-        seen_keys = torch.cat([*(key.decode() for key, _ in self.chunks), keys], dim=2)
-        seen_values = torch.cat([*(value.decode() for _, value in self.chunks), values], dim=2)
+        if self.chunks:
+            old_keys = self.keys.decode(keys.shape[3], keys.dtype)
+            old_values = self.values.decode(values.shape[3], values.dtype)
+            keys = torch.cat([old_keys, keys], dim=2)
+            values = torch.cat([old_values, values], dim=2)
         self._pack()
-        return seen_keys, seen_values
+        return keys, values
 
     def _pack(self) -> None:
-        size, codec = self.codec.group_size, self.codec
-        keys, values = self.recent.keys, self.recent.values
-        while keys.shape[2] >= codec.window + size:
-            old = keys[:, :, :size], values[:, :, :size]
-            encoded = (
-                _Chunk.encode(old[0], codec.key_bits, 2),
-                _Chunk.encode(old[1], codec.value_bits, 3),
-            )
-            self.chunks.append(encoded)
-            keys, values = keys[:, :, size:].clone(), values[:, :, size:].clone()
-        self.recent.keys, self.recent.values = keys, values
+        size = self.codec.group_size
+        count = (self.recent.length - self.codec.window) // size
+        if count < 1:
+            return
+        held = (self.recent.keys, self.keys), (self.recent.values, self.values)
+        for states, packed in held:
+            packed.extend(states[:, :, : count * size].unflatten(2, (count, size)))
+        self.recent.keys = self.recent.keys[:, :, count * size :].clone()
+        self.recent.values = self.recent.values[:, :, count * size :].clone()
+        self.chunks += count
 
     def crop(self, length: int) -> None:
         """Cut off the end; a chunk that is cut comes back into the window, as it decodes."""
         size = self.codec.group_size
-        while self.chunks and len(self.chunks) * size > length:
-            keys, values = (chunk.decode() for chunk in self.chunks.pop())
-            self.recent.keys = torch.cat([keys, self.recent.keys], dim=2)
-            self.recent.values = torch.cat([values, self.recent.values], dim=2)
-        self.recent.crop(length - len(self.chunks) * size)
+        whole = min(self.chunks, length // size)
+        if whole < self.chunks:
+            recent = self.recent
+            keys = self.keys.decode(recent.keys.shape[3], recent.keys.dtype)
+            values = self.values.decode(recent.values.shape[3], recent.values.dtype)
+            recent.keys = torch.cat([keys[:, :, whole * size :], recent.keys], dim=2)
+            recent.values = torch.cat([values[:, :, whole * size :], recent.values], dim=2)
+            self.keys.keep(whole)
+            self.values.keep(whole)
+            self.chunks = whole
+        self.recent.crop(length - whole * size)
 
     @property
     def croppable(self) -> int:
@@ -125,12 +150,15 @@ class IntegerLayerCache(LayerCache):
 
     def tensors(self) -> Iterator[Tensor]:
         """Codes, scales, offsets and the window."""
-        for pair in self.chunks:
-            for chunk in pair:
-                yield from chunk.tensors()
+        yield from self.keys.tensors()
+        yield from self.values.tensors()
         yield from self.recent.tensors()
 
     @property
     def length(self) -> int:
         """Tokens held."""
-        return len(self.chunks) * self.codec.group_size + self.recent.length
+        return self.chunks * self.codec.group_size + self.recent.length
+
+
+def _behind(old: Tensor | None, new: Tensor) -> Tensor:
+    return new if old is None else torch.cat([old, new], dim=2)

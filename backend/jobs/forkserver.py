@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-MODULES = ("torch", "backend.models", "backend.attempt")
+MODULES = ("torch", "backend.models.warm", "backend.attempt")
 IDLE_SECONDS = 600.0
 UNFIT = 3  # exit code: an import started a thread, and a fork would copy its locks without it
 

@@ -56,7 +56,7 @@ class SpeedPlan:
     slice_seconds: float = 0.05
 
 
-SWEEP = SpeedPlan(seconds=4.0, steps=8, batches=(1,), slice_seconds=0.02)
+SWEEP = SpeedPlan(seconds=3.0, steps=8, batches=(1,), slice_seconds=0.02)
 
 
 @dataclass

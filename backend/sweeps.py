@@ -1,0 +1,56 @@
+"""Which recipes a sweep of methods and budgets stands for; imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from backend import methods
+from backend.errors import ParetoscopeError, RecipeError
+from backend.jobs.records import Submission
+from backend.methods.base import DecodeMethod
+from backend.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A recipe that a sweep left out, and why."""
+
+    recipe: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Jobs of a sweep: one for each method and budget, and those that cannot be."""
+
+    submissions: tuple[Submission, ...]
+    recipes: tuple[str, ...]
+    refusals: tuple[Refusal, ...]
+
+
+def points(
+    keys: Sequence[str], budgets: Sequence[float]
+) -> tuple[dict[str, dict[str, float]], list[Refusal]]:
+    """Recipes with their budgets, the dense model first, and those that cannot be.
+
+    Drafting holds nothing in fewer bits, so a drafter comes once.
+
+    Raises:
+        ParetoscopeError: a method does not exist, or nothing at all can be run.
+    """
+    wanted: dict[str, dict[str, float]] = {"dense": {}}
+    refusals: list[Refusal] = []
+    for key in keys:
+        method = methods.find(key)()
+        if isinstance(method, DecodeMethod):
+            wanted.setdefault(Recipe((method,)).text(), {})
+            continue
+        for bits in budgets:
+            try:
+                wanted.setdefault(Recipe((method.at(bits),)).text(), {"bits": bits})
+            except ParetoscopeError as error:
+                refusals.append(Refusal(f"{key}@{bits:g}", str(error)))
+    if len(wanted) == 1 and refusals:
+        raise RecipeError(f"None of these can be run. {refusals[0].reason}")
+    return wanted, refusals

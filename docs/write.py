@@ -1,0 +1,63 @@
+"""Write what the documents say of the methods, from the catalogue: `python -m docs.write`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from backend import methods
+
+ROOT = Path(__file__).parents[1]
+START, END = "| method | family | what it does |\n|---|---|---|\n", "\n\n[docs/methods.md]"
+
+
+def methods_table() -> str:
+    """The table of the README."""
+    rows = [methods.describe(cls) for cls in methods.catalogue().values()]
+    return "\n".join(f"| `{one['key']}` | {one['family']} | {one['summary']} |" for one in rows)
+
+
+def methods_page() -> str:
+    """The whole of docs/methods.md."""
+    parts = [
+        "# Methods\n\nGenerated from the code by `python -m docs.write`. Bits are bits held per "
+        "original number, everything counted; the dense model holds 16.\n"
+    ]
+    parts += [_section(methods.describe(cls)) for cls in methods.catalogue().values()]
+    return "\n".join(parts)
+
+
+def readme() -> str:
+    """The README with its table brought up to date."""
+    text = (ROOT / "README.md").read_text()
+    head, rest = text.split(START, 1)
+    return head + START + methods_table() + END + rest.split(END, 1)[1]
+
+
+def _section(one: dict[str, Any]) -> str:
+    lines = [f"## {one['key']}", "", one["text"], ""]
+    lines.append(f"- Family {one['family']}, stage {one['stage']}; needs {_needs(one)}.")
+    lines.append(f"- Paper: {one['paper']}. Its claim: {one['claim']}")
+    if one["limits"]:
+        lines.append(f"- Limits: {one['limits']}")
+    if one["settings"]:
+        lines += ["", "| setting | default | range | |", "|---|---|---|---|"]
+        lines += [_setting(setting) for setting in one["settings"]]
+    return "\n".join([*lines, ""])
+
+
+def _needs(one: dict[str, Any]) -> str:
+    return " and ".join(one["needs"]) or "no data"
+
+
+def _setting(one: dict[str, Any]) -> str:
+    if one["choices"] is not None:
+        reach = ", ".join(str(choice) for choice in one["choices"])
+    else:
+        reach = f"{one['low']:g} to {one['high']:g}"
+    return f"| `{one['name']}` | {one['default']} | {reach} | {one['help']} |"
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "methods.md").write_text(methods_page())
+    (ROOT / "README.md").write_text(readme())

@@ -1,0 +1,42 @@
+"""All checks, cheapest first: `python -m tests [arguments of pytest]`; stops at the first to fail.
+
+Format, lint and types take seconds. With arguments, such as `-m faults` or a file, only pytest
+runs, with them.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+CHECKS = (
+    ("format", ["ruff", "format", "--check", "--quiet", "."]),
+    ("lint", ["ruff", "check", "--quiet", "."]),
+    ("types", ["pyrefly", "check", "--python-interpreter-path", sys.executable]),
+)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the checks; returns the exit code of the first that fails."""
+    if not arguments:
+        for name, command in CHECKS:
+            print(f"{name}: {' '.join(command)}", flush=True)
+            done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False)
+            if done.returncode:
+                print(f"{name} failed; CONTRIBUTING.md says what to do.", file=sys.stderr)
+                return done.returncode
+    if shutil.which("chromium") is None and shutil.which("chromium-browser") is None:
+        print("NO CHROMIUM FOUND: the browser tests are left out. Install it with the system.")
+    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *(arguments or ["-q"])],
+        cwd=ROOT,
+        env=environment,
+        check=False,
+    ).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
