@@ -106,12 +106,15 @@ def _treat_blocks(
     blocks = len(view.blocks)
     for block in range(blocks):
         progress("compress", block, blocks)
-        if saved is None or not saved.restore(view, block):
+        remarks = None if saved is None else saved.restore(view, block)
+        if remarks is None:
+            remarks = []
             statistics = source.enter(block)
             for site in view.sites(block):
-                _treat(view, site, methods, statistics[site.name], result)
+                remarks += _treat(view, site, methods, statistics[site.name])
             if saved is not None:
-                saved.keep(view, block)
+                saved.keep(view, block, remarks)
+        result.remarks += remarks
         source.leave(block)
     if saved is not None:
         saved.drop()
@@ -123,19 +126,21 @@ def _treat(
     site: Site,
     methods: tuple[LayerMethod, ...],
     statistics: InputStatistics,
-    result: Compressed,
-) -> None:
+) -> list[str]:
+    """Put a layer into its formats; what there is to say of it."""
+    remarks = []
     held: Format = formats.Dense.pack(view.weight(site), dtype=torch.float32)
     if statistics.count == 0 and any(method.needs for method in methods):
-        result.remarks.append(f"{site.name}: no calibration token reached it; treated without.")
+        remarks.append(f"{site.name}: no calibration token reached it; treated without.")
     for method in methods:
         if remark := method.remark(*held.shape):
-            result.remarks.append(f"{site.name}: {remark}")
+            remarks.append(f"{site.name}: {remark}")
         try:
             held = refit(method, held, statistics)
         except OutOfReachError as error:
             raise OutOfReachError(f"{site.name}: {error}") from error
     view.hold(site, held)
+    return remarks
 
 
 def refit(method: LayerMethod, held: Format, statistics: InputStatistics) -> Format:
@@ -186,7 +191,7 @@ class _Checkpoint:
         folder.mkdir(parents=True, exist_ok=True)
         mark.write_text(key)
 
-    def keep(self, view: View, block: int) -> None:
+    def keep(self, view: View, block: int, remarks: list[str]) -> None:
         """Write the formats of a block; the header last, so that it marks a whole block."""
         headers, tensors = {}, {}
         for site in view.sites(block):
@@ -198,23 +203,23 @@ class _Checkpoint:
                 tensors[f"{site.name}/{key}"] = tensor.contiguous()
         save_file(tensors, self.folder / f"{block}.safetensors")
         partial = self.folder / f"{block}.partial"
-        partial.write_text(json.dumps(headers))
+        partial.write_text(json.dumps({"held": headers, "remarks": remarks}))
         partial.rename(self.folder / f"{block}.json")
 
-    def restore(self, view: View, block: int) -> bool:
-        """Put a finished block in place; False if it is not finished."""
+    def restore(self, view: View, block: int) -> list[str] | None:
+        """Put a finished block in place; its remarks, or None if it is not finished."""
         header = self.folder / f"{block}.json"
         if not header.is_file():
-            return False
-        headers = json.loads(header.read_text())
+            return None
+        record = json.loads(header.read_text())
         tensors = load_file(self.folder / f"{block}.safetensors")
         for site in view.sites(block):
-            held = formats.from_header(headers[site.name])
+            held = formats.from_header(record["held"][site.name])
             prefix = f"{site.name}/"
             own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             held.load_state_dict(own, assign=True)
             view.hold(site, held)
-        return True
+        return record["remarks"]
 
     def drop(self) -> None:
         """Forget everything, once the artefact no longer needs it."""

@@ -30,7 +30,7 @@ def pack_plane(codes: Tensor, width: int) -> Tensor:
     rows, columns = codes.shape
     per_byte = 8 // width
     padding = -columns % per_byte
-    codes = torch.nn.functional.pad(codes.to(torch.uint8), (0, padding))
+    codes = torch.nn.functional.pad(codes.to(torch.uint8), (0, padding)).contiguous()
     codes = codes.view(rows, -1, per_byte)
     packed = codes[..., 0].clone()
     for slot in range(1, per_byte):

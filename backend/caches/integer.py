@@ -143,6 +143,11 @@ class IntegerLayerCache(LayerCache):
             self.chunks = whole
         self.recent.crop(length - whole * size)
 
+    @property
+    def croppable(self) -> int:
+        """Fewer than would make the next chunk leave the window."""
+        return self.codec.window + self.codec.group_size - self.recent.length - 1
+
     def tensors(self) -> Iterator[Tensor]:
         """Codes, scales, offsets and the window."""
         yield from self.keys.tensors()

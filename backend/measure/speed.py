@@ -200,14 +200,15 @@ def _decode(name: str, model: LanguageModel, row: list[int], plan: SpeedPlan, ba
 
     @torch.inference_mode()
     def prepare() -> Session:
-        # A plain cache is cut back exactly; what a cache method dropped cannot be had again.
-        if kept and not model.has_cache_method:
+        if kept:
             kept[0].crop(plan.prompt_tokens)
             return kept[0]
-        kept[:] = [model.session(batch, total)]
-        kept[0].feed(tokens[:, : plan.prompt_tokens])
+        session = model.session(batch, total)
+        session.feed(tokens[:, : plan.prompt_tokens])
+        if session.croppable() >= plan.steps:
+            kept[:] = [session]
         _synchronise(model.device)
-        return kept[0]
+        return session
 
     @torch.inference_mode()
     def run(session: Session) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -56,7 +57,9 @@ class LevelTable:
             seen = statistics(block)
             for site in view.sites(block):
                 weight = view.weight(site)
-                row = [found.fit(weight, seen[site.name]) for found in _around(method, mean)]
+                row = _held(_around(method, mean), weight, seen[site.name])
+                if not row:
+                    method.fit(weight, seen[site.name])  # says why it cannot
                 sites.append(site)
                 levels.append(_rising(row))
         return cls(sites, levels)
@@ -72,6 +75,15 @@ def _around(method: LayerMethod, mean: float) -> list[LayerMethod]:
         if turned not in found:
             found.append(turned)
     return found
+
+
+def _held(around: list[LayerMethod], weight: Tensor, statistics: InputStatistics) -> list[Format]:
+    """A weight at each level at which a matrix of its shape can be held."""
+    row = []
+    for method in around:
+        with contextlib.suppress(OutOfReachError):
+            row.append(method.fit(weight, statistics))
+    return row
 
 
 def _rising(row: list[Format]) -> list[Format]:
