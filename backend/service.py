@@ -104,6 +104,15 @@ class Service:
         """Every metric: name, title, unit, direction, help, group, axis, log."""
         return [asdict(one) for one in METRICS.values()]
 
+    def metric(self, name: str) -> dict[str, Any]:
+        """What a number means, members of families such as abilities too.
+
+        Raises:
+            UnknownNameError: no metric of that name.
+        """
+        _known_metric(name)
+        return asdict(metric(name))
+
     def axes(self) -> pd.DataFrame:
         """Readings that can be an axis of a chart, with the number of runs that have each."""
         found = axes(self.store.database)
