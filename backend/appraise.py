@@ -265,23 +265,19 @@ class Appraisal:
         row = [token for window in self.evaluation.windows[:2] for token in window]
         copied = speed.copy_bandwidth(int(self._value("resident_bytes")))
         linears = sum(layer["bytes"] for layer in self.layers)
+        dense, dtype = self.baseline.quickest()
         timed = speed.measure_speed(
-            self.variant,
-            self.baseline.model,
-            row,
-            self._plan(),
-            bytes_per_step=linears,
-            bandwidth=copied,
+            self.variant, dense, row, self._plan(), bytes_per_step=linears, bandwidth=copied
         )
         taken = {one.name for one in self.readings}
-        found = [one for one in timed.readings if one.name not in taken]
-        if self.kinds.get("speed") != "emulated":
-            return found
-        told = "emulated: weights are unpacked at every step"
-        return [replace(one, note=f"{told}; {one.note}".rstrip("; ")) for one in found]
-
-    def _value(self, name: str) -> float:
-        return next(one.value for one in self.readings if one.name == name)
+        told = [f"dense in {dtype}"]
+        if self.kinds.get("speed") == "emulated":
+            told.append("emulated: weights are unpacked at every step")
+        return [
+            replace(one, note="; ".join(filter(None, [*told, one.note])))
+            for one in timed.readings
+            if one.name not in taken
+        ]
 
     @cached_property
     def evaluation(self) -> EvaluationSet:
