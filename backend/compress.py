@@ -71,7 +71,7 @@ def compress(
     if recipe.allocator == "evopress":
         _divide(view, walk, windows, recipe.layer_methods[0], progress)
     elif recipe.layer_methods:
-        saved = None if checkpoint is None else _Checkpoint(checkpoint, recipe)
+        saved = None if checkpoint is None else _Checkpoint(checkpoint, recipe, walk)
         _treat_blocks(walk, recipe.layer_methods, result, progress, saved)
     return result
 
@@ -162,9 +162,11 @@ def _divide(
 class _Checkpoint:
     """Finished blocks on disk, so that a killed run goes on where it stopped."""
 
-    def __init__(self, folder: Path, recipe: Recipe) -> None:
+    def __init__(self, folder: Path, recipe: Recipe, walk: Walk) -> None:
+        """Take up what lies in a folder if it is of the same recipe, shapes and text."""
         self.folder = folder
-        key = digest(recipe.to_json())
+        shapes = [[name, *part.shape] for name, part in walk.view.model.named_parameters()]
+        key = digest([recipe.to_json(), shapes, walk.windows.tolist()])
         mark = folder / "recipe"
         if folder.is_dir() and (not mark.is_file() or mark.read_text() != key):
             shutil.rmtree(folder)
