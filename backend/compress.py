@@ -89,7 +89,7 @@ def compress(
     if recipe.allocator == "evopress":
         _divide(view, source, windows, recipe.layer_methods[0], progress)
     else:
-        saved = None if checkpoint is None else _Checkpoint(checkpoint, recipe)
+        saved = None if checkpoint is None else _Checkpoint(checkpoint, recipe, view, windows)
         _treat_blocks(view, source, recipe.layer_methods, result, progress=progress, saved=saved)
     return result
 
@@ -182,9 +182,11 @@ def _divide(
 class _Checkpoint:
     """Finished blocks on disk, so that a killed run goes on where it stopped."""
 
-    def __init__(self, folder: Path, recipe: Recipe) -> None:
+    def __init__(self, folder: Path, recipe: Recipe, view: View, windows: Tensor) -> None:
+        """Take up what lies in a folder if it is of the same recipe, shapes and text."""
         self.folder = folder
-        key = digest(recipe.to_json())
+        shapes = [[name, *part.shape] for name, part in view.model.named_parameters()]
+        key = digest([recipe.to_json(), shapes, windows.tolist()])
         mark = folder / "recipe"
         if folder.is_dir() and (not mark.is_file() or mark.read_text() != key):
             shutil.rmtree(folder)

@@ -50,8 +50,9 @@ def unpack_plane(packed: Tensor, width: int, columns: int) -> Tensor:
 def pack(codes: Tensor, bits: int) -> dict[int, Tensor]:
     """Split codes [rows, columns] into planes: width -> bytes [rows, packed_columns]."""
     planes, shift = {}, 0
+    codes = codes.to(torch.uint8)
     for width in reversed(plane_widths(bits)):
-        part = (codes.to(torch.int32) >> shift) & ((1 << width) - 1)
+        part = (codes >> shift) & ((1 << width) - 1)
         planes[width] = pack_plane(part, width)
         shift += width
     return planes

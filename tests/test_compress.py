@@ -1,8 +1,10 @@
 """Recipes over whole models: order, resume, remarks, composition, and what layers share."""
 
+import dataclasses
 import itertools
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,8 +24,10 @@ from backend.errors import (
 )
 from backend.methods.base import CacheMethod, DecodeMethod, LayerMethod, Leveled, ModelMethod, Needs
 from backend.models import artefact
+from backend.models.load import LoadedModel
 from backend.models.view import View
 from backend.recipes import ALLOCATORS, Recipe, digest, make
+from backend.sources import ModelSource
 from tests import tiny_transformers as tiny
 
 METHODS = methods.catalogue()
@@ -111,6 +115,14 @@ def test_a_checkpoint_of_other_work_is_not_taken_up(tmp_path):
     assert same(state_of(found.view), state_of(expected.view))
 
 
+def test_a_checkpoint_on_other_text_is_not_taken_up(tmp_path):
+    recipe, checkpoint = Recipe.parse("gptq(bits=6, group_size=32)"), tmp_path / "checkpoint"
+    with pytest.raises(KilledError):
+        compress(tiny_source(), recipe, tiny.tokens(4, 16, seed=8), kill_at(1), checkpoint)
+    found = compress(tiny_source(), recipe, WINDOWS, checkpoint=checkpoint)
+    assert same(state_of(found.view), state_of(compress(tiny_source(), recipe, WINDOWS).view))
+
+
 # The walk
 
 
@@ -144,11 +156,6 @@ def test_later_blocks_see_what_the_compressed_ones_before_them_make():
 
 
 def tiny_source(family="llama", **changes):
-    from pathlib import Path
-
-    from backend.models.load import LoadedModel
-    from backend.sources import ModelSource
-
     return LoadedModel(tiny.build(family, **changes), None, ModelSource(family), Path(), 0)
 
 
@@ -284,8 +291,6 @@ def values_of(field):
 
 @st.composite
 def one_stage(draw, cls):
-    import dataclasses
-
     chosen = {field.name: draw(values_of(field)) for field in dataclasses.fields(cls)}
     if "pattern" in chosen and chosen["pattern"] != "unstructured":
         chosen["bits"] = max(chosen["bits"], 9.0)

@@ -21,15 +21,18 @@ def test_codes_by_hand():
     values = torch.tensor([[0.0, 3.0], [1.0, 1.0], [-3.0, 0.0], [2.0, 8.0]]).view(1, 1, 4, 2)
     cache = IntegerCodec(2, 2, 4, 0).layer(0)
     cache.append(keys.bfloat16(), values.bfloat16())
-    ((key, value),) = cache.chunks
+    key, value = cache.keys, cache.values
+    assert cache.chunks == 1
     assert key.scales.flatten().tolist() == [1, 2]
     assert key.offsets.flatten().tolist() == [0, 4]
     # codes of the tokens, two bits each, the first channel lowest
     codes = [(0, 0), (3, 3), (1, 0), (2, 0)]  # 5 lies between codes 0 and 1: even wins
     assert key.planes[2].flatten().tolist() == [a | b << 2 for a, b in codes]
-    assert key.decode().flatten(0, 2).tolist() == [[0, 4], [3, 10], [1, 4], [2, 4]]
+    decoded = key.decode(2, torch.bfloat16)
+    assert decoded.flatten(0, 2).tolist() == [[0, 4], [3, 10], [1, 4], [2, 4]]
     assert value.scales.flatten().float().tolist() == pytest.approx([1, 0, 1, 2], abs=1e-6)
-    assert torch.equal(value.decode(), values.bfloat16()), "two channels are the ends of a range"
+    decoded = value.decode(2, torch.bfloat16)
+    assert torch.equal(decoded, values.bfloat16()), "two channels are the ends of a range"
     assert cache.nbytes == 2 * 4 + 2 * 2 * 2 + 2 * 4 * 2
 
 
@@ -42,7 +45,7 @@ def test_the_newest_tokens_stay_exact_and_chunks_leave_when_full():
         assert torch.equal(seen[0][:, :, -8:], keys[:, :, max(0, place - 7) : place + 1])
         assert torch.equal(seen[1][:, :, -8:], values[:, :, max(0, place - 7) : place + 1])
         assert 8 <= cache.recent.length < 24 or place < 8
-    assert len(cache.chunks) == 2
+    assert cache.chunks == 2
     assert cache.length == 50
 
 

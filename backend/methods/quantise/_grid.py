@@ -117,6 +117,7 @@ def hold(
 
     Rows where `mask` is true have codes of the fine width, the others of the coarse one.
     """
+    codes = codes.to(torch.uint8).contiguous()
 
     def part(rows: Tensor | slice, width: int) -> formats.IntegerGroups:
         return formats.IntegerGroups.pack(
