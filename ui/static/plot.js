@@ -22,7 +22,7 @@ export async function plot(place, begun, trigger) {
     replace(parts.canvas, failure(error));
     return;
   }
-  const self = { parts, start, trigger, shown: null, drawn: false };
+  const self = { parts, start, trigger, shown: null, drawn: false, near: {} };
   controls(self);
   watch((now, before) => {
     const same = ["x", "y", "limit"].every((name) => now[name] === before[name])
@@ -123,12 +123,16 @@ function draw(self) {
   if (!self.drawn) replace(canvas);
   const narrow = canvas.clientWidth < 600;
   const { data, layout } = themed(self.shown.figure, narrow);
-  const options = { responsive: true, displaylogo: false, displayModeBar: false, scrollZoom: false, doubleClick: "reset", modeBarButtonsToRemove: ["sendChartToCloud"], plotlyServerURL: "" };
+  if (layout.uirevision !== self.revision) self.near = {};
+  self.revision = layout.uirevision;
+  for (const side of Object.keys(self.near)) Object.assign(layout[side], OWN_TICKS);
+  const options = { responsive: true, displaylogo: false, displayModeBar: false, scrollZoom: false, doubleClick: false, modeBarButtonsToRemove: ["sendChartToCloud"], plotlyServerURL: "" };
   window.Plotly.react(canvas, data, layout, options);
   if (!self.drawn) {
     self.drawn = true;
     canvas.on("plotly_click", (event) => pick(self, event.points[0]?.customdata));
-    canvas.on("plotly_relayout", (event) => ticksFor(canvas, event));
+    canvas.on("plotly_relayout", (event) => ticksFor(self, event));
+    canvas.on("plotly_doubleclick", () => { zoomOut(self); return false; });
   }
   canvas.dataset.drawn = String(self.shown.points);
 }
@@ -141,20 +145,24 @@ function pick(self, run) {
 }
 
 function zoomOut(self) {
-  const { layout } = self.shown.figure;
-  window.Plotly.relayout(self.parts.canvas, { "xaxis.range": [...layout.xaxis.range], "yaxis.range": [...layout.yaxis.range], "xaxis.tickmode": "array", "yaxis.tickmode": "array" });
+  const { xaxis, yaxis } = self.shown.figure.layout;
+  self.near = {};
+  window.Plotly.relayout(self.parts.canvas, {
+    "xaxis.range": [...xaxis.range], "yaxis.range": [...yaxis.range], "xaxis.tickmode": "array", "yaxis.tickmode": "array",
+  });
 }
 
 // The ticks suit the whole; nearer by, the library finds its own.
-function ticksFor(canvas, event) {
+const OWN_TICKS = { tickmode: "auto", tickformat: "~s" };
+
+function ticksFor(self, event) {
+  const changed = {};
   for (const side of ["xaxis", "yaxis"]) {
-    if (event[`${side}.range[0]`] !== undefined && canvas.layout[side].tickmode === "array") {
-      const log = canvas.layout[side].type === "log";
-      const range = canvas.layout[side].range;
-      if (log && range[1] - range[0] > 1) continue;
-      window.Plotly.relayout(canvas, { [`${side}.tickmode`]: "auto", [`${side}.tickformat`]: "~s", [`${side}.dtick`]: null });
-    }
+    if (event[`${side}.range[0]`] === undefined || self.near[side]) continue;
+    self.near[side] = true;
+    for (const [name, value] of Object.entries(OWN_TICKS)) changed[`${side}.${name}`] = value;
   }
+  if (Object.keys(changed).length) window.Plotly.relayout(self.parts.canvas, changed);
 }
 
 function themed(figure, narrow) {
