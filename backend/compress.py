@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from backend import formats
+from backend.calibrate.modes import Kept, Parallel, Sequential
 from backend.calibrate.statistics import InputStatistics
 from backend.calibrate.walk import Walk
 from backend.errors import OutOfReachError
@@ -44,7 +45,10 @@ def compress(
     recipe: Recipe,
     windows: Tensor,
     progress: Progress = lambda *_: None,
+    *,
     checkpoint: Path | None = None,
+    parallel: bool = False,
+    statistics: Path | None = None,
 ) -> Compressed:
     """Treat a model in place.
 
@@ -54,6 +58,8 @@ def compress(
         windows: calibration tokens [windows, length].
         progress: told (stage, done, total).
         checkpoint: folder in which finished blocks are kept, to resume from.
+        parallel: gather statistics on the dense blocks, not on the compressed ones.
+        statistics: folder in which parallel statistics of this model and text are kept.
 
     Raises:
         ParetoscopeError: the model cannot be treated, or a budget lies out of reach.
@@ -64,39 +70,52 @@ def compress(
     if not model_methods and not recipe.layer_methods:
         return result
     view.check(windows[:1])
-    walk = Walk(view, windows)
+    walk: Walk | None = None
     for method in model_methods:
         progress(method.key(), 0, 1)
+        walk = walk or Walk(view, windows)
         result.structure.append({"method": method.key(), **method.rewrite(walk)})
+    needs = Needs.NOTHING
+    for method in recipe.layer_methods:
+        needs |= method.needs
+    if not recipe.layer_methods:
+        return result
+    if parallel or recipe.allocator != "uniform":
+        progress("calibrate", 0, 1)
+        kept = Kept(statistics) if statistics is not None and not model_methods else None
+        source = Parallel(lambda: walk or Walk(view, windows), needs, len(view.blocks), kept)
+    else:
+        source = Sequential(walk or Walk(view, windows), needs)
     if recipe.allocator == "evopress":
-        _divide(view, walk, windows, recipe.layer_methods[0], progress)
-    elif recipe.layer_methods:
-        saved = None if checkpoint is None else _Checkpoint(checkpoint, recipe)
-        _treat_blocks(walk, recipe.layer_methods, result, progress, saved)
+        _divide(view, source, windows, recipe.layer_methods[0], progress)
+    else:
+        saved = None if checkpoint is None else _Checkpoint(checkpoint, recipe, view, windows)
+        _treat_blocks(view, source, recipe.layer_methods, result, progress=progress, saved=saved)
     return result
 
 
 def _treat_blocks(
-    walk: Walk,
+    view: View,
+    source: Sequential | Parallel,
     methods: tuple[LayerMethod, ...],
     result: Compressed,
+    *,
     progress: Progress,
     saved: _Checkpoint | None,
 ) -> None:
-    needs = Needs.NOTHING
-    for method in methods:
-        needs |= method.needs
-    blocks = len(walk.view.blocks)
+    blocks = len(view.blocks)
     for block in range(blocks):
         progress("compress", block, blocks)
-        if saved is None or not saved.restore(walk.view, block):
-            statistics = walk.gather(block, needs)
-            for site in walk.view.sites(block):
-                _treat(walk.view, site, methods, statistics[site.name], result)
+        remarks = None if saved is None else saved.restore(view, block)
+        if remarks is None:
+            remarks = []
+            statistics = source.enter(block)
+            for site in view.sites(block):
+                remarks += _treat(view, site, methods, statistics[site.name])
             if saved is not None:
-                saved.keep(walk.view, block)
-        if needs is not Needs.NOTHING and block + 1 < blocks:
-            walk.advance(block)
+                saved.keep(view, block, remarks)
+        result.remarks += remarks
+        source.leave(block)
     if saved is not None:
         saved.drop()
     progress("compress", blocks, blocks)
@@ -107,19 +126,21 @@ def _treat(
     site: Site,
     methods: tuple[LayerMethod, ...],
     statistics: InputStatistics,
-    result: Compressed,
-) -> None:
+) -> list[str]:
+    """Put a layer into its formats; what there is to say of it."""
+    remarks = []
     held: Format = formats.Dense.pack(view.weight(site), dtype=torch.float32)
     if statistics.count == 0 and any(method.needs for method in methods):
-        result.remarks.append(f"{site.name}: no calibration token reached it; treated without.")
+        remarks.append(f"{site.name}: no calibration token reached it; treated without.")
     for method in methods:
         if remark := method.remark(*held.shape):
-            result.remarks.append(f"{site.name}: {remark}")
+            remarks.append(f"{site.name}: {remark}")
         try:
             held = refit(method, held, statistics)
         except OutOfReachError as error:
             raise OutOfReachError(f"{site.name}: {error}") from error
     view.hold(site, held)
+    return remarks
 
 
 def refit(method: LayerMethod, held: Format, statistics: InputStatistics) -> Format:
@@ -145,9 +166,13 @@ def refit(method: LayerMethod, held: Format, statistics: InputStatistics) -> For
 
 
 def _divide(
-    view: View, walk: Walk, windows: Tensor, method: LayerMethod, progress: Progress
+    view: View,
+    source: Sequential | Parallel,
+    windows: Tensor,
+    method: LayerMethod,
+    progress: Progress,
 ) -> None:
-    table = level_table.LevelTable.build(walk, method, progress)
+    table = level_table.LevelTable.build(view, source.enter, method, progress)
     bits = method.settings()[method.level]
     chosen = level_table.divide(table, view, windows, bits, progress)
     for site in table.sites:
@@ -157,16 +182,18 @@ def _divide(
 class _Checkpoint:
     """Finished blocks on disk, so that a killed run goes on where it stopped."""
 
-    def __init__(self, folder: Path, recipe: Recipe) -> None:
+    def __init__(self, folder: Path, recipe: Recipe, view: View, windows: Tensor) -> None:
+        """Take up what lies in a folder if it is of the same recipe, shapes and text."""
         self.folder = folder
-        key = digest(recipe.to_json())
+        shapes = [[name, *part.shape] for name, part in view.model.named_parameters()]
+        key = digest([recipe.to_json(), shapes, windows.tolist()])
         mark = folder / "recipe"
         if folder.is_dir() and (not mark.is_file() or mark.read_text() != key):
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         mark.write_text(key)
 
-    def keep(self, view: View, block: int) -> None:
+    def keep(self, view: View, block: int, remarks: list[str]) -> None:
         """Write the formats of a block; the header last, so that it marks a whole block."""
         headers, tensors = {}, {}
         for site in view.sites(block):
@@ -178,23 +205,23 @@ class _Checkpoint:
                 tensors[f"{site.name}/{key}"] = tensor.contiguous()
         save_file(tensors, self.folder / f"{block}.safetensors")
         partial = self.folder / f"{block}.partial"
-        partial.write_text(json.dumps(headers))
+        partial.write_text(json.dumps({"held": headers, "remarks": remarks}))
         partial.rename(self.folder / f"{block}.json")
 
-    def restore(self, view: View, block: int) -> bool:
-        """Put a finished block in place; False if it is not finished."""
+    def restore(self, view: View, block: int) -> list[str] | None:
+        """Put a finished block in place; its remarks, or None if it is not finished."""
         header = self.folder / f"{block}.json"
         if not header.is_file():
-            return False
-        headers = json.loads(header.read_text())
+            return None
+        record = json.loads(header.read_text())
         tensors = load_file(self.folder / f"{block}.safetensors")
         for site in view.sites(block):
-            held = formats.from_header(headers[site.name])
+            held = formats.from_header(record["held"][site.name])
             prefix = f"{site.name}/"
             own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             held.load_state_dict(own, assign=True)
             view.hold(site, held)
-        return True
+        return record["remarks"]
 
     def drop(self) -> None:
         """Forget everything, once the artefact no longer needs it."""

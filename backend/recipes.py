@@ -63,11 +63,18 @@ class Recipe:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """Read the long form, as `to_json` writes it."""
-        stages = tuple(
-            make(methods.find(stage["method"]), stage["settings"]) for stage in data["stages"]
-        )
-        return cls(stages, data.get("allocator", "uniform"))
+        """Read the long form, as `to_json` writes it.
+
+        Raises:
+            ParetoscopeError: says what is wrong.
+        """
+        stages = data.get("stages") if isinstance(data, dict) else None
+        if not isinstance(stages, list) or not all(_is_long_stage(stage) for stage in stages):
+            raise RecipeError(
+                "A recipe is {stages: [{method: key, settings: {name: value}}], allocator: key}."
+            )
+        made = tuple(make(methods.find(stage["method"]), stage["settings"]) for stage in stages)
+        return cls(made, data.get("allocator", "uniform"))
 
     def to_json(self) -> dict[str, Any]:
         """Every stage with every setting and its version, so that nothing is left to defaults."""
@@ -153,15 +160,30 @@ def _parse_settings(text: str) -> dict[str, Any]:
     return settings
 
 
+def _is_long_stage(stage: Any) -> bool:
+    return (
+        isinstance(stage, dict)
+        and isinstance(stage.get("method"), str)
+        and isinstance(stage.get("settings"), dict)
+        and all(isinstance(name, str) for name in stage["settings"])
+    )
+
+
 def _stage_text(stage: Method) -> str:
     defaults = make(type(stage), {}).settings()
     changed = {name: value for name, value in stage.settings().items() if value != defaults[name]}
     if not changed and stage.level not in defaults:
         return stage.key()
     if not set(changed) - {stage.level}:
-        return f"{stage.key()}@{stage.settings()[stage.level]:g}"
+        return f"{stage.key()}@{_number(stage.settings()[stage.level])}"
     settings = ", ".join(f"{name}={value}" for name, value in changed.items())
     return f"{stage.key()}({settings})"
+
+
+def _number(value: float) -> str:
+    """A number in as few digits as bring it back."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def _check_order(before: Method, after: Method) -> None:

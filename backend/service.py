@@ -141,6 +141,7 @@ class Service:
         *,
         tier: str = "quick",
         speed: str = "sweep",
+        walk: str = "sequential",
         texts: Texts | None = None,
         budget: Mapping[str, float] | None = None,
         owner: str = "",
@@ -157,6 +158,7 @@ class Service:
         settings: dict[str, Any] = {
             "tier": tier,
             "speed": speed,
+            "walk": walk,
             "texts": texts,
             "budget": dict(budget or {}),
         }
@@ -179,6 +181,7 @@ class Service:
         *,
         tier: str = "quick",
         speed: str = "sweep",
+        walk: str = "sequential",
         texts: Texts | None = None,
         owner: str = "",
     ) -> Sweep:
@@ -189,7 +192,8 @@ class Service:
         """
         source = ModelSource.parse(model)
         wanted, refusals = points(keys, budgets)
-        settings = {"tier": tier, "speed": speed, "texts": texts, "owner": owner}
+        settings = {"tier": tier, "speed": speed, "walk": walk, "texts": texts}
+        settings["owner"] = owner
         name = str(source.folder) if source.folder and source.name != "default" else model
         submissions = [
             self.submit(recipe, name, budget=budget, **settings)

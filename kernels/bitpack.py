@@ -30,7 +30,7 @@ def pack_plane(codes: Tensor, width: int) -> Tensor:
     rows, columns = codes.shape
     per_byte = 8 // width
     padding = -columns % per_byte
-    codes = torch.nn.functional.pad(codes.to(torch.uint8), (0, padding))
+    codes = torch.nn.functional.pad(codes.to(torch.uint8), (0, padding)).contiguous()
     codes = codes.view(rows, -1, per_byte)
     packed = codes[..., 0].clone()
     for slot in range(1, per_byte):
@@ -50,8 +50,9 @@ def unpack_plane(packed: Tensor, width: int, columns: int) -> Tensor:
 def pack(codes: Tensor, bits: int) -> dict[int, Tensor]:
     """Split codes [rows, columns] into planes: width -> bytes [rows, packed_columns]."""
     planes, shift = {}, 0
+    codes = codes.to(torch.uint8)
     for width in reversed(plane_widths(bits)):
-        part = (codes.to(torch.int32) >> shift) & ((1 << width) - 1)
+        part = (codes >> shift) & ((1 << width) - 1)
         planes[width] = pack_plane(part, width)
         shift += width
     return planes

@@ -137,6 +137,9 @@ class Idle:
     def crop(self, length):
         pass
 
+    def croppable(self):
+        return 0 if self.has_cache_method else PLAN.steps
+
     def feed(self, tokens):
         self.host.work(self.per_call)
         return torch.zeros(*tokens.shape, 2)

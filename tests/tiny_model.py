@@ -80,6 +80,9 @@ class TinySession:
         self.past = [(keys[:, :length], values[:, :length]) for keys, values in self.past]
         self.length = length
 
+    def croppable(self):
+        return self.limit
+
     def cache_bytes(self):
         return sum(
             part.numel() * part.element_size() for pair in self.past if pair for part in pair

@@ -7,6 +7,7 @@ that attention may see. What it keeps between two steps is all that is counted.
 from __future__ import annotations
 
 import abc
+import sys
 from collections.abc import Iterator
 
 import torch
@@ -23,6 +24,11 @@ class LayerCache(abc.ABC):
     @abc.abstractmethod
     def crop(self, length: int) -> None:
         """Forget all tokens after the first `length`."""
+
+    @property
+    @abc.abstractmethod
+    def croppable(self) -> int:
+        """Tokens that may be appended next and be cropped again without a trace."""
 
     @abc.abstractmethod
     def tensors(self) -> Iterator[Tensor]:
@@ -71,6 +77,11 @@ class DenseLayerCache(LayerCache):
         if self.keys is not None:
             self.keys = self.keys[:, :, :length].clone()
             self.values = self.values[:, :, :length].clone()
+
+    @property
+    def croppable(self) -> int:
+        """Any number."""
+        return sys.maxsize
 
     def tensors(self) -> Iterator[Tensor]:
         """Keys and values."""

@@ -25,6 +25,10 @@ class Session(Protocol):
         """Forget every position from `length` on."""
         ...
 
+    def croppable(self) -> int:
+        """Return how many tokens may be fed next and be cropped again without a trace."""
+        ...
+
     def cache_bytes(self) -> int:
         """Bytes of the storages the cache holds now."""
         ...

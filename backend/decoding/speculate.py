@@ -34,7 +34,8 @@ def speculate(
 
     Each call feeds the last token and the draft, keeps the longest part of the draft equal to the
     model's own choices and the model's choice after it, and crops the rest from the cache
-    (Leviathan et al., arXiv 2211.17192, at temperature 0).
+    (Leviathan et al., arXiv 2211.17192, at temperature 0). A cache that rounds or drops what it
+    holds is never fed a draft that would make it do so: the text stays that of its own decoding.
     """
     start = clock()
     session = model.session(1, len(prompt) + new_tokens)
@@ -44,7 +45,7 @@ def speculate(
     seconds = [clock() - start]
     end = None if ignore_end else model.end_token
     while len(tokens) < new_tokens and tokens[-1] != end:
-        room = min(limit, new_tokens - len(tokens) - 1)
+        room = max(0, min(limit, new_tokens - len(tokens) - 1, session.croppable() - 1))
         draft = _usable(drafter.propose([*prompt, *tokens], room), room, model.vocabulary_size)
         before = session.length
         logits = session.feed(torch.tensor([[tokens[-1], *draft]], device=model.device))
@@ -63,7 +64,7 @@ def speculate(
 def _usable(draft: Sequence[int], room: int, vocabulary_size: int) -> list[int]:
     """Cut a draft to the room left and before the first id that is no token."""
     kept: list[int] = []
-    for token in list(draft)[: max(room, 0)]:
+    for token in list(draft)[:room]:
         if not 0 <= token < vocabulary_size:
             break
         kept.append(int(token))

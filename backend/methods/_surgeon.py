@@ -23,32 +23,28 @@ LEAF = 16
 
 def sweep(
     columns: Tensor, factor: Tensor, treat: Callable[[int, Tensor], Tensor], leaf: int = LEAF
-) -> Tensor:
+) -> None:
     """Treat each column in turn and spread its error over those after it.
 
     When a column whose place is a multiple of a power of two is treated, all columns up to the
     next such multiple have been mended for every column before it.
 
     Args:
-        columns: the weight transposed, [columns, rows], float32; overwritten by the result.
+        columns: the weight transposed, [columns, rows], float32; becomes, column by column,
+            what was treated: the weight as mended for all columns before.
         factor: upper Cholesky factor of the inverse Hessian, [columns, columns].
         treat: from a column's place and values [rows], after mending, to its new values.
         leaf: columns mended one by one.
-
-    Returns:
-        `columns`, every column treated.
     """
+    shares = factor / factor.diagonal().unsqueeze(1)  # of a column's error, to those after it
     errors = torch.empty_like(columns)
-    steps = factor.diagonal().tolist()
+    values, losses = columns.unbind(), errors.unbind()
 
     def treat_leaf(start: int, stop: int) -> None:
         for place in range(start, stop):
-            values, error = columns[place], errors[place]
-            treated = treat(place, values)
-            torch.sub(values, treated, out=error).div_(steps[place])
-            values.copy_(treated)
+            error = torch.sub(values[place], treat(place, values[place]), out=losses[place])
             if place + 1 < stop:
-                columns[place + 1 : stop].addr_(factor[place, place + 1 : stop], error, alpha=-1)
+                columns[place + 1 : stop].addr_(shares[place, place + 1 : stop], error, alpha=-1)
 
     def treat_range(start: int, stop: int) -> None:
         count = stop - start
@@ -58,16 +54,14 @@ def sweep(
         middle = start + (1 << (count - 1).bit_length() - 1)
         treat_range(start, middle)
         columns[middle:stop].addmm_(
-            factor[start:middle, middle:stop].T, errors[start:middle], alpha=-1
+            shares[start:middle, middle:stop].T, errors[start:middle], alpha=-1
         )
         treat_range(middle, stop)
 
     treat_range(0, columns.shape[0])
-    return columns
 
 
 def columns_of(weight: Tensor, order: Tensor | None = None) -> Tensor:
     """A copy of a weight [rows, columns], transposed, its columns in `order`."""
-    if order is None:
-        return weight.T.clone(memory_format=torch.contiguous_format)
-    return weight.T[order]
+    columns = weight.T.clone(memory_format=torch.contiguous_format)
+    return columns if order is None else columns.index_select(0, order)

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from backend.errors import ModelError
 from backend.formats import HeldLinear, from_header
 from backend.methods import find
-from backend.models.load import LoadedModel
+from backend.models.load import LoadedModel, attention, read_config
 from backend.models.view import View
 from backend.recipes import Recipe
 from backend.sources import ModelSource
@@ -104,7 +105,7 @@ def load(folder: Path, *, packed: bool = True, dtype: torch.dtype | None = None)
         tensors: dict[str, torch.Tensor] = {}
         for shard in record["shards"]:
             tensors |= load_file(folder / shard)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ModelError(f"{folder} is no artefact that can be read: {error}") from error
     recipe = Recipe.from_json(record["recipe"])
     model = skeleton(folder, getattr(torch, record["dtype"]))
@@ -131,10 +132,10 @@ def load(folder: Path, *, packed: bool = True, dtype: torch.dtype | None = None)
 
 def skeleton(folder: Path, dtype: torch.dtype) -> nn.Module:
     """The dense model of a folder's configuration, its parameters without memory."""
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    config = read_config(folder)
     with _parameters_on_meta():
         model = AutoModelForCausalLM.from_config(
-            config, dtype=dtype, attn_implementation="sdpa", trust_remote_code=False
+            config, dtype=dtype, attn_implementation=attention(config), trust_remote_code=False
         )
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer
@@ -49,6 +51,15 @@ class _Adapter(CacheLayerMixin):
         self.held.crop(self.held.length + tokens_to_remove)
 
 
+def _croppable(layer: CacheLayerMixin) -> int:
+    if isinstance(layer, _Adapter):
+        return layer.held.croppable
+    if not getattr(layer, "is_croppable", True):
+        return 0
+    window = getattr(layer, "sliding_window", None)  # beyond it, old states are dropped
+    return sys.maxsize if window is None else max(0, window - 1 - layer.get_seq_length())
+
+
 class Session:
     """One batch of sequences being decoded, with its cache."""
 
@@ -68,6 +79,10 @@ class Session:
         if length < self.length:
             self._cache.crop(length - self.length)
             self.length = length
+
+    def croppable(self) -> int:
+        """How many tokens may be fed next and be cropped again without a trace."""
+        return min(map(_croppable, self._cache.layers), default=sys.maxsize)
 
     def cache_bytes(self) -> int:
         """Bytes of keys and values kept now."""

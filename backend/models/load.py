@@ -9,8 +9,14 @@ from typing import Any
 
 import torch
 from huggingface_hub import constants, errors, snapshot_download
+from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+)
 
 from backend.errors import ModelError
 from backend.sources import ModelSource
@@ -78,17 +84,20 @@ def load(source: ModelSource, dtype: torch.dtype = torch.bfloat16) -> LoadedMode
     folder = fetch(source)
     config = read_config(folder)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
-            attn_implementation="sdpa",
+            attn_implementation=attention(config),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, by name
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{source.name} cannot be loaded: {error}") from error
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ModelError(f"{source.name} cannot be loaded: {_first_line(error)}") from error
+    _check_complete(report, source.name)
     model.eval().requires_grad_(requires_grad=False)
     check_finite(model, source.name)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -120,8 +129,26 @@ def read_config(folder: Path) -> Any:
         )
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, KeyError, OSError) as error:
-        raise ModelError(f"transformers does not know this architecture: {error}") from error
+    except (ValueError, KeyError, OSError, TypeError, AttributeError) as error:
+        kind = raw.get("model_type") if isinstance(raw, dict) else None
+        raise ModelError(
+            f"{folder}/config.json describes no architecture that transformers knows "
+            f"(model_type {kind!r}); take a decoder such as Llama, Qwen, Mistral or Gemma."
+        ) from error
+
+
+def attention(config: Any) -> str:
+    """The name of the attention to ask for: torch's own where the model has it, never the Hub's.
+
+    Raises:
+        ModelError: not a model that writes text.
+    """
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ModelError(
+            f"A model of type {config.model_type!r} writes no text; take a causal language model."
+        )
+    model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    return "sdpa" if getattr(model_class, "_supports_sdpa", False) else "eager"
 
 
 def check_finite(model: nn.Module, name: str) -> None:
@@ -136,6 +163,23 @@ def check_finite(model: nn.Module, name: str) -> None:
                 f"{name} has values that are not finite in {key}; a compressed copy would be "
                 "broken too. Download the model again, or take another revision."
             )
+
+
+def _check_complete(report: dict[str, Any], name: str) -> None:
+    """Refuse weights that transformers would have made up."""
+    for keys, what in (
+        ([entry[0] for entry in report["mismatched_keys"]], "of another shape"),
+        (list(report["missing_keys"]), "missing"),
+    ):
+        if keys:
+            raise ModelError(
+                f"{name} has {len(keys)} tensors {what}, by what its config.json says; "
+                f"{min(keys)} is one. Download the model again."
+            )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _check_folder(folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from backend.errors import OutOfReachError
 from backend.search import evopress
 
 if TYPE_CHECKING:
-    from backend.calibrate.walk import Walk
+    from backend.calibrate.statistics import InputStatistics
     from backend.formats import Format
     from backend.methods.base import LayerMethod
     from backend.models.view import Site, View
@@ -39,21 +40,28 @@ class LevelTable:
         return [[held.nbytes for held in row] for row in self.levels]
 
     @classmethod
-    def build(cls, walk: Walk, method: LayerMethod, progress: Progress) -> LevelTable:
-        """Compress every site of a model at every level, on the inputs of the dense model."""
+    def build(
+        cls,
+        view: View,
+        statistics: Callable[[int], dict[str, InputStatistics]],
+        method: LayerMethod,
+        progress: Progress,
+    ) -> LevelTable:
+        """Compress every site of a model at every level, on the statistics of each block."""
         sites: list[Site] = []
         levels: list[list[Format]] = []
         mean = method.settings()[method.level]
-        blocks = len(walk.view.blocks)
+        blocks = len(view.blocks)
         for block in range(blocks):
             progress("levels", block, blocks)
-            statistics = walk.gather(block, method.needs)
-            for site in walk.view.sites(block):
-                weight = walk.view.weight(site)
-                row = [found.fit(weight, statistics[site.name]) for found in _around(method, mean)]
+            seen = statistics(block)
+            for site in view.sites(block):
+                weight = view.weight(site)
+                row = _held(_around(method, mean), weight, seen[site.name])
+                if not row:
+                    method.fit(weight, seen[site.name])  # says why it cannot
                 sites.append(site)
                 levels.append(_rising(row))
-            walk.advance(block)
         return cls(sites, levels)
 
 
@@ -67,6 +75,15 @@ def _around(method: LayerMethod, mean: float) -> list[LayerMethod]:
         if turned not in found:
             found.append(turned)
     return found
+
+
+def _held(around: list[LayerMethod], weight: Tensor, statistics: InputStatistics) -> list[Format]:
+    """A weight at each level at which a matrix of its shape can be held."""
+    row = []
+    for method in around:
+        with contextlib.suppress(OutOfReachError):
+            row.append(method.fit(weight, statistics))
+    return row
 
 
 def _rising(row: list[Format]) -> list[Format]:

@@ -41,8 +41,8 @@ class Sparsegpt(Pruner):
         factor = statistics.inverse_factor(self.damping)
         columns = _surgeon.columns_of(statistics.alive(weight))
         chooser = _Chooser(self, columns, factor.diagonal())
-        pruned = _surgeon.sweep(columns, factor, chooser.prune)
-        return self.held(pruned.T, chooser.mask.T)
+        _surgeon.sweep(columns, factor, chooser.prune)
+        return self.held(columns.T, chooser.mask.T)
 
 
 class _Chooser:

@@ -95,7 +95,7 @@ def ranges(groups: Tensor, width: int, symmetric: bool) -> tuple[Tensor, Tensor]
 def encode(weight: Tensor, scale: Tensor, offset: Tensor, width: int) -> Tensor:
     """Nearest codes of a weight, given scales and offsets of its shape."""
     half = 1 << (width - 1)
-    return ((weight - offset) / scale + half).round().clamp(0, 2 * half - 1)
+    return (weight - offset).div_(scale).add_(half).round_().clamp_(0, 2 * half - 1)
 
 
 def decode(codes: Tensor, scale: Tensor, offset: Tensor, width: int) -> Tensor:
@@ -117,6 +117,7 @@ def hold(
 
     Rows where `mask` is true have codes of the fine width, the others of the coarse one.
     """
+    codes = codes.to(torch.uint8).contiguous()
 
     def part(rows: Tensor | slice, width: int) -> formats.IntegerGroups:
         return formats.IntegerGroups.pack(
@@ -152,11 +153,11 @@ def round_to_nearest(
 
 def rounding_error(weight: Tensor, width: int, group_size: int, symmetric: bool) -> Tensor:
     """What rounding to the nearest of a grid changes in each weight [rows, columns]."""
-    codes, scale, offset = round_to_nearest(weight, width, group_size, symmetric)
-    scale, offset = (
-        part.repeat_interleave(group_size, 1)[:, : weight.shape[1]] for part in (scale, offset)
-    )
-    return decode(codes, scale, offset, width) - weight
+    groups = grouped(weight, group_size)
+    scale, offset = (part.unsqueeze(-1) for part in ranges(groups, width, symmetric))
+    change = encode(groups, scale, offset, width)
+    change.sub_(1 << (width - 1)).mul_(scale).add_(offset).sub_(groups)
+    return change.flatten(1)[:, : weight.shape[1]]
 
 
 def _held(values: Tensor) -> Tensor:

@@ -81,8 +81,8 @@ class _Grid:
         mask: Tensor,
         order: Tensor,
     ) -> None:
-        self.group_size = plan.group_size
         self.places = order.tolist()
+        self.groups = (order // plan.group_size).tolist()
         groups = _grid.grouped(weight, plan.group_size)
         wide = _grid.ranges(groups, plan.fine, plan.symmetric)
         narrow = _grid.ranges(groups, plan.coarse, plan.symmetric)
@@ -91,16 +91,16 @@ class _Grid:
             for a, b in zip(wide, narrow, strict=True)
         )
         widths = torch.where(mask, float(plan.fine), float(plan.coarse))
-        self.half = torch.exp2(widths - 1)
         self.top = torch.exp2(widths) - 1
+        self.bottom = torch.zeros_like(self.top)
         self.codes = torch.empty(weight.shape[1], weight.shape[0])
+        self._lowest = (self.offsets - self.scales * torch.exp2(widths - 1)).unbind()
+        self._steps, self._rows = self.scales.unbind(), self.codes.unbind()
 
     def round(self, index: int, values: Tensor) -> Tensor:
         """Grid points nearest to the values [rows] of the column that is `index`-th in order."""
-        place = self.places[index]
-        group = place // self.group_size
-        scale, offset = self.scales[group], self.offsets[group]
-        code = torch.sub(values, offset, out=self.codes[place]).div_(scale).add_(self.half)
-        code.round_().clamp_(min=0)
-        torch.minimum(code, self.top, out=code)
-        return (code - self.half).mul_(scale).add_(offset)
+        group = self.groups[index]
+        lowest, step = self._lowest[group], self._steps[group]
+        code = torch.sub(values, lowest, out=self._rows[self.places[index]])
+        code.div_(step).round_().clamp_(self.bottom, self.top)
+        return torch.addcmul(lowest, code, step)

@@ -1,0 +1,436 @@
+"""Views, artefacts and sessions over small random models of every family."""
+
+import contextlib
+import copy
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from backend import formats, methods
+from backend.compress import compress
+from backend.errors import ModelError
+from backend.methods.base import LayerMethod, ModelMethod
+from backend.models import artefact, load
+from backend.models.experts import unstack
+from backend.models.language_model import TransformersModel
+from backend.models.view import View
+from backend.recipes import Recipe
+from backend.sources import ModelSource
+from tests import tiny_transformers as tiny
+
+ROOT = Path(__file__).parents[1]
+LAYER = [key for key, cls in methods.catalogue().items() if issubclass(cls, LayerMethod)]
+MODEL = [key for key, cls in methods.catalogue().items() if issubclass(cls, ModelMethod)]
+SEPARATE = ["query", "key", "value", "attention-output"]
+GATED = ["gate", "up", "down"]
+PLAIN = ["up", "down"]
+FUSED = ["query-key-value", "attention-output"]
+ROLES = {
+    "llama": SEPARATE + GATED,
+    "qwen2": SEPARATE + GATED,
+    "qwen3": SEPARATE + GATED,
+    "mistral": SEPARATE + GATED,
+    "gemma": SEPARATE + GATED,
+    "gemma2": SEPARATE + GATED,
+    "gemma3": SEPARATE + GATED,
+    "phi": SEPARATE + PLAIN,
+    "phi3": [*FUSED, "gate-up", "down"],
+    "gpt2": FUSED + PLAIN,
+    "opt": SEPARATE + PLAIN,
+    "neox": FUSED + PLAIN,
+    "mixtral": SEPARATE + 4 * GATED,
+    "qwen3moe": SEPARATE + 4 * GATED,
+}
+FAMILIES = list(ROLES)
+
+
+@pytest.fixture(params=FAMILIES)
+def model(request):
+    return tiny.build(request.param)
+
+
+@pytest.fixture
+def family(model, request):
+    return request.node.callspec.params["model"]
+
+
+def test_a_view_finds_blocks_linears_and_what_they_are_for(model, family):
+    view = View(model)
+    assert len(view.blocks) == 2
+    for block in range(2):
+        assert sorted(site.role for site in view.sites(block)) == sorted(ROLES[family])
+    for site in view.all_sites():
+        rows, columns = view.weight(site).shape
+        module = view.module(site)
+        assert (rows, columns) == (
+            (module.nf, module.nx) if hasattr(module, "nf") else module.weight.shape
+        )
+    assert view.embedding.weight.shape[0] == tiny.VOCABULARY
+    assert view.head is not None
+    assert view.final_norm() is not None
+
+
+def test_running_block_by_block_gives_what_the_model_gives(model):
+    view, tokens = View(model), tiny.tokens()
+    view.check(tokens)
+    expected = model(input_ids=tokens, use_cache=False, output_hidden_states=True).hidden_states
+    hidden, blocks = view.enter(tokens)
+    assert torch.equal(view.embed(tokens), hidden)
+    assert torch.allclose(blocks[0](hidden), expected[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen3moe"])
+def test_experts_held_one_by_one_give_the_same_logits(family):
+    model, tokens = tiny.build(family), tiny.tokens()
+    expected = model(input_ids=tokens).logits
+    assert unstack(model) == 2
+    assert not any(parameter.dim() == 3 for parameter in model.parameters())
+    assert torch.allclose(model(input_ids=tokens).logits, expected, atol=1e-5)
+
+
+def test_a_held_weight_takes_a_layers_place_with_its_bias_and_orientation(model):
+    view, tokens = View(model), tiny.tokens()
+    expected = model(input_ids=tokens).logits
+    for site in view.all_sites():
+        view.hold(site, formats.Dense.pack(view.weight(site), dtype=torch.float32))
+        assert view.held(site).shape == view.weight(site).shape
+    assert torch.allclose(model(input_ids=tokens).logits, expected, atol=1e-5)
+
+
+def test_decoding_with_a_cache_equals_one_full_pass(model):
+    language_model, tokens = TransformersModel(model), tiny.tokens(length=40)
+    expected = language_model.logits(tokens)
+    session = language_model.session(2, 40)
+    parts = [session.feed(part) for part in tokens.split([20, 1, 1, 5, 13], dim=1)]
+    assert session.length == 40
+    assert session.cache_bytes() > 0
+    assert torch.allclose(torch.cat(parts, 1), expected, atol=1e-4)
+
+
+def test_a_cropped_session_goes_on_as_if_the_rest_had_never_been(model):
+    language_model, tokens = TransformersModel(model), tiny.tokens(length=12)
+    session = language_model.session(2, 40)
+    session.feed(tokens[:, :9])
+    session.feed(tiny.tokens(length=3, seed=5))
+    session.crop(9)
+    found = session.feed(tokens[:, 9:])
+    assert torch.allclose(found, language_model.logits(tokens)[:, 9:], atol=1e-4)
+
+
+RECIPES = ["rtn(bits=5, group_size=32)", "wanda@9 + rtn@5", "lord@12 + gptq(bits=6, group_size=32)"]
+
+
+@pytest.mark.parametrize("text", RECIPES)
+def test_an_artefact_gives_the_same_logits_and_holds_what_its_formats_count(
+    model, family, text, tmp_path
+):
+    windows, tokens = tiny.tokens(4, 16), tiny.tokens()
+    source = tiny.loaded(model, tmp_path / "dense")
+    result = compress(source, Recipe.parse(text), windows)
+    expected = model(input_ids=tokens, use_cache=False).logits
+    assert torch.isfinite(expected).all()
+    recipe = Recipe.parse(text)
+    artefact.save(result.view, source, recipe, result.structure, tmp_path / "artefact")
+    found = artefact.load(tmp_path / "artefact", packed=False)
+    assert found.recipe == recipe
+    again = found.loaded.model(input_ids=tokens, use_cache=False).logits
+    assert torch.equal(again, expected)
+    check_bytes(found, result.view)
+
+
+def check_bytes(found, view):
+    storages = {}
+    for site in found.view.all_sites():
+        held, original = found.view.held(site), view.held(site)
+        for buffer in held.buffers():
+            storages[buffer.untyped_storage().data_ptr()] = buffer.untyped_storage().nbytes()
+        assert held.parts() == original.parts()
+    counted = sum(view.held(site).nbytes for site in view.all_sites())
+    assert sum(storages.values()) == counted
+
+
+@pytest.mark.parametrize("key", LAYER)
+def test_every_method_treats_a_llama_from_end_to_end(key, tmp_path):
+    model, tokens = tiny.build("llama"), tiny.tokens()
+    source = tiny.loaded(model, tmp_path / "dense")
+    recipe = Recipe((methods.find(key)(),))
+    result = compress(source, recipe, tiny.tokens(4, 16))
+    limit = recipe.stages[0].settings()[recipe.stages[0].level]
+    sites = list(result.view.all_sites())
+    assert len(sites) == 14
+    for site in sites:
+        assert result.view.held(site).bits <= limit
+    expected = model(input_ids=tokens).logits
+    artefact.save(result.view, source, recipe, [], tmp_path / "artefact")
+    found = artefact.load(tmp_path / "artefact", packed=False)
+    assert torch.equal(found.loaded.model(input_ids=tokens).logits, expected)
+    check_bytes(found, result.view)
+
+
+def test_an_artefact_keeps_its_precision_and_its_ties(tmp_path):
+    for tied in (False, True):
+        model = tiny.build("llama", dtype=torch.bfloat16, tie_word_embeddings=tied)
+        source = tiny.loaded(model, tmp_path / f"dense{tied}")
+        recipe = Recipe.parse("rtn(bits=5, group_size=32)")
+        result = compress(source, recipe, tiny.tokens(4, 16))
+        artefact.save(result.view, source, recipe, [], tmp_path / f"artefact{tied}")
+        found = artefact.load(tmp_path / f"artefact{tied}")
+        assert (found.view.head.weight is found.view.embedding.weight) is tied
+        assert found.view.embedding.weight.dtype == torch.bfloat16
+        names = {name for name, _ in found.loaded.model.named_parameters()}
+        assert ("lm_head.weight" in names) is not tied
+        assert not any(parameter.is_meta for parameter in found.loaded.model.parameters())
+
+
+def test_an_artefact_appears_whole_or_not_at_all_and_a_broken_one_is_refused(tmp_path):
+    model = tiny.build("llama")
+    source = tiny.loaded(model, tmp_path / "dense")
+    recipe = Recipe.parse("rtn(bits=5, group_size=32)")
+    result = compress(source, recipe, tiny.tokens(4, 16))
+    whole = tmp_path / "artefact"
+    artefact.save(result.view, source, recipe, [], whole)
+    assert not whole.with_name("artefact.partial").exists()
+
+    def broken(name, change):
+        folder = tmp_path / name
+        shutil.copytree(whole, folder)
+        change(folder)
+        with pytest.raises(ModelError, match=name):
+            artefact.load(folder)
+
+    broken("no-record", lambda folder: (folder / "recipe.json").unlink())
+    broken("no-json", lambda folder: (folder / "recipe.json").write_text("{"))
+    broken("no-shard", lambda folder: next(folder.glob("*.safetensors")).unlink())
+    broken("cut-shard", lambda folder: cut(next(folder.glob("*.safetensors"))))
+    broken("empty-record", lambda folder: (folder / "recipe.json").write_text("{}"))
+    broken("fewer-held", lambda folder: forget_one(folder / "recipe.json"))
+    broken("no-config", lambda folder: (folder / "config.json").unlink())
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def forget_one(path):
+    record = json.loads(path.read_text())
+    record["held"].popitem()
+    path.write_text(json.dumps(record))
+
+
+class Strange(nn.Module):
+    """A causal model whose linears have names that no family uses."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.words = nn.Embedding(tiny.VOCABULARY, 32)
+        self.steps = nn.ModuleList(Step() for _ in range(3))
+        self.read = nn.Linear(32, tiny.VOCABULARY, bias=False)
+        for parameter in self.parameters():
+            parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator)
+        self.eval().requires_grad_(requires_grad=False)
+
+    def get_input_embeddings(self):
+        return self.words
+
+    def get_output_embeddings(self):
+        return self.read
+
+    def forward(self, input_ids, use_cache=False):
+        hidden = self.words(input_ids)
+        for step in self.steps:
+            hidden = step(hidden)
+        return self.read(hidden)
+
+
+class Step(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.widen, self.mix = nn.Linear(32, 48), nn.Linear(48, 32)
+
+    def forward(self, hidden):
+        return hidden + self.mix(torch.tanh(self.widen(hidden)))
+
+
+def test_a_model_with_linears_of_unknown_names_is_treated_all_the_same():
+    model, windows = Strange(), tiny.tokens(4, 16)
+    before = model(windows)
+    source = load.LoadedModel(model, None, ModelSource("strange"), Path(), 0)
+    result = compress(source, Recipe.parse("gptq(bits=8, group_size=32)"), windows)
+    assert [site.role for site in result.view.all_sites()] == ["linear"] * 6
+    assert all(result.view.held(site) is not None for site in result.view.all_sites())
+    assert (model(windows) - before).norm() < 0.02 * before.norm()
+
+
+class Flat(Strange):
+    def __init__(self):
+        super().__init__()
+        self.steps = Step()
+
+    def forward(self, input_ids, use_cache=False):
+        raise AssertionError("No work may be done on it.")
+
+
+def test_a_model_without_blocks_is_refused_before_any_work():
+    source = load.LoadedModel(Flat(), None, ModelSource("flat"), Path(), 0)
+    with pytest.raises(ModelError, match=r"has no list of blocks with linear layers.*Llama"):
+        compress(source, Recipe.parse("rtn@5"), tiny.tokens(4, 16))
+
+
+class Twice(Strange):
+    def forward(self, input_ids, use_cache=False):
+        hidden = self.words(input_ids)
+        for step in [*self.steps, *self.steps]:
+            hidden = step(hidden)
+        return self.read(hidden)
+
+
+class Between(Strange):
+    def forward(self, input_ids, use_cache=False):
+        hidden = self.words(input_ids)
+        for step in self.steps:
+            hidden = step(3 * hidden + 1)
+        return self.read(hidden)
+
+
+@pytest.mark.parametrize(
+    ("cls", "match"), [(Twice, "ran 6 times in one pass"), (Between, "more between its blocks")]
+)
+def test_a_model_that_blocks_alone_do_not_make_is_refused(cls, match):
+    source = load.LoadedModel(cls(), None, ModelSource("strange"), Path(), 0)
+    with pytest.raises(ModelError, match=match):
+        compress(source, Recipe.parse("gptq@5"), tiny.tokens(4, 16))
+
+
+@pytest.mark.parametrize("key", MODEL)
+def test_a_method_for_some_shapes_refuses_the_others_by_name(key):
+    source = load.LoadedModel(tiny.build("gpt2"), None, ModelSource("gpt2"), Path(), 0)
+    with pytest.raises(ModelError, match=f"{key} knows .*, not gpt2"):
+        compress(source, Recipe((methods.find(key)(),)), tiny.tokens(4, 16))
+
+
+# Folders
+
+
+@pytest.fixture
+def folder(tmp_path):
+    tiny.save(tiny.build("llama"), tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_folder_is_loaded_in_the_type_asked_for(folder):
+    found = load.load(ModelSource("model", folder), torch.float32)
+    assert torch.equal(found.model.lm_head.weight, tiny.build("llama").lm_head.weight)
+    assert found.encode("w5 w7") == [5, 7]
+    assert not any(parameter.requires_grad for parameter in found.model.parameters())
+    assert load.load(ModelSource("model", folder)).model.dtype == torch.bfloat16
+
+
+def refused(folder, match):
+    with pytest.raises(ModelError, match=match) as caught:
+        load.load(ModelSource("model", folder))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def change_config(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_values_that_are_not_finite_are_refused_by_the_tensors_name(tmp_path):
+    for value in (float("nan"), float("inf")):
+        model = tiny.build("llama")
+        model.model.layers[1].mlp.up_proj.weight[3, 4] = value
+        tiny.save(model, tmp_path / str(value))
+        refused(tmp_path / str(value), "not finite in model.layers.1.mlp.up_proj.weight")
+
+
+def test_pickled_weights_are_never_read(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"anything")
+    refused(folder, r"no \.safetensors weights; pickled ones")
+
+
+def test_code_in_a_folder_is_never_run(folder):
+    (folder / "evil.py").write_text("raise SystemExit('ran')\n")
+    change_config(folder, auto_map={"AutoModelForCausalLM": "evil.Model"})
+    refused(folder, "asks for code of its own .auto_map.")
+
+
+def test_code_named_by_a_tokenizer_is_never_run(folder):
+    (folder / "evil.py").write_text("raise SystemExit('ran')\n")
+    path = folder / "tokenizer_config.json"
+    about = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}}
+    path.write_text(json.dumps(about))
+    with contextlib.suppress(ModelError):  # refused or ignored, but never run
+        load.load(ModelSource("model", folder))
+
+
+def test_a_quantised_model_is_refused(folder):
+    change_config(folder, quantization_config={"quant_method": "gptq", "bits": 4})
+    refused(folder, "quantised already; start from its 16-bit original")
+
+
+def test_a_missing_or_broken_config_is_refused(folder):
+    (folder / "config.json").write_text("{")
+    refused(folder, "config.json cannot be read")
+    (folder / "config.json").write_text("[]")
+    refused(folder, "config.json")
+    (folder / "config.json").unlink()
+    refused(folder, "holds no config.json")
+
+
+def test_an_unknown_architecture_is_refused(folder):
+    change_config(folder, model_type="no-such-thing")
+    refused(folder, "no architecture that transformers knows .*no-such-thing")
+
+
+def test_a_model_that_writes_no_text_is_refused(folder):
+    change_config(folder, model_type="vit", architectures=["ViTModel"])
+    refused(folder, "type .vit. writes no text")
+
+
+def test_weights_that_are_missing_or_of_another_shape_are_refused(folder):
+    whole = copy.copy((folder / "model.safetensors").read_bytes())
+    change_config(folder, intermediate_size=96)
+    refused(folder, "6 tensors of another shape.*down_proj")
+    change_config(folder, intermediate_size=64, num_hidden_layers=3)
+    refused(folder, "9 tensors missing.*layers.2")
+    change_config(folder, num_hidden_layers=2)
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    refused(folder, "cannot be loaded")
+
+
+# The name `kernels`
+
+
+def test_a_foreign_package_of_the_name_kernels_is_not_taken_for_ours(tmp_path):
+    """transformers asks for a distribution of that name; it must not find our folder by it."""
+    about = tmp_path / "kernels-0.18.2.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: kernels\nVersion: 0.18.2\n")
+    (about / "RECORD").write_text("")
+    (about / "INSTALLER").write_text("pip\n")
+    program = (
+        "import importlib.metadata as m; assert m.version('kernels') == '0.18.2'\n"
+        "import kernels, backend.models, transformers as t\n"
+        "from transformers.utils.import_utils import is_kernels_available\n"
+        "assert is_kernels_available() is False\n"
+        "from kernels import bitpack\n"
+        "c = t.LlamaConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1,\n"
+        "    num_attention_heads=1, vocab_size=8)\n"
+        "m = t.AutoModelForCausalLM.from_config(c)\n"
+        "assert type(m.model.norm).__name__ == 'LlamaRMSNorm'\n"
+        "from backend.models.view import View; assert len(View(m).sites(0)) == 7\n"
+    )
+    path = f"{tmp_path}:{ROOT}"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={"PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
