@@ -70,6 +70,7 @@ function controls(self) {
       ...options.map((one) => make("option", { value: one.id, text: one.text, selected: now[name].includes(one.id) }))));
   replace(parts.controls,
     axis("x", "Across"), axis("y", "Up"),
+    limit(start),
     choice("model", "Model", start.models.map((one) => ({ id: one, text: one }))),
     choice("hardware", "Machine", start.hardware),
     make("button", { class: "ps-button ps-quietly", type: "button", text: "Reset zoom", onclick: () => self.shown && zoomOut(self) }));
@@ -77,6 +78,23 @@ function controls(self) {
     const on = !now.family.length || now.family.includes(family.name);
     return make("button", { class: "ps-chip", type: "button", "aria-pressed": String(on), onclick: () => toggle(start, family.name) }, sign(family), family.name);
   }));
+}
+
+const PREFIXES = { "": 1, k: 1e3, M: 1e6, G: 1e9, T: 1e12, Ki: 2 ** 10, Mi: 2 ** 20, Gi: 2 ** 30, Ti: 2 ** 40 };
+
+// A bound on the axis across, such as 8 GB or 20: what lies beyond is shaded.
+function limit(start) {
+  const axis = start.axes.find((one) => one.name === (view().x || start.x));
+  const bytes = axis?.unit.startsWith("B");
+  const now = Number(view().limit);
+  const shown = now > 0 ? (bytes ? `${now / 1e6} MB` : String(now)) : "";
+  const entered = (event) => {
+    const found = /^\s*([\d.]+)\s*(?:([kMGT]i?)?B?)?\s*$/.exec(event.target.value);
+    const value = found ? Number(found[1]) * PREFIXES[found[2] || ""] : 0;
+    event.target.setCustomValidity(event.target.value.trim() && !(value > 0) ? "Write a number, such as 1.2 MB" : "");
+    if (event.target.reportValidity()) change({ limit: value > 0 ? String(value) : "" });
+  };
+  return labelled(axis?.direction === "higher" ? "At least" : "At most", make("input", { "data-limit": true, value: shown, placeholder: bytes ? "1.2 MB" : axis?.unit || "none", onchange: entered }));
 }
 
 function labelled(text, control) {
