@@ -20,7 +20,7 @@ from backend import methods
 from backend.errors import ParetoscopeError
 from backend.jobs.records import Job, Submission
 from backend.measure.reading import metric
-from backend.plan import SPEEDS, TIERS
+from backend.plan import SPEEDS, TIERS, WALKS
 from backend.service import Filter, Service, Texts
 
 
@@ -78,6 +78,7 @@ def run(service: Service, options: argparse.Namespace) -> int:
         options.model,
         tier=options.tier,
         speed=options.speed,
+        walk=options.walk,
         texts=Texts(options.calibration, options.heldout),
     )
     failed = _follow(service, [submission])
@@ -95,6 +96,7 @@ def sweep(service: Service, options: argparse.Namespace) -> int:
         options.model,
         tier=options.tier,
         speed=options.speed,
+        walk=options.walk,
         texts=Texts(options.calibration, options.heldout),
     )
     for refusal in found.refusals:
@@ -317,6 +319,7 @@ _MODEL = ("--model",), {"default": "default", "help": "default, a folder or owne
 _THOROUGHNESS = (
     (("--tier",), {"choices": TIERS, "default": "quick", "help": "how much text is scored"}),
     (("--speed",), {"choices": SPEEDS[1:], "default": "sweep", "help": "how long is timed"}),
+    (("--walk",), {"choices": WALKS, "default": WALKS[0], "help": "calibrate on which blocks"}),
     (("--calibration",), {"type": Path, "help": "text that methods may look at"}),
     (("--heldout",), {"type": Path, "help": "text that the model is judged by"}),
 )

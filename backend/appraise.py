@@ -49,7 +49,6 @@ Stage = Callable[[str, int, int], None]
 SPEED_PLANS = {"sweep": speed.SWEEP, "full": speed.SpeedPlan()}
 ITEMS = {"smoke": 16, "quick": 64, "full": 256}  # questions to each ability
 WRITTEN = {"smoke": 32, "quick": 64, "full": 128}  # tokens after each prompt
-PROOF_PROMPTS, PROOF_TOKENS = 32, 128
 NEEDLES = needles.Plan(
     lengths=(128, 256),
     count=32,
@@ -245,15 +244,14 @@ class Appraisal:
         method = self._stage(DecodeMethod)
         if method is None:
             return []
-        rows = [self.open(prompt.text) for prompt in fixed_prompts()][:PROOF_PROMPTS]
+        rows = [self.open(prompt.text) for prompt in fixed_prompts()]
+        count = WRITTEN[self.order.tier]
         exact = artefact.load(self.order.artefact, packed=False, dtype=torch.float32)
         model = TransformersModel(exact.loaded.model, self._codec(exact.loaded.model))
-        plain = [generate(model, [row], PROOF_TOKENS)[0].tokens for row in rows]
-        drafted = [speculate(model, method.drafter(), row, PROOF_TOKENS).tokens for row in rows]
+        plain = [one.tokens for one in generate(model, rows, count)]
+        drafted = [speculate(model, method.drafter(), row, count).tokens for row in rows]
         found = lossless.token_readings(plain, drafted)
-        deployed = [
-            speculate(self.variant, method.drafter(), row, PROOF_TOKENS).tokens for row in rows
-        ]
+        deployed = [speculate(self.variant, method.drafter(), row, count).tokens for row in rows]
         found += lossless.divergence_readings(lossless.divergences(self.variant, rows, deployed))
         timed = speed.measure_speculation(
             self.variant, method.drafter(), rows, seconds=self._plan().seconds
@@ -267,23 +265,19 @@ class Appraisal:
         row = [token for window in self.evaluation.windows[:2] for token in window]
         copied = speed.copy_bandwidth(int(self._value("resident_bytes")))
         linears = sum(layer["bytes"] for layer in self.layers)
+        dense, dtype = self.baseline.quickest()
         timed = speed.measure_speed(
-            self.variant,
-            self.baseline.model,
-            row,
-            self._plan(),
-            bytes_per_step=linears,
-            bandwidth=copied,
+            self.variant, dense, row, self._plan(), bytes_per_step=linears, bandwidth=copied
         )
         taken = {one.name for one in self.readings}
-        found = [one for one in timed.readings if one.name not in taken]
-        if self.kinds.get("speed") != "emulated":
-            return found
-        told = "emulated: weights are unpacked at every step"
-        return [replace(one, note=f"{told}; {one.note}".rstrip("; ")) for one in found]
-
-    def _value(self, name: str) -> float:
-        return next(one.value for one in self.readings if one.name == name)
+        told = [f"dense in {dtype}"]
+        if self.kinds.get("speed") == "emulated":
+            told.append("emulated: weights are unpacked at every step")
+        return [
+            replace(one, note="; ".join(filter(None, [*told, one.note])))
+            for one in timed.readings
+            if one.name not in taken
+        ]
 
     @cached_property
     def evaluation(self) -> EvaluationSet:

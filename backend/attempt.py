@@ -58,7 +58,15 @@ def run_compress(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
     checkpoint = target.with_name(f"{target.name}.blocks")
     quiet = Quiet(_home(folder) / "cache" / "dense")
     with quiet.alone() if spec["heavy"] else quiet.shared(), watch_peak() as peak:
-        result = compress(loaded, recipe, windows, progress, checkpoint)
+        result = compress(
+            loaded,
+            recipe,
+            windows,
+            progress,
+            checkpoint=checkpoint,
+            parallel=spec["walk"] == "parallel",
+            statistics=_home(folder) / "cache" / "statistics" / spec["keys"]["statistics"],
+        )
     progress("save", 0, 1)
     artefact.save(result.view, loaded, recipe, result.structure, target)
     taken = {

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from backend import formats
+from backend.calibrate.modes import Kept, Parallel, Sequential
 from backend.calibrate.statistics import InputStatistics
 from backend.calibrate.walk import Walk
 from backend.errors import OutOfReachError
@@ -44,7 +45,10 @@ def compress(
     recipe: Recipe,
     windows: Tensor,
     progress: Progress = lambda *_: None,
+    *,
     checkpoint: Path | None = None,
+    parallel: bool = False,
+    statistics: Path | None = None,
 ) -> Compressed:
     """Treat a model in place.
 
@@ -54,6 +58,8 @@ def compress(
         windows: calibration tokens [windows, length].
         progress: told (stage, done, total).
         checkpoint: folder in which finished blocks are kept, to resume from.
+        parallel: gather statistics on the dense blocks, not on the compressed ones.
+        statistics: folder in which parallel statistics of this model and text are kept.
 
     Raises:
         ParetoscopeError: the model cannot be treated, or a budget lies out of reach.
@@ -64,42 +70,53 @@ def compress(
     if not model_methods and not recipe.layer_methods:
         return result
     view.check(windows[:1])
-    walk = Walk(view, windows)
+    walk: Walk | None = None
     for method in model_methods:
         progress(method.key(), 0, 1)
+        walk = walk or Walk(view, windows)
         result.structure.append({"method": method.key(), **method.rewrite(walk)})
+    needs = Needs.NOTHING
+    for method in recipe.layer_methods:
+        needs |= method.needs
+    if not recipe.layer_methods:
+        return result
+    if parallel or recipe.allocator != "uniform":
+        progress("calibrate", 0, 1)
+        kept = Kept(statistics) if statistics is not None and not model_methods else None
+        source = Parallel(lambda: walk or Walk(view, windows), needs, len(view.blocks), kept)
+    else:
+        source = Sequential(walk or Walk(view, windows), needs)
     if recipe.allocator == "evopress":
-        _divide(view, walk, windows, recipe.layer_methods[0], progress)
-    elif recipe.layer_methods:
-        saved = None if checkpoint is None else _Checkpoint(checkpoint, recipe, walk)
-        _treat_blocks(walk, recipe.layer_methods, result, progress, saved)
+        _divide(view, source, windows, recipe.layer_methods[0], progress)
+    else:
+        work = [recipe.to_json(), parallel, _shapes(view), windows.tolist()]
+        saved = None if checkpoint is None else _Checkpoint(checkpoint, digest(work))
+        _treat_blocks(view, source, recipe.layer_methods, result, progress=progress, saved=saved)
     return result
 
 
 def _treat_blocks(
-    walk: Walk,
+    view: View,
+    source: Sequential | Parallel,
     methods: tuple[LayerMethod, ...],
     result: Compressed,
+    *,
     progress: Progress,
     saved: _Checkpoint | None,
 ) -> None:
-    needs = Needs.NOTHING
-    for method in methods:
-        needs |= method.needs
-    blocks = len(walk.view.blocks)
+    blocks = len(view.blocks)
     for block in range(blocks):
         progress("compress", block, blocks)
-        remarks = None if saved is None else saved.restore(walk.view, block)
+        remarks = None if saved is None else saved.restore(view, block)
         if remarks is None:
             remarks = []
-            statistics = walk.gather(block, needs)
-            for site in walk.view.sites(block):
-                remarks += _treat(walk.view, site, methods, statistics[site.name])
+            statistics = source.enter(block)
+            for site in view.sites(block):
+                remarks += _treat(view, site, methods, statistics[site.name])
             if saved is not None:
-                saved.keep(walk.view, block, remarks)
+                saved.keep(view, block, remarks)
         result.remarks += remarks
-        if needs is not Needs.NOTHING and block + 1 < blocks:
-            walk.advance(block)
+        source.leave(block)
     if saved is not None:
         saved.drop()
     progress("compress", blocks, blocks)
@@ -150,24 +167,30 @@ def refit(method: LayerMethod, held: Format, statistics: InputStatistics) -> For
 
 
 def _divide(
-    view: View, walk: Walk, windows: Tensor, method: LayerMethod, progress: Progress
+    view: View,
+    source: Sequential | Parallel,
+    windows: Tensor,
+    method: LayerMethod,
+    progress: Progress,
 ) -> None:
-    table = level_table.LevelTable.build(walk, method, progress)
+    table = level_table.LevelTable.build(view, source.enter, method, progress)
     bits = method.settings()[method.level]
     chosen = level_table.divide(table, view, windows, bits, progress)
     for site in table.sites:
         view.hold(site, chosen[site.name])
 
 
+def _shapes(view: View) -> list[list[str | int]]:
+    return [[name, *part.shape] for name, part in view.model.named_parameters()]
+
+
 class _Checkpoint:
     """Finished blocks on disk, so that a killed run goes on where it stopped."""
 
-    def __init__(self, folder: Path, recipe: Recipe, walk: Walk) -> None:
+    def __init__(self, folder: Path, key: str) -> None:
         """Take up what lies in a folder if it is of the same recipe, shapes and text."""
         self.folder = folder
-        shapes = [[name, *part.shape] for name, part in walk.view.model.named_parameters()]
-        key = digest([recipe.to_json(), shapes, walk.windows.tolist()])
-        mark = folder / "recipe"
+        mark = folder / "work"
         if folder.is_dir() and (not mark.is_file() or mark.read_text() != key):
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from huggingface_hub import HfApi, constants, errors, snapshot_download
 
-from backend.errors import ModelError
+from backend.errors import ModelError, SettingError
 from backend.measure.hardware import hardware_id, software, usable_cores
 from backend.measure.reading import PROTOCOL
 from backend.recipes import Recipe, digest
@@ -22,6 +22,7 @@ from backend.texts import Texts
 
 TIERS = ("smoke", "quick", "full")
 SPEEDS = ("", "sweep", "full")
+WALKS = ("sequential", "parallel")
 SCHEMA = 1
 CALIBRATION = {"windows": 64, "length": 256}
 DTYPE = "bfloat16"
@@ -44,6 +45,7 @@ def plan(
     tier: str = "quick",
     speed: str = "sweep",
     texts: Texts | None = None,
+    walk: str = "sequential",
     budget: dict[str, float] | None = None,
     heavy: bool = False,
     timeout_seconds: float | None = None,
@@ -54,16 +56,19 @@ def plan(
     Raises:
         ModelError: the model is not to be had.
         DataError: a text cannot be read, or judges what was calibrated on it.
-        ValueError: unknown tier or speed.
+        SettingError: unknown tier, speed or walk.
     """
-    if tier not in TIERS or speed not in SPEEDS:
-        raise ValueError(f"Tiers are {', '.join(TIERS)}; speeds are {', '.join(SPEEDS[1:])}.")
+    if tier not in TIERS or speed not in SPEEDS or walk not in WALKS:
+        raise SettingError(
+            f"Tiers are {', '.join(TIERS)}; speeds are {', '.join(SPEEDS[1:])}; walks are "
+            f"{' and '.join(WALKS)}."
+        )
     source, sha256 = resolve(source)
     texts = texts or Texts()
     texts.check()
     versions = software()
-    made = [SCHEMA, sha256, recipe.to_json(), CALIBRATION, _texts_key(texts), DTYPE, usable_cores()]
-    artefact = digest(made)
+    looked = [SCHEMA, sha256, CALIBRATION, _texts_key(texts), DTYPE, usable_cores()]
+    artefact = digest([looked, recipe.to_json(), walk])
     quality = digest([artefact, PROTOCOL, tier])
     timed = digest([quality, speed, hardware_id(), versions])
     spec = {
@@ -77,7 +82,13 @@ def plan(
         "speed": speed,
         "calibration": CALIBRATION,
         "texts": texts.to_json(),
-        "keys": {"artefact": artefact, "quality": quality, "speed": timed},
+        "walk": walk,
+        "keys": {
+            "statistics": digest(looked),
+            "artefact": artefact,
+            "quality": quality,
+            "speed": timed,
+        },
         "timeout_seconds": timeout_seconds,
         "memory_limit_bytes": memory_limit_bytes,
     }

@@ -104,6 +104,15 @@ class Service:
         """Every metric: name, title, unit, direction, help, group, axis, log."""
         return [asdict(one) for one in METRICS.values()]
 
+    def metric(self, name: str) -> dict[str, Any]:
+        """What a number means, members of families such as abilities too.
+
+        Raises:
+            UnknownNameError: no metric of that name.
+        """
+        _known_metric(name)
+        return asdict(metric(name))
+
     def axes(self) -> pd.DataFrame:
         """Readings that can be an axis of a chart, with the number of runs that have each."""
         found = axes(self.store.database)
@@ -132,6 +141,7 @@ class Service:
         *,
         tier: str = "quick",
         speed: str = "sweep",
+        walk: str = "sequential",
         texts: Texts | None = None,
         budget: Mapping[str, float] | None = None,
         owner: str = "",
@@ -148,6 +158,7 @@ class Service:
         settings: dict[str, Any] = {
             "tier": tier,
             "speed": speed,
+            "walk": walk,
             "texts": texts,
             "budget": dict(budget or {}),
         }
@@ -170,6 +181,7 @@ class Service:
         *,
         tier: str = "quick",
         speed: str = "sweep",
+        walk: str = "sequential",
         texts: Texts | None = None,
         owner: str = "",
     ) -> Sweep:
@@ -180,7 +192,8 @@ class Service:
         """
         source = ModelSource.parse(model)
         wanted, refusals = points(keys, budgets)
-        settings = {"tier": tier, "speed": speed, "texts": texts, "owner": owner}
+        settings = {"tier": tier, "speed": speed, "walk": walk, "texts": texts}
+        settings["owner"] = owner
         name = str(source.folder) if source.folder and source.name != "default" else model
         submissions = [
             self.submit(recipe, name, budget=budget, **settings)

@@ -25,6 +25,7 @@ class IntegerCodec(Codec):
     value_bits: int
     group_size: int
     window: int
+    keys_by_channel: bool = True
 
     def layer(self, index: int) -> LayerCache:  # noqa: ARG002 - all layers alike
         """An empty cache."""
@@ -32,7 +33,8 @@ class IntegerCodec(Codec):
 
     def bits(self, heads: int, head_dim: int) -> float:  # noqa: ARG002 - a scale for each head
         """Codes, scales and offsets; the exact window is a fixed cost on top."""
-        keys = _code_bits(self.key_bits, head_dim) + 32 / self.group_size
+        shared = self.group_size if self.keys_by_channel else head_dim
+        keys = _code_bits(self.key_bits, head_dim) + 32 / shared
         values = _code_bits(self.value_bits, head_dim) + 32 / head_dim
         return (keys + values) / 2
 
@@ -101,7 +103,7 @@ class IntegerLayerCache(LayerCache):
     def __init__(self, codec: IntegerCodec) -> None:
         self.codec = codec
         self.chunks = 0
-        self.keys = _Packed(codec.key_bits, over=3)
+        self.keys = _Packed(codec.key_bits, over=3 if codec.keys_by_channel else 4)
         self.values = _Packed(codec.value_bits, over=4)
         self.recent = DenseLayerCache()
 

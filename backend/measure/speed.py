@@ -179,6 +179,23 @@ def copy_bandwidth(size: int, device: torch.device | None = None, seconds: float
     return 2 * source.numel() / best
 
 
+@torch.inference_mode()
+def decode_seconds(model: LanguageModel, steps: int = 24, rounds: int = 5) -> float:
+    """Return seconds per decoded token of one sequence: the quickest of a few short rounds."""
+    token = torch.zeros(1, 1, dtype=torch.int64, device=model.device)
+    best = float("inf")
+    for _ in range(rounds):
+        session = model.session(1, steps + 1)
+        session.feed(token)
+        _synchronise(model.device)
+        start = time.perf_counter()
+        for _ in range(steps):
+            session.feed(token)
+        _synchronise(model.device)
+        best = min(best, (time.perf_counter() - start) / steps)
+    return best
+
+
 def _prefill(name: str, model: LanguageModel, row: list[int], plan: SpeedPlan) -> Arm:
     """Return an arm that reads a prompt and brings the first new id to the host."""
     tokens = torch.tensor([row[: plan.prefill_tokens]], device=model.device)

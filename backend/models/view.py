@@ -195,7 +195,9 @@ def _find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     for name, module in model.named_modules():
         if not isinstance(module, nn.ModuleList) or not len(module):
             continue
-        linears = any(isinstance(part, nn.Linear | Conv1D) for part in module[0].modules())
+        linears = any(
+            isinstance(part, nn.Linear | Conv1D | HeldLinear) for part in module[0].modules()
+        )
         size = sum(parameter.numel() for parameter in module.parameters())
         inside = best is not None and name.startswith(f"{best_name}.")
         if linears and not inside and size > best_size:

@@ -15,7 +15,6 @@ from backend.search import evopress
 
 if TYPE_CHECKING:
     from backend.calibrate.statistics import InputStatistics
-    from backend.calibrate.walk import Walk
     from backend.formats import Format
     from backend.methods.base import LayerMethod
     from backend.models.view import Site, View
@@ -41,23 +40,28 @@ class LevelTable:
         return [[held.nbytes for held in row] for row in self.levels]
 
     @classmethod
-    def build(cls, walk: Walk, method: LayerMethod, progress: Progress) -> LevelTable:
-        """Compress every site of a model at every level, on the inputs of the dense model."""
+    def build(
+        cls,
+        view: View,
+        statistics: Callable[[int], dict[str, InputStatistics]],
+        method: LayerMethod,
+        progress: Progress,
+    ) -> LevelTable:
+        """Compress every site of a model at every level, on the statistics of each block."""
         sites: list[Site] = []
         levels: list[list[Format]] = []
         mean = method.settings()[method.level]
-        blocks = len(walk.view.blocks)
+        blocks = len(view.blocks)
         for block in range(blocks):
             progress("levels", block, blocks)
-            statistics = walk.gather(block, method.needs)
-            for site in walk.view.sites(block):
-                weight = walk.view.weight(site)
-                row = _held(_around(method, mean), weight, statistics[site.name])
+            seen = statistics(block)
+            for site in view.sites(block):
+                weight = view.weight(site)
+                row = _held(_around(method, mean), weight, seen[site.name])
                 if not row:
-                    method.fit(weight, statistics[site.name])  # says why it cannot
+                    method.fit(weight, seen[site.name])  # says why it cannot
                 sites.append(site)
                 levels.append(_rising(row))
-            walk.advance(block)
         return cls(sites, levels)
 
 

@@ -32,6 +32,9 @@ class KvInt(CacheMethod):
     )
     group_size: int = setting(32, "Tokens in a chunk.", choices=(16, 32, 64, 128))
     window: int = setting(32, "Newest tokens kept exact.", low=0, high=1024)
+    keys: str = setting(
+        "by channel", "What a key's scale spans.", choices=("by channel", "by token")
+    )
 
     def codec(self, heads: int, head_dim: int) -> Codec:
         """The widest codes within the budget, keys never coarser than values.
@@ -41,7 +44,9 @@ class KvInt(CacheMethod):
         """
         for total in range(16, 3, -1):
             keys = min(8, -(-total // 2))
-            found = caches.IntegerCodec(keys, total - keys, self.group_size, self.window)
+            found = caches.IntegerCodec(
+                keys, total - keys, self.group_size, self.window, self.keys == "by channel"
+            )
             if found.bits(heads, head_dim) <= self.bits + 1e-9:
                 return found
         raise OutOfReachError(

@@ -1,0 +1,53 @@
+"""Starts the page: `python app.py`, then open the address that it prints."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+
+def parse() -> argparse.Namespace:
+    """The flags."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--host", default=None, help="address to listen on")
+    parser.add_argument("--port", type=int, default=None, help="port to listen on")
+    parser.add_argument("--home", type=Path, default=None, help="folder of all results and jobs")
+    parser.add_argument("--public", action="store_true", help="embedded model only, small limits")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Open the service, start the page, and wait until it is stopped."""
+    flags = parse()
+    space = bool(os.environ.get("SPACE_ID"))
+    # Read once, while these packages are imported.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+    from backend.errors import ParetoscopeError
+    from backend.limits import AT_HOME, IN_PUBLIC
+    from backend.service import Service
+    from ui import page
+
+    limits = IN_PUBLIC if flags.public or space else AT_HOME
+    try:
+        service = Service(flags.home)
+    except ParetoscopeError as error:
+        raise SystemExit(str(error)) from None
+    with service:
+        host = flags.host or ("0.0.0.0" if space else "127.0.0.1")
+        blocks = page.build(service, limits)
+        _, address, _ = blocks.launch(
+            server_name=host,
+            server_port=flags.port,
+            prevent_thread_lock=True,
+            **page.launching(service, limits),
+        )
+        os.write(1, f"Paretoscope is at {address}\n".encode())
+        service.warm_up()
+        blocks.block_thread()
+
+
+if __name__ == "__main__":
+    main()

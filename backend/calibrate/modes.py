@@ -1,0 +1,136 @@
+"""Where the statistics of a block come from: the compressed blocks before it, or the dense ones.
+
+Sequential statistics know what earlier blocks have become, and cost a walk each time. Parallel
+ones depend on the dense model and the text alone, so one walk serves every method and setting;
+they are kept on disk by content and read block by block.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from backend.calibrate.statistics import InputStatistics
+from backend.calibrate.walk import Walk
+from backend.methods.base import Needs
+
+LIMIT = 10 << 30  # bytes of statistics kept for all models together
+Statistics = dict[str, InputStatistics]
+
+
+class Sequential:
+    """Statistics of each block on what the treated blocks before it give."""
+
+    def __init__(self, walk: Walk, needs: Needs) -> None:
+        self._walk, self._needs = walk, needs
+
+    def enter(self, block: int) -> Statistics:
+        """What the linears of a block see, by site name."""
+        return self._walk.gather(block, self._needs)
+
+    def leave(self, block: int) -> None:
+        """Go on with the block as it is now."""
+        if self._needs is not Needs.NOTHING and block + 1 < len(self._walk.view.blocks):
+            self._walk.advance(block)
+
+
+class Parallel:
+    """Statistics of each block on what the dense blocks before it give.
+
+    Args:
+        start: a walk before the first block of the dense model; not called if all is kept.
+        needs: what is gathered.
+        blocks: of the model.
+        kept: where they lie; None keeps them in memory.
+    """
+
+    def __init__(
+        self, start: Callable[[], Walk], needs: Needs, blocks: int, kept: Kept | None = None
+    ) -> None:
+        self._needs, self._kept = needs, kept
+        self._memory: list[Statistics] = []
+        if kept is not None and kept.complete(blocks, needs):
+            return
+        walk = start()
+        for block in range(blocks):
+            found = walk.gather(block, needs)
+            if kept is None:
+                self._memory.append(found)
+            else:
+                kept.save(block, found, needs)
+            walk.advance(block)
+
+    def enter(self, block: int) -> Statistics:
+        """What the linears of a block see, by site name."""
+        return self._memory[block] if self._kept is None else self._kept.load(block, self._needs)
+
+    def leave(self, block: int) -> None:
+        """Nothing: what a block has become does not matter to the next."""
+
+
+class Kept:
+    """Statistics of one model and text on disk, a file for each block."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def complete(self, blocks: int, needs: Needs) -> bool:
+        """Whether every block is there with what is needed."""
+        for block in range(blocks):
+            path = self._path(block)
+            if not path.is_file():
+                return False
+            with safe_open(path, "pt") as file:
+                if needs not in Needs(int(file.metadata()["needs"])):
+                    return False
+        return True
+
+    def save(self, block: int, found: Statistics, needs: Needs) -> None:
+        """Write a block's statistics; what layers share is written once."""
+        self._make_room()
+        groups = {id(one): one for one in found.values()}
+        tensors, counts = {}, {}
+        for key, one in groups.items():
+            counts[str(key)] = [one.columns, one.count]
+            for name in ("squares", "products"):
+                if (tensor := getattr(one, name)) is not None:
+                    tensors[f"{key}.{name}"] = tensor
+        sites = {name: str(id(one)) for name, one in found.items()}
+        has = needs | Needs.NORMS if Needs.HESSIAN in needs else needs
+        facts = {"needs": str(has.value), "sites": json.dumps(sites), "counts": json.dumps(counts)}
+        partial = self._path(block).with_suffix(".part")
+        save_file(tensors, partial, facts)
+        partial.replace(self._path(block))
+
+    def load(self, block: int, needs: Needs) -> Statistics:
+        """Read a block's statistics back, shared as they were."""
+        with safe_open(self._path(block), "pt") as file:
+            facts = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        groups = {}
+        for key, (columns, count) in json.loads(facts["counts"]).items():
+            one = InputStatistics(columns, needs)
+            one.count = count
+            one.squares = tensors.get(f"{key}.squares")
+            one.products = tensors.get(f"{key}.products")
+            groups[key] = one
+        return {name: groups[key] for name, key in json.loads(facts["sites"]).items()}
+
+    def _path(self, block: int) -> Path:
+        return self._folder / f"{block}.safetensors"
+
+    def _make_room(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        others = [path for path in self._folder.parent.iterdir() if path != self._folder]
+        oldest_first = sorted(others, key=lambda path: path.stat().st_mtime)
+        while oldest_first and _bytes(self._folder.parent) > LIMIT:
+            shutil.rmtree(oldest_first.pop(0), ignore_errors=True)
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,59 @@
+"""What one copy of the program lets its visitors do: everything at home, little in public."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from backend.errors import ParetoscopeError
+from backend.service import Service
+
+
+class LimitError(ParetoscopeError):
+    """More is asked than this copy gives."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on what a visitor may ask.
+
+    Attributes:
+        public: only the embedded model, and jobs belong to who started them.
+        queue: jobs that may wait or run at a time.
+        per_owner: the same of one visitor.
+    """
+
+    public: bool = False
+    queue: int = 64
+    per_owner: int = 64
+
+    def admit(self, service: Service, model: str, jobs: int, owner: str) -> None:
+        """Pass a request for `jobs` more jobs.
+
+        Raises:
+            LimitError: says the limit and what to do instead.
+        """
+        if self.public and model.strip() not in ("", "default"):
+            raise LimitError(
+                "This public copy compresses only its embedded model, `default`; "
+                "install Paretoscope to use any other."
+            )
+        active = [job for job in service.jobs() if job.active]
+        own = sum(job.owner == owner for job in active)
+        if len(active) + jobs > self.queue:
+            raise LimitError(
+                f"{len(active)} jobs wait or run and {self.queue} may; "
+                f"{jobs} more do not fit, so wait or ask for fewer."
+            )
+        if own + jobs > self.per_owner:
+            raise LimitError(
+                f"One visitor may have {self.per_owner} jobs at a time; "
+                f"you have {own} and ask for {jobs}."
+            )
+
+    def may_change(self, owner: str, visitor: str) -> bool:
+        """Whether a visitor may cancel or repeat a job of this owner."""
+        return not self.public or (bool(owner) and owner == visitor)
+
+
+AT_HOME = Limits()
+IN_PUBLIC = Limits(public=True, queue=16, per_owner=2)

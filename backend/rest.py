@@ -1,0 +1,367 @@
+"""The service over HTTP: JSON under /api/v1, described by OpenAPI; draws nothing.
+
+Every refusal is `{"error": sentence}` with a status of 4xx. A visitor names themself by a secret
+of their own in `X-Visitor`, which is never told to anyone else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pandas as pd
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.background import BackgroundTask
+from starlette.responses import FileResponse, JSONResponse
+
+from backend.errors import ParetoscopeError, UnknownNameError
+from backend.limits import AT_HOME, LimitError, Limits
+from backend.service import Filter, Service
+
+PREFIX = "/api/v1"
+Visitor = Annotated[str, Header(alias="X-Visitor", max_length=64)]
+Tier = Literal["smoke", "quick", "full"]
+Speed = Literal["", "sweep", "full"]
+Names = Annotated[list[str] | None, Query(max_length=50)]
+
+
+class Message(BaseModel):
+    """Why something was refused."""
+
+    error: str
+
+
+class Wish(BaseModel):
+    """What both a run and a sweep say."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field("default", max_length=300, description="`default`, a folder, a Hub name")
+    tier: Tier = "quick"
+    speed: Speed = "sweep"
+
+
+class RunWish(Wish):
+    """One recipe to carry out and measure."""
+
+    recipe: str = Field(max_length=2000, examples=["gptq@4 + kv-int@4"])
+    budget: dict[str, float] = Field(default_factory=dict)
+
+
+class SweepWish(Wish):
+    """Methods to carry out at each of some budgets."""
+
+    methods: list[str] = Field(min_length=1, max_length=40, examples=[["gptq", "rtn"]])
+    budgets: list[float] = Field(max_length=20, examples=[[3, 4, 8]])
+
+
+class Queued(BaseModel):
+    """A job that was queued, joined or answered from what is known."""
+
+    run_id: str
+    job_id: str
+    outcome: Literal["queued", "joined", "cached"]
+
+
+class Refused(BaseModel):
+    """A recipe that a sweep left out."""
+
+    recipe: str
+    reason: str
+
+
+class Swept(BaseModel):
+    """What became of a sweep."""
+
+    submissions: list[Queued]
+    recipes: list[str]
+    refusals: list[Refused]
+
+
+class JobView(BaseModel):
+    """One job as it stands; times are seconds since 1970."""
+
+    job_id: str
+    run_id: str
+    model: str
+    recipe: str
+    family: str
+    state: str
+    active: bool
+    stage: str
+    done: float
+    total: float
+    attempt: int
+    created: float
+    started: float | None
+    ended: float | None
+    reason: str
+    may_change: bool
+
+
+class JobList(BaseModel):
+    """Jobs, newest first, at a revision that rises with every change."""
+
+    revision: int
+    jobs: list[JobView]
+
+
+class View(BaseModel):
+    """A view of the page to keep under a short name."""
+
+    view: dict[str, Any]
+
+
+class Frontier(BaseModel):
+    """Points of a chart; `on_frontier` marks those that none dominates."""
+
+    x: str
+    y: str
+    points: list[dict[str, Any]]
+
+
+class EstimateView(BaseModel):
+    """What a run is expected to take; all of it estimated."""
+
+    resident_bytes: int
+    dense_bytes: int
+    peak_bytes: int
+    seconds: float
+    basis: str
+
+
+def chosen(
+    model: Names = None, family: Names = None, hardware: Names = None, protocol: Names = None
+) -> Filter:
+    """Which runs are meant, as query parameters that may repeat."""
+    sides = (model, protocol, hardware, family)
+    return Filter(*(tuple(side or ()) for side in sides))
+
+
+Chosen = Annotated[Filter, Depends(chosen)]
+
+
+def serving(service: Service, limits: Limits = AT_HOME) -> dict[str, Any]:
+    """Arguments for a FastAPI application that answers for `service`."""
+    router = APIRouter(responses={400: {"model": Message}, 404: {"model": Message}})
+    _add_catalogue(router, service)
+    _add_runs(router, service)
+    _add_jobs(router, service, limits)
+    _add_shares(router, service)
+    document = get_openapi(
+        title="Paretoscope",
+        version="1",
+        summary="Compress, measure and compare language models.",
+        routes=router.routes,
+    )
+
+    @router.get("/openapi.json", include_in_schema=False)
+    def openapi() -> JSONResponse:
+        return JSONResponse(document)
+
+    return {
+        "routes": router.routes,
+        "exception_handlers": {ParetoscopeError: refuse, RequestValidationError: refuse_form},
+        "openapi_url": None,
+        "docs_url": None,
+        "redoc_url": None,
+    }
+
+
+def refuse(_: Request, error: Exception) -> JSONResponse:
+    """The sentence of an error that was written for people."""
+    status = 400
+    if isinstance(error, UnknownNameError):
+        status = 404
+    elif isinstance(error, LimitError):
+        status = 403
+    return JSONResponse({"error": str(error)}, status)
+
+
+def refuse_form(_: Request, error: Exception) -> JSONResponse:
+    """One sentence for a request that is not of the form asked for."""
+    first = error.errors()[0] if isinstance(error, RequestValidationError) else {}
+    place = ".".join(str(part) for part in first.get("loc", ())[1:]) or "The request"
+    return JSONResponse({"error": f"{place}: {first.get('msg', 'not readable')}."}, 422)
+
+
+def answer(request: Request, content: Any, key: str = "") -> Response:
+    """JSON with an ETag, or 304 where the asker has it; `key` names the content if it is known."""
+    body = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    tag = f'"{key or hashlib.sha256(body.encode()).hexdigest()[:16]}"'
+    headers = {"ETag": tag, "Cache-Control": "no-cache"}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    return Response(body, media_type="application/json", headers=headers)
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain values, None where there is none."""
+    return json.loads(frame.to_json(orient="records", double_precision=15))
+
+
+def job_list(service: Service, limits: Limits, visitor: str) -> dict[str, Any]:
+    """All jobs as a visitor may see them."""
+    revision = service.revision()
+    jobs = [_job_view(job, limits, visitor) for job in service.jobs()]
+    return {"revision": revision, "jobs": jobs}
+
+
+def _add_catalogue(router: APIRouter, service: Service) -> None:
+    @router.get("/health", tags=["service"])
+    def health() -> dict[str, Any]:
+        """Whether the program answers, and what had to be repaired."""
+        return {"status": "ok", "revision": service.revision(), "notice": service.notice}
+
+    @router.get(f"{PREFIX}/methods", tags=["catalogue"])
+    def list_methods() -> list[dict[str, Any]]:
+        """Every method: summary, paper, claim, limits, settings."""
+        return service.methods()
+
+    @router.get(f"{PREFIX}/metrics", tags=["catalogue"])
+    def list_metrics() -> list[dict[str, Any]]:
+        """Every metric: title, unit, direction and what it means."""
+        return service.metrics()
+
+    @router.get(f"{PREFIX}/axes", tags=["catalogue"])
+    def list_axes() -> list[dict[str, Any]]:
+        """Metrics that can be an axis, with the number of runs that have each."""
+        return records(service.axes())
+
+    @router.get(f"{PREFIX}/estimate", tags=["jobs"])
+    def estimate(
+        recipe: Annotated[str, Query(max_length=2000)],
+        model: Annotated[str, Query(max_length=300)] = "default",
+    ) -> EstimateView | None:
+        """What a run will take; null for a model whose files are not here."""
+        found = service.estimate(recipe, model)
+        return None if found is None else EstimateView(**asdict(found))
+
+
+def _add_runs(router: APIRouter, service: Service) -> None:
+    @router.get(f"{PREFIX}/frontier", tags=["results"], response_model=Frontier)
+    def show_frontier(
+        request: Request, wanted: Chosen, x: str = "resident_bytes", y: str = "kld_mean"
+    ) -> Response:
+        """Runs that have both readings; only runs of one model, protocol and machine compete."""
+        points = records(service.frontier(x, y, wanted))
+        return answer(request, {"x": x, "y": y, "points": points})
+
+    @router.get(f"{PREFIX}/runs", tags=["results"])
+    def list_runs(
+        request: Request, wanted: Chosen, metric: Names = None, failed: bool = False
+    ) -> Response:
+        """One row a run, newest first, with the metrics named; failed attempts on request."""
+        return answer(request, records(service.runs(wanted, metric or [], failed)))
+
+    @router.get(f"{PREFIX}/runs/{{run_id}}", tags=["results"])
+    def show_run(run_id: str) -> dict[str, Any]:
+        """One run whole: readings, generations, layers, notes, manifest."""
+        return asdict(service.run(run_id))
+
+    @router.get(f"{PREFIX}/runs/{{run_id}}/artefact", tags=["results"])
+    def download_artefact(run_id: str) -> FileResponse:
+        """The compressed model of a run that was made here, as a tar file."""
+        folder = service.artefact_folder(run_id)
+        if folder is None:
+            raise UnknownNameError(
+                f"The model of run {run_id} is not on this machine; its recipe makes it again."
+            )
+        return _archive(folder, f"paretoscope-{run_id}", "tar")
+
+    @router.get(f"{PREFIX}/export", tags=["results"])
+    def export() -> FileResponse:
+        """All results as JSON and Parquet, in a zip file that another copy can take in."""
+        with tempfile.TemporaryDirectory() as folder:
+            service.export(Path(folder))
+            return _archive(Path(folder), "paretoscope-results", "zip")
+
+
+def _add_jobs(router: APIRouter, service: Service, limits: Limits) -> None:
+    @router.get(f"{PREFIX}/jobs", tags=["jobs"], response_model=JobList)
+    def list_jobs(request: Request, visitor: Visitor = "") -> Response:
+        """All jobs, newest first; ask again with the ETag."""
+        return answer(request, job_list(service, limits, visitor))
+
+    @router.post(f"{PREFIX}/jobs", tags=["jobs"], status_code=202)
+    def submit(wish: RunWish, visitor: Visitor = "") -> Queued:
+        """Queue a run; a finished one is answered at once, one under way is joined."""
+        limits.admit(service, wish.model, 1, visitor)
+        done = service.submit(**wish.model_dump(), owner=visitor)
+        return Queued(**asdict(done))
+
+    @router.post(f"{PREFIX}/sweep", tags=["jobs"], status_code=202)
+    def sweep(wish: SweepWish, visitor: Visitor = "") -> Swept:
+        """Queue every method at every budget, the dense model first."""
+        limits.admit(service, wish.model, 1, visitor)
+        wanted = wish.model_dump()
+        done = service.sweep(wanted.pop("methods"), wanted.pop("budgets"), **wanted, owner=visitor)
+        return Swept(**asdict(done))
+
+    @router.get(f"{PREFIX}/jobs/{{job_id}}", tags=["jobs"])
+    def show_job(job_id: str, visitor: Visitor = "") -> JobView:
+        """One job as it stands."""
+        return JobView(**_job_view(service.job(job_id), limits, visitor))
+
+    @router.get(f"{PREFIX}/jobs/{{job_id}}/events", tags=["jobs"])
+    def list_events(job_id: str, after: int = 0) -> list[dict[str, Any]]:
+        """What a job reported after an event's number."""
+        return [asdict(event) for event in service.events(job_id, after)]
+
+    @router.get(f"{PREFIX}/jobs/{{job_id}}/log", tags=["jobs"])
+    def show_log(job_id: str) -> dict[str, str]:
+        """The last lines that a job printed."""
+        return {"log": service.log_tail(job_id)}
+
+    @router.post(f"{PREFIX}/jobs/{{job_id}}/cancel", tags=["jobs"])
+    def cancel(job_id: str, visitor: Visitor = "") -> JobView:
+        """Stop a job that waits or runs."""
+        _check_owner(service, limits, job_id, visitor)
+        return JobView(**_job_view(service.cancel(job_id), limits, visitor))
+
+    @router.post(f"{PREFIX}/jobs/{{job_id}}/retry", tags=["jobs"], status_code=202)
+    def retry(job_id: str, visitor: Visitor = "") -> Queued:
+        """Queue a failed, timed-out or cancelled job again."""
+        _check_owner(service, limits, job_id, visitor)
+        limits.admit(service, service.job(job_id).model, 1, visitor)
+        return Queued(**asdict(service.retry(job_id)))
+
+
+def _add_shares(router: APIRouter, service: Service) -> None:
+    @router.post(f"{PREFIX}/share", tags=["shares"], status_code=201)
+    def share(view: View) -> dict[str, str]:
+        """A short name that opens this view wherever it is kept."""
+        return {"slug": service.share(view.view)}
+
+    @router.get(f"{PREFIX}/shares/{{slug}}", tags=["shares"])
+    def shared(slug: str) -> dict[str, Any]:
+        """The view behind a short name."""
+        view = service.shared(slug)
+        if view is None:
+            raise UnknownNameError("No view is kept under this name here.")
+        return view
+
+
+def _job_view(job: Any, limits: Limits, visitor: str) -> dict[str, Any]:
+    values = {name: getattr(job, name) for name in JobView.model_fields if name != "may_change"}
+    return values | {"state": str(job.state), "may_change": limits.may_change(job.owner, visitor)}
+
+
+def _check_owner(service: Service, limits: Limits, job_id: str, visitor: str) -> None:
+    if not limits.may_change(service.job(job_id).owner, visitor):
+        raise LimitError("Only who started a job may stop or repeat it.")
+
+
+def _archive(folder: Path, name: str, kind: Literal["tar", "zip"]) -> FileResponse:
+    target = Path(tempfile.mkdtemp())
+    path = shutil.make_archive(str(target / name), kind, folder)
+    clean = BackgroundTask(shutil.rmtree, target, ignore_errors=True)
+    return FileResponse(path, filename=Path(path).name, background=clean)

@@ -1,0 +1,356 @@
+"""The page in a real browser: what a person sees, clicks, links to, and is safe from."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.page_results import BEATEN, HOSTILE, MIDDLE, PAYLOADS, SMALL, fill
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
+    None,
+)
+try:
+    from playwright.sync_api import expect, sync_playwright
+except ImportError:
+    sync_playwright = None
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        CHROMIUM is None or sync_playwright is None,
+        reason="THE PAGE IS NOT TESTED IN A BROWSER: install playwright and chromium",
+    ),
+]
+ROOT = Path(__file__).parents[1]
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+PATIENCE = 20_000  # milliseconds
+
+
+class Server:
+    """A page in a process of its own, which can be stopped and started again."""
+
+    def __init__(self, home):
+        self.home = home
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.port}"
+
+    def start(self):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.page_server", str(self.home), str(self.port)],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.DEVNULL,
+        )
+        for _ in range(240):
+            with contextlib.suppress(urllib.error.URLError, ConnectionError):
+                urllib.request.urlopen(f"{self.address}/health", timeout=5).close()
+                return self
+            assert self.process.poll() is None, "the page ended while it started"
+            time.sleep(0.25)
+        raise TimeoutError("the page did not start in a minute")
+
+    def stop(self):
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    started = Server(fill(tmp_path_factory.mktemp("home"))).start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium, server):
+    """Opens pages, and at the end finds neither errors nor requests to other hosts."""
+    contexts, wrong = [], []
+
+    def listen(page):
+        page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        local = (server.address, "data:", "blob:")
+        page.on("request", lambda r: None if r.url.startswith(local) else wrong.append(r.url))
+
+    def opened(path="/", **settings):
+        context = chromium.new_context(**({"viewport": {"width": 1440, "height": 900}} | settings))
+        context.set_default_timeout(PATIENCE)
+        contexts.append(context)
+        page = context.new_page()
+        listen(page)
+        page.goto(server.address + path)
+        return page
+
+    opened.wrong = wrong
+    yield opened
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def drawn(page):
+    page.wait_for_selector(".ps-plot[data-drawn] .scatterlayer .point")
+    return page
+
+
+def click_dot(page, run_id):
+    """Click where a run is drawn, as a person would."""
+    place = page.evaluate(
+        """(run) => {
+          const plot = document.querySelector(".ps-plot");
+          for (const trace of plot.data) {
+            const at = (trace.customdata || []).indexOf(run);
+            if (at < 0) continue;
+            const { xaxis, yaxis, margin } = plot._fullLayout;
+            const box = plot.getBoundingClientRect();
+            return [box.x + xaxis._offset + xaxis.c2p(xaxis.d2c(trace.x[at])),
+                    box.y + yaxis._offset + yaxis.c2p(yaxis.d2c(trace.y[at]))];
+          }
+        }""",
+        run_id,
+    )
+    page.mouse.click(*place)
+
+
+def test_the_first_screen_draws_the_frontier(visit):
+    page = drawn(visit())
+    roles = page.evaluate("document.querySelector('.ps-plot').data.map((t) => t.meta?.role)")
+    assert roles.count("frontier") == 1
+    assert roles.count("dots") == 3
+    expect(page.locator(".ps-below")).to_contain_text("two cores")
+    expect(page.locator("h1")).to_have_count(1)
+
+
+def test_a_click_on_a_dot_opens_its_card_and_names_it_in_the_address(visit):
+    page = drawn(visit())
+    click_dot(page, MIDDLE)
+    card = page.locator(f".ps-card[data-run='{MIDDLE}']")
+    expect(card.locator("h2")).to_contain_text("gptq@4")
+    expect(card).to_contain_text("0.0200 nats/token")
+    expect(card.locator("mark.ps-first").first).to_have_text(" home")
+    assert page.url.endswith(f"?run={MIDDLE}")
+    assert page.locator(".ps-link").input_value() == page.url
+
+
+def test_a_card_can_be_opened_from_the_keyboard(visit):
+    page = drawn(visit())
+    page.locator(".ps-table summary").focus()
+    page.keyboard.press("Enter")
+    page.locator(".ps-table button", has_text="svd@8").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(f".ps-card[data-run='{BEATEN}']")).to_contain_text("Beaten by")
+
+
+def test_a_recipe_goes_from_the_card_into_the_form(visit):
+    page = drawn(visit(f"/?run={SMALL}"))
+    page.get_by_role("button", name="Use recipe").click()
+    expect(page.get_by_label("Recipe", exact=True).last).to_have_value("gptq@3")
+
+
+def test_the_axes_are_chosen_and_kept_in_the_address(visit):
+    page = drawn(visit())
+    page.locator("select[data-axis=y]").select_option("top1_agree")
+    page.wait_for_function(
+        "document.querySelector('.ps-plot').layout.yaxis.title.text.includes('Same first choice')"
+    )
+    assert "y=top1_agree" in page.url
+
+
+def test_zoom_survives_new_data(visit):
+    page = drawn(visit())
+    page.evaluate(
+        "Plotly.relayout(document.querySelector('.ps-plot'), {'xaxis.range': [5.8, 6.0]})"
+    )
+    page.evaluate("window.dispatchEvent(new CustomEvent('paretoscope-runs', {detail: []}))")
+    click_dot(page, MIDDLE)
+    page.wait_for_selector(f".ps-card[data-run='{MIDDLE}']")
+    assert page.evaluate("document.querySelector('.ps-plot').layout.xaxis.range") == [5.8, 6.0]
+
+
+def test_a_comparison_marks_the_first_word_that_differs(visit):
+    page = visit(f"/?compare={MIDDLE},{SMALL}&prompt=1")
+    panes = page.locator(".ps-compare .ps-pane")
+    expect(panes).to_have_count(3)
+    expect(panes.nth(0).locator("h3")).to_contain_text("dense")
+    expect(panes.nth(0).locator("mark")).to_have_count(0)
+    expect(panes.nth(1).locator("mark.ps-first")).to_have_text(" away")
+    expect(panes.nth(1).locator("footer")).to_contain_text("nearly a tie")
+    expect(page.locator("select[data-prompt]")).to_have_value("1")
+
+
+def test_every_method_is_told_beside_what_was_measured(visit):
+    page = visit("/?tab=methods")
+    expect(page.locator("#method-gptq")).to_contain_text("arXiv 2210.17323")
+    expect(page.locator("#method-gptq table")).to_contain_text("gptq@3")
+
+
+def test_a_wrong_recipe_is_refused_in_a_sentence(visit):
+    page = drawn(visit())
+    page.get_by_label("Recipe", exact=True).first.check()
+    page.get_by_label("Recipe", exact=True).last.fill("gptq@4 + rtn@4")
+    expect(page.locator(".ps-estimate textarea")).to_have_value(
+        "gptq and rtn both quantise; a recipe holds one of each stage."
+    )
+    page.get_by_role("button", name="Compress").click()
+    expect(page.locator("[role=alert]")).to_contain_text("both quantise")
+    visit.wrong.clear()  # the browser notes the refusal itself in its console
+
+
+def test_a_job_appears_in_every_tab_and_can_be_cancelled(visit):
+    one, other = drawn(visit()), drawn(visit())
+    one.get_by_role("button", name="Compress").click()
+    for page in (one, other):
+        expect(page.locator(".ps-job", has_text="gptq@4")).to_contain_text("waits for its turn")
+    other.get_by_role("button", name="Cancel gptq@4").click()
+    for page in (one, other):
+        expect(page.locator(".ps-job", has_text="gptq@4")).to_contain_text("cancelled")
+    one.get_by_role("button", name="Cancel dense").click(force=True)
+
+
+def test_an_unknown_run_is_a_friendly_sentence(visit):
+    page = visit("/?run=ffffffffffffffff")
+    expect(page.locator(".ps-card [role=alert]")).to_be_visible()
+    assert "Traceback" not in page.content()
+    visit.wrong.clear()  # the browser notes the 404 itself in its console
+
+
+def test_dark_colours_reach_the_chart(visit):
+    page = drawn(visit("/?__theme=dark"))
+    colours = page.evaluate(
+        """() => { const plot = document.querySelector('.ps-plot');
+        return [plot.layout.font.color, plot.layout.paper_bgcolor,
+                getComputedStyle(document.querySelector('.ps-field select')).backgroundColor]; }"""
+    )
+    text, ground, control = colours
+    assert ground == "rgba(0,0,0,0)"
+    assert control != "rgb(255, 255, 255)"
+    page.evaluate("document.body.classList.remove('dark')")
+    page.wait_for_function(f"document.querySelector('.ps-plot').layout.font.color !== '{text}'")
+
+
+@pytest.mark.parametrize("path", ["/", f"/?run={MIDDLE}", f"/?compare={MIDDLE}", "/?tab=methods"])
+def test_a_narrow_screen_has_nothing_beside_it(visit, path):
+    page = visit(path, viewport={"width": 390, "height": 844})
+    page.wait_for_selector(".ps-plot[data-drawn], .ps-compare .ps-pane, .ps-method")
+    if "run=" in path:
+        page.wait_for_selector(".ps-card[data-run]")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_six_tabs_work_at_once(visit, chromium, server):
+    first = visit()
+    pages = [first] + [first.context.new_page() for _ in range(5)]
+    for page in pages[1:]:
+        page.goto(server.address)
+    for page in pages:
+        drawn(page)
+
+
+def test_a_link_opens_the_same_view_after_a_restart(visit, server):
+    path = f"/?run={MIDDLE}&x=footprint_bytes&y=top1_agree&family=dense,quantise"
+    server.stop()
+    page = visit.__wrapped__ if hasattr(visit, "__wrapped__") else None
+    server.start()
+    page = drawn(visit(path))
+    expect(page.locator(f".ps-card[data-run='{MIDDLE}']")).to_contain_text("gptq@4")
+    assert page.locator("select[data-axis=x]").input_value() == "footprint_bytes"
+    assert page.locator("select[data-axis=y]").input_value() == "top1_agree"
+    pressed = page.locator(".ps-chip[aria-pressed=true]").all_inner_texts()
+    assert [text.split()[-1] for text in pressed] == ["dense", "quantise"]
+    expect(page.locator(".ps-link")).to_have_value(server.address + path)
+
+
+def test_a_page_that_loses_its_server_says_so_and_recovers(visit, server):
+    page = drawn(visit())
+    server.stop()
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.locator(".ps-when-offline")).to_be_visible()
+    assert page.locator(".ps-plot .point").count()
+    server.start()
+    expect(page.locator(".ps-when-offline")).to_be_hidden()
+    visit.wrong.clear()  # refused connections are noted by the browser itself
+
+
+def test_a_report_opens_from_disk(visit, server, tmp_path):
+    path = tmp_path / "report.html"
+    with urllib.request.urlopen(f"{server.address}/page/report") as answer:
+        path.write_bytes(answer.read())
+    page = visit()
+    page.goto(path.as_uri())
+    page.wait_for_selector("#plot .scatterlayer .point")
+    assert visit.wrong == [path.as_uri()]
+    visit.wrong.clear()
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_hostile_text_stays_text(chromium, tmp_path, hostile_pages, payload):
+    page = hostile_pages(payload)
+    page.wait_for_timeout(100)
+    assert page.evaluate("window.pwned") is None
+    assert page.locator("img[onerror], svg[onload], a[href^='javascript']").count() == 0
+
+
+@pytest.fixture(scope="module")
+def hostile_pages(chromium, tmp_path_factory):
+    """Pages of a home whose every text is all payloads at once."""
+    server = Server(fill(tmp_path_factory.mktemp("hostile"), " ".join(PAYLOADS))).start()
+    context = chromium.new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    wrong = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    places = iter(
+        [f"/?run={HOSTILE}", f"/?compare={HOSTILE}", "/?tab=methods", f"/r/{HOSTILE}",
+         f"/?run={HOSTILE}&x=decode_speedup", "/page/report", f"/?compare={HOSTILE}&prompt=1",
+         f"/?run={PAYLOADS[0]}&x={PAYLOADS[2]}"]
+    )  # fmt: skip
+
+    def visited(_):
+        place = next(places)
+        if "report" in place:
+            with urllib.request.urlopen(server.address + place) as answer:
+                page.set_content(answer.read().decode())
+        else:
+            page.goto(server.address + place)
+        page.wait_for_selector(
+            ".ps-card[data-run], .ps-compare .ps-pane, .ps-method, #plot .point, [role=alert]"
+        )
+        if page.locator(".ps-table details, details").count():
+            page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+        assert wrong == []
+        return page
+
+    yield visited
+    context.close()
+    server.stop()

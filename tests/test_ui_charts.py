@@ -1,0 +1,161 @@
+"""The chart says what the numbers say: places, steps, symbols and words."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+
+from ui import charts
+from ui.charts import Axis
+
+SIZE = Axis("resident_bytes", "Resident memory", "B", "lower", True)
+DISTANCE = Axis("kld_mean", "KL divergence", "nats/token", "lower", True)
+SPEED = Axis("decode_speedup", "Decode speed-up", "×", "higher", True)
+SCORE = Axis("top1_agree", "Same first choice", "%", "higher", False)
+
+
+def row(run_id, x, y, front=False, **other):
+    about = {
+        "run_id": run_id,
+        "model": "tales",
+        "recipe": f"gptq@{run_id}",
+        "family": "quantise",
+        "status": "done",
+        "hardware_id": "aaaa",
+        "protocol": "cq-1",
+        "created": "2026-05-01T10:00:00+00:00",
+        "on_frontier": front,
+    }
+    for side, value in (("x", x), ("y", y)):
+        about |= {side: value, f"{side}_low": math.nan, f"{side}_high": math.nan}
+        about |= {f"{side}_direction": "lower", f"{side}_kind": "measured", f"{side}_unit": ""}
+    return about | other
+
+
+def frame(*rows):
+    return pd.DataFrame(list(rows))
+
+
+def traces(figure, role):
+    return [trace for trace in figure.data if trace.meta and trace.meta["role"] == role]
+
+
+def test_the_frontier_is_a_step_line_in_the_order_of_size():
+    figure = charts.pareto(
+        frame(row("b", 2e6, 0.1, True), row("a", 1e6, 0.5, True), row("c", 3e6, 0.4)),
+        SIZE,
+        DISTANCE,
+    )
+    (line,) = traces(figure, "frontier")
+    assert line.x == (1e6, 2e6)
+    assert line.y == (0.5, 0.1)
+    assert line.line.shape == "hv"
+
+
+def test_where_more_is_better_across_a_step_falls_first():
+    figure = charts.pareto(frame(row("a", 1.0, 0.5, True)), SPEED, DISTANCE)
+    assert traces(figure, "frontier")[0].line.shape == "vh"
+
+
+@pytest.mark.parametrize("side", ["model", "protocol", "hardware_id"])
+def test_runs_that_may_not_compete_are_never_joined(side):
+    rows = [row("a", 1e6, 0.5, True), row("b", 2e6, 0.1, True) | {side: "other"}]
+    assert len(traces(charts.pareto(frame(*rows), SIZE, DISTANCE), "frontier")) == 2
+
+
+def test_nothing_lies_below_every_positive_value_of_a_logarithmic_axis_and_is_named_zero():
+    figure = charts.pareto(
+        frame(row("a", 1e6, 0.5, True), row("b", 2e6, 0.0, True)), SIZE, DISTANCE
+    )
+    (dots,) = traces(figure, "dots")
+    assert 0 < dots.y[1] < dots.y[0]
+    assert figure.layout.yaxis.ticktext[0] == "0"
+    assert figure.layout.yaxis.tickvals[0] == dots.y[1]
+    assert "KL divergence: <b>0 nats/token</b>" in dots.hovertext[1]
+
+
+def test_every_dot_lies_inside_the_axes():
+    figure = charts.pareto(frame(row("a", 7e5, 3.0), row("b", 2e6, 0.0)), SIZE, DISTANCE)
+    (dots,) = traces(figure, "dots")
+    for values, axis in ((dots.x, figure.layout.xaxis), (dots.y, figure.layout.yaxis)):
+        low, high = (10**end for end in axis.range)
+        assert all(low < value < high for value in values)
+
+
+def test_an_estimate_is_hollow_and_a_broken_run_a_cross():
+    rows = [row("a", 1e6, 0.5, x_kind="estimated"), row("b", 2e6, 9.0, status="broken")]
+    (dots,) = traces(charts.pareto(frame(*rows), SIZE, DISTANCE), "dots")
+    assert list(dots.marker.symbol) == ["circle-open", "x-thin-open"]
+    assert "broken" in dots.hovertext[1]
+
+
+def test_intervals_become_bars_of_their_own_length():
+    rows = [row("a", 1e6, 0.5, y_low=0.4, y_high=0.7), row("b", 2e6, 0.2)]
+    (dots,) = traces(charts.pareto(frame(*rows), SIZE, DISTANCE), "dots")
+    assert dots.error_y.array == pytest.approx([0.2, 0])
+    assert dots.error_y.arrayminus == pytest.approx([0.1, 0])
+
+
+def test_families_differ_in_colour_and_in_symbol():
+    colours, symbols = zip(*charts.FAMILIES.values(), strict=True)
+    assert len(set(colours)) == len(colours)
+    assert len(set(symbols)) == len(symbols)
+    assert charts.mark("never heard of")[1] not in symbols
+
+
+def test_a_run_within_the_doubt_of_the_one_before_it_ties():
+    rows = [
+        row("best", 1e6, 0.50, True, y_low=0.4, y_high=0.6),
+        row("near", 1e6, 0.55, y_low=0.45, y_high=0.65),
+        row("far", 1e6, 0.9, y_low=0.85, y_high=0.95),
+        row("large", 2e6, 0.5, y_low=0.4, y_high=0.6),
+    ]
+    assert charts.ties(frame(*rows)) == {"near"}
+
+
+def test_runs_at_one_place_share_a_label():
+    rows = [row("a", 1e6, 0.5, True), row("b", 1e6, 0.5, True), row("c", 2e6, 0.1, True)]
+    assert charts.labels(frame(*rows)) == {"a": "gptq@a, gptq@b", "c": "gptq@c"}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "log", "expected"),
+    [
+        (1, 100, True, [1, 2, 5, 10, 20, 50, 100]),
+        (1e-5, 10, True, [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1, 10]),
+        (0, 10, False, [0, 2, 4, 6, 8, 10]),
+        (0.9, 1.15, False, [0.9, 0.95, 1.0, 1.05, 1.1, 1.15]),
+        (1.0, 1.5, True, [1.0, 1.1, 1.2, 1.3, 1.4, 1.5]),
+    ],
+)
+def test_ticks_are_round(low, high, log, expected):
+    assert charts.ticks(low, high, log) == pytest.approx(expected)
+
+
+def test_axes_say_unit_and_better_side():
+    figure = charts.pareto(frame(row("a", 1e6, 99.0, True)), SIZE, SCORE)
+    assert "← better" in figure.layout.xaxis.title.text
+    assert "↑ better" in figure.layout.yaxis.title.text
+    assert all(text.endswith("%") for text in figure.layout.yaxis.ticktext)
+    assert all(text.endswith(("kB", "MB")) for text in figure.layout.xaxis.ticktext)
+
+
+def test_no_rows_make_an_empty_chart():
+    empty = frame(row("a", 1e6, 0.5)).iloc[:0]
+    assert not charts.pareto(empty, SIZE, DISTANCE).data
+
+
+def test_a_recipe_cannot_mark_up_the_chart():
+    hostile = row("a", 1e6, 0.5, True, recipe="<a href='x'>$\\alpha$</a>")
+    (dots,) = traces(charts.pareto(frame(hostile), SIZE, DISTANCE), "dots")
+    shown = dots.hovertext[0] + dots.text[0]
+    assert "<a" not in shown
+    assert "$" not in shown
+
+
+def test_a_bound_shades_what_lies_beyond():
+    figure = charts.pareto(frame(row("a", 1e6, 0.5)), SIZE, DISTANCE, x_limit=1.2e6)
+    (shape,) = figure.layout.shapes
+    assert shape.x0 == 1.2e6 < shape.x1

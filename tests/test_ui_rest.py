@@ -1,0 +1,305 @@
+"""REST answers what the service knows, refuses in sentences, and shuts what must stay shut."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+
+import pytest
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.testclient import TestClient
+
+from backend import rest
+from backend.limits import AT_HOME, IN_PUBLIC
+from backend.service import Service
+from tests.page_results import BEATEN, BROKEN, DENSE, HOSTILE, MIDDLE, PAYLOADS, RUNS, SMALL, fill
+from ui import routes
+from ui.guard import BODY_LIMIT, Guard
+
+V1 = rest.PREFIX
+
+
+def client_of(service, limits=AT_HOME):
+    about = rest.serving(service, limits)
+    about["routes"] = [*routes.page_routes(service, public=limits.public), *about["routes"]]
+    return TestClient(FastAPI(**about, middleware=[Middleware(Guard)]))
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    home = fill(tmp_path_factory.mktemp("home"), PAYLOADS[0])
+    with Service(home, run_jobs=False) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def client(service):
+    with client_of(service) as opened:
+        yield opened
+
+
+@pytest.fixture
+def public(tmp_path):
+    with (
+        Service(fill(tmp_path), run_jobs=False) as opened,
+        client_of(opened, IN_PUBLIC) as asked,
+    ):
+        yield asked
+
+
+def test_the_program_says_that_it_is_well(client):
+    assert client.get("/health").json()["status"] == "ok"
+
+
+def test_methods_metrics_and_axes_are_listed(client):
+    keys = {one["key"] for one in client.get(f"{V1}/methods").json()}
+    assert {"gptq", "rtn"} <= keys
+    metrics = {one["name"]: one for one in client.get(f"{V1}/metrics").json()}
+    assert metrics["kld_mean"]["direction"] == "lower"
+    axes = {one["name"] for one in client.get(f"{V1}/axes").json()}
+    assert {"resident_bytes", "kld_mean"} <= axes
+
+
+def test_the_frontier_marks_what_none_dominates(client):
+    answer = client.get(f"{V1}/frontier", params={"model": "default"}).json()
+    standing = {point["run_id"]: point["on_frontier"] for point in answer["points"]}
+    expected = {DENSE: True, SMALL: True, MIDDLE: True, BEATEN: False, BROKEN: False}
+    assert standing == expected
+
+
+def test_filters_narrow_the_frontier(client):
+    asked = {"model": "default", "family": ["dense", "factorise"]}
+    points = client.get(f"{V1}/frontier", params=asked).json()["points"]
+    assert {point["run_id"] for point in points} == {DENSE, BEATEN}
+
+
+def test_runs_are_listed_with_the_metrics_named(client):
+    rows = client.get(f"{V1}/runs", params={"metric": "kld_mean"}).json()
+    assert {row["run_id"]: row["kld_mean"] for row in rows}[MIDDLE] == 0.02
+
+
+def test_a_run_is_told_whole(client):
+    run = client.get(f"{V1}/runs/{MIDDLE}").json()
+    assert run["recipe"] == "gptq@4"
+    assert len(run["readings"]) == 7
+    assert len(run["generations"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "part"),
+    [
+        (f"{V1}/runs/ffff", 404, "ffff"),
+        (f"{V1}/frontier?x=nonsense", 404, "nonsense"),
+        (f"{V1}/frontier?x=kld_meen", 404, "kld_mean"),
+        (f"{V1}/estimate?recipe=gptq@0.1", 400, "1.25"),
+        (f"{V1}/estimate?recipe=gptk@4", 404, "gptq"),
+        (f"{V1}/estimate?recipe=gptq@4&model=no/../such", 400, "no model"),
+        (f"{V1}/jobs/nothing", 400, "nothing"),
+        (f"{V1}/shares/0123456789abcdef", 404, "name"),
+        (f"{V1}/runs/{MIDDLE}/artefact", 404, "recipe"),
+        ("/page/card/zz", 404, "zz"),
+        ("/page/compare?runs=zz", 404, "zz"),
+        ("/page/figure?x=nonsense", 404, "nonsense"),
+    ],
+)
+def test_a_refusal_is_one_sentence(client, path, status, part):
+    answer = client.get(path)
+    assert answer.status_code == status
+    assert set(answer.json()) == {"error"}
+    assert part in answer.json()["error"]
+    assert "Traceback" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"recipe": 4},
+        {"recipe": "gptq@4", "tier": "endless"},
+        {"recipe": "gptq@4", "more": 1},
+        {"recipe": "x" * 3000},
+        [1],
+        "text",
+    ],
+)
+def test_a_request_of_another_form_is_refused_in_one_sentence(client, body):
+    answer = client.post(f"{V1}/jobs", json=body)
+    assert answer.status_code == 422
+    assert set(answer.json()) == {"error"}
+
+
+def test_what_did_not_change_is_not_sent_again(client):
+    for path in (f"{V1}/jobs", f"{V1}/frontier", "/page/start", "/page/figure"):
+        first = client.get(path)
+        again = client.get(path, headers={"If-None-Match": first.headers["etag"]})
+        assert again.status_code == 304
+        assert not again.content
+
+
+def test_a_job_is_queued_watched_and_cancelled(tmp_path):
+    with Service(fill(tmp_path), run_jobs=False) as service, client_of(service) as client:
+        queued = client.post(f"{V1}/jobs", json={"recipe": "rtn@4", "tier": "smoke"})
+        assert queued.status_code == 202
+        assert queued.json()["outcome"] == "queued"
+        again = client.post(f"{V1}/jobs", json={"recipe": "rtn@4", "tier": "smoke"})
+        assert again.json()["outcome"] == "joined"
+        job_id = queued.json()["job_id"]
+        listed = client.get(f"{V1}/jobs")
+        assert [job["state"] for job in listed.json()["jobs"]] == ["queued"]
+        assert "owner" not in listed.json()["jobs"][0]
+        assert client.get(f"{V1}/jobs/{job_id}").json()["recipe"] == "rtn@4"
+        assert client.get(f"{V1}/jobs/{job_id}/events").status_code == 200
+        assert client.get(f"{V1}/jobs/{job_id}/log").json() == {"log": ""}
+        assert client.post(f"{V1}/jobs/{job_id}/cancel").json()["state"] == "cancelled"
+        changed = client.get(f"{V1}/jobs", headers={"If-None-Match": listed.headers["etag"]})
+        assert changed.status_code == 200
+        assert client.post(f"{V1}/jobs/{job_id}/retry").json()["outcome"] == "queued"
+
+
+def test_a_sweep_says_what_it_leaves_out(tmp_path):
+    with Service(fill(tmp_path), run_jobs=False) as service, client_of(service) as client:
+        wish = {"methods": ["gptq"], "budgets": [0.5, 4], "tier": "smoke"}
+        done = client.post(f"{V1}/sweep", json=wish).json()
+    assert done["recipes"] == ["dense", "gptq@4"]
+    assert [one["recipe"] for one in done["refusals"]] == ["gptq@0.5"]
+
+
+def test_a_view_is_kept_under_a_short_name(client):
+    view = {"run": MIDDLE, "x": "resident_bytes"}
+    slug = client.post(f"{V1}/share", json={"view": view}).json()["slug"]
+    assert client.get(f"{V1}/shares/{slug}").json() == view
+
+
+def test_all_results_can_be_taken_along(client):
+    names = zipfile.ZipFile(io.BytesIO(client.get(f"{V1}/export").content)).namelist()
+    assert {f"results/{run_id}.json" for run_id, *_ in RUNS} <= set(names)
+
+
+def test_the_description_names_every_route_of_ours_and_no_other(client):
+    paths = client.get("/openapi.json").json()["paths"]
+    assert all(path == "/health" or path.startswith(V1) for path in paths)
+    for part in ("jobs", "sweep", "frontier", "runs/{run_id}", "share", "export", "estimate"):
+        assert f"{V1}/{part}" in paths
+    assert all(one.get("description") for path in paths.values() for one in path.values())
+
+
+def test_in_public_only_the_embedded_model_is_compressed(public):
+    answer = public.post(f"{V1}/jobs", json={"recipe": "rtn@4", "model": "owner/name"})
+    assert answer.status_code == 403
+    assert "default" in answer.json()["error"]
+
+
+def test_in_public_a_job_is_its_owners(public):
+    mine, other = {"X-Visitor": "a" * 32}, {"X-Visitor": "b" * 32}
+    wish = {"recipe": "rtn@4", "tier": "smoke"}
+    job_id = public.post(f"{V1}/jobs", json=wish, headers=mine).json()["job_id"]
+    for stranger in ({}, other):
+        assert not public.get(f"{V1}/jobs", headers=stranger).json()["jobs"][0]["may_change"]
+        refused = public.post(f"{V1}/jobs/{job_id}/cancel", headers=stranger)
+        assert refused.status_code == 403
+    assert public.get(f"{V1}/jobs/{job_id}", headers=mine).json()["may_change"]
+    assert public.post(f"{V1}/jobs/{job_id}/cancel", headers=mine).status_code == 200
+
+
+def test_in_public_one_visitor_has_few_jobs(public):
+    mine = {"X-Visitor": "a" * 32}
+    codes = [
+        public.post(
+            f"{V1}/jobs", json={"recipe": f"rtn@{bits}", "tier": "smoke"}, headers=mine
+        ).status_code
+        for bits in (3, 4, 5)
+    ]
+    assert codes == [202, 202, 403]
+
+
+@pytest.mark.parametrize(
+    "path", ["/gradio_api/upload", "/gradio_api/proxy=http://127.0.0.1/", "/upload"]
+)
+def test_nothing_is_uploaded_or_fetched_for_others(client, path):
+    assert client.post(path, content=b"x").status_code == 403
+
+
+def test_a_large_body_is_refused_declared_or_not(client):
+    large = b"x" * (BODY_LIMIT + 1)
+    assert client.post(f"{V1}/jobs", content=large).status_code == 413
+    pieces = (large[:40_000] for _ in range(3))
+    assert client.post(f"{V1}/jobs", content=pieces).status_code in (400, 413)
+    assert client.get("/health").status_code == 200
+
+
+def test_every_answer_carries_its_guards(client):
+    for path in ("/health", "/nothing", f"{V1}/jobs", "/page/static/page.js"):
+        headers = client.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "default-src 'self'" in headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    "path", ["..%2f..%2fapp.py", "%2e%2e/%2e%2e/app.py", "..%5capp.py", "/etc/passwd"]
+)
+def test_files_outside_the_page_are_out_of_reach(client, path):
+    assert client.get(f"/page/static/{path}").status_code >= 400
+
+
+def test_a_preview_names_the_run_and_leads_to_it(client):
+    page = client.get(f"/r/{MIDDLE}").text
+    assert "gptq@4 on default" in page
+    assert f"url=../?run={MIDDLE}" in page
+
+
+def test_a_preview_leads_nowhere_else(client):
+    for name in ("https:evil.example", "zz", "0" * 17, "%22%3E%3Cscript%3E"):
+        answer = client.get(f"/r/{name}", follow_redirects=False)
+        assert answer.headers.get("location", "../") == "../"
+        assert "<script" not in answer.text
+
+
+def test_a_hostile_run_is_previewed_and_reported_as_text(client):
+    for path in (f"/r/{HOSTILE}", "/page/report"):
+        text = client.get(path).text
+        assert "<img src=x" not in text
+        assert "&lt;img src=x" in text
+
+
+def test_a_report_needs_nothing_from_elsewhere(client):
+    text = client.get("/page/report").text
+    head, _, rest_of_it = text.partition("<script>")
+    tail = rest_of_it.rpartition("</script>")[0][-200_000:]
+    assert "src=" not in head.replace("&lt;img src=x", "")
+    assert "Plotly.newPlot" in tail
+    assert "gptq@4" in text
+
+
+def test_the_chart_and_its_table_tell_the_same_runs(client):
+    view = client.get("/page/figure", params={"model": "default"}).json()
+    dots = [
+        run
+        for trace in view["figure"]["data"]
+        if trace.get("meta", {}).get("role") == "dots"
+        for run in trace["customdata"]
+    ]
+    assert sorted(dots) == sorted(row["run_id"] for row in view["table"]["rows"])
+    assert view["points"] == len(dots)
+    assert "2 cores" in view["origin"] or "two cores" in view["origin"]
+
+
+def test_no_text_a_model_wrote_is_in_the_chart(client):
+    assert "slept" not in json.dumps(client.get("/page/figure").json())
+
+
+def test_a_card_tells_who_beats_the_run(client):
+    card = client.get(f"/page/card/{BEATEN}").json()
+    assert {one["recipe"] for one in card["beaten_by"]} == {"gptq@3", "gptq@4"}
+    assert client.get(f"/page/card/{MIDDLE}").json()["beaten_by"] == []
+
+
+def test_a_comparison_begins_with_the_dense_model_and_marks_the_first_difference(client):
+    found = client.get("/page/compare", params={"runs": f"{MIDDLE},{SMALL}"}).json()
+    assert [pane["recipe"] for pane in found["panes"]] == ["dense", "gptq@4", "gptq@3"]
+    spans = found["panes"][1]["spans"]
+    assert [span["kind"] for span in spans[:2]] == ["same", "first"]
+    assert spans[1]["text"] == " away"
+    assert "token 4" in found["panes"][1]["remark"]
+    assert "nearly a tie" in found["panes"][1]["remark"]

@@ -1,0 +1,102 @@
+"""Names of the page: axes, families, machines and methods in words."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from backend.service import Filter, Service
+from ui import charts, numbers, safe
+
+GROUPS = {
+    "quality": "Distance from the dense model",
+    "ability": "Abilities",
+    "size": "Size",
+    "speed": "Speed",
+    "cache": "Long context",
+    "writing": "What it writes",
+    "lossless": "Proof of losslessness",
+}
+
+
+def axis(service: Service, name: str) -> charts.Axis:
+    """A metric as a side of the chart.
+
+    Raises:
+        UnknownNameError: no metric of that name.
+    """
+    known = service.metric(name)
+    return charts.Axis(*(known[key] for key in ("name", "title", "unit", "direction", "log")))
+
+
+def family_mark(name: str) -> dict[str, str]:
+    """A family with its colour and symbol."""
+    colour, symbol = charts.mark(name)
+    return {"name": name, "colour": colour, "symbol": symbol}
+
+
+def hardware_name(service: Service, hardware_id: str) -> str:
+    """A machine in words, from any run that was measured on it."""
+    runs = service.runs(Filter(hardware=(hardware_id,)))
+    if runs.empty:
+        return hardware_id
+    return machine(service, runs["run_id"].iloc[-1]) or hardware_id
+
+
+def methods(service: Service) -> list[dict[str, Any]]:
+    """Every method: what it says of itself beside what has been measured here."""
+    runs = service.runs(metrics=("bpw_linear", "kld_mean", "top1_agree", "resident_bytes"))
+    found = []
+    for about in service.methods():
+        key = about["key"]
+        own = runs[[recipe.split("@")[0].split("(")[0] == key and " + " not in recipe
+                    for recipe in runs["recipe"]]]  # fmt: skip
+        found.append(
+            {name: about[name] for name in ("key", "summary", "paper", "claim", "limits", "stage")}
+            | {
+                "text": " ".join(about["text"].split("\n\n", 1)[-1].split())
+                if "\n\n" in about["text"]
+                else "",
+                "family": family_mark(about["family"]),
+                "settings": [_setting(one) for one in about["settings"]],
+                "measured": [
+                    {
+                        "run_id": row["run_id"],
+                        "recipe": safe.plain(row["recipe"]),
+                        "size": numbers.quantity(row["resident_bytes"], "B"),
+                        "kld": numbers.quantity(row["kld_mean"], "nats/token"),
+                        "agree": numbers.quantity(row["top1_agree"], "%"),
+                    }
+                    for row in own.sort_values("resident_bytes").to_dict("records")[:8]
+                ],
+            }
+        )
+    return found
+
+
+def _setting(one: dict[str, Any]) -> dict[str, str]:
+    reach = ""
+    if one.get("choices"):
+        reach = ", ".join(str(choice) for choice in one["choices"])
+    elif one.get("low") is not None:
+        reach = f"{one['low']:g} to {one['high']:g}"
+    return {
+        "name": one["name"],
+        "default": str(one["default"]),
+        "reach": reach,
+        "help": one.get("help", ""),
+    }
+
+
+@lru_cache(maxsize=512)
+def machine(service: Service, run_id: str) -> str:
+    """The machine that a run was measured on, in words."""
+    about = service.run(run_id).manifest.get("hardware", {})
+    parts = [", ".join(str(one.get("name", one)) if isinstance(one, dict) else str(one)
+                       for one in about.get("gpus") or [])]  # fmt: skip
+    parts.append(str(about.get("cpu", "")))
+    if cores := about.get("cores"):
+        parts.append(f"{cores} cores")
+    if memory := about.get("memory_gib"):
+        parts.append(f"{memory:.0f} GiB")
+    return safe.plain(" · ".join(part for part in parts if part), 160)

@@ -1,0 +1,70 @@
+"""The page as Gradio blocks, and the arguments it is launched with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+from backend import rest
+from backend.limits import AT_HOME, Limits
+from backend.service import Service
+from ui import components, routes, setup, theme
+from ui.guard import Guard
+
+TITLE = "Paretoscope"
+_HEAD = (
+    '<meta name="description" content="What compressing a language model really costs">'
+    '<script src="page/static/vendor/plotly-basic.min.js?4.1.1" defer></script>'
+    '<link rel="modulepreload" href="page/static/page.js">'
+)
+
+
+def build(service: Service, limits: Limits = AT_HOME) -> gr.Blocks:
+    """The page over a service; nothing on it holds state in the server."""
+    with gr.Blocks(title=TITLE, fill_width=True, analytics_enabled=False) as page:
+        components.Header()
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=0, min_width=320, elem_classes="ps-setup"):
+                form = setup.build(service, limits)
+                components.JobList()
+            with gr.Column(scale=1, min_width=320, elem_classes="ps-main"), gr.Tabs():
+                with gr.Tab("Explore"):
+                    components.ParetoPlot()
+                    card = components.RunCard()
+                    components.RunTable()
+                with gr.Tab("Compare"):
+                    components.Comparison()
+                with gr.Tab("Methods"):
+                    components.MethodList()
+        quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        card.reuse(_reuse, None, [form.mode, form.recipe], **quiet)
+    return page
+
+
+def launching(service: Service, limits: Limits = AT_HOME) -> dict[str, Any]:
+    """Arguments of `Blocks.launch` that make the page, REST and the guard one server."""
+    app = rest.serving(service, limits)
+    app["routes"] = [*routes.page_routes(service, public=limits.public), *app["routes"]]
+    app["middleware"] = [Middleware(Guard)]
+    return {
+        "app_kwargs": app,
+        "theme": theme.theme(),
+        "css_paths": [theme.STYLE],
+        "head": _HEAD,
+        "ssr_mode": False,
+        "mcp_server": False,
+        "run_history": False,
+        "footer_links": [],
+        "quiet": True,
+        "show_error": False,
+        "allowed_paths": [],
+        "max_threads": 16,
+        "state_session_capacity": 200,
+    }
+
+
+def _reuse(event: gr.EventData) -> tuple[Any, Any]:
+    recipe = str(getattr(event, "recipe", ""))[:2000]
+    return gr.Radio(value=setup.MODES[1]), gr.Textbox(value=recipe, visible=True)

@@ -1,0 +1,107 @@
+"""What the page fetches beside REST: chart, cards, comparisons, static files, previews."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from starlette.responses import HTMLResponse, RedirectResponse
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+
+from backend.errors import ParetoscopeError
+from backend.rest import Chosen, answer
+from backend.service import Service
+from ui import cards, catalogue, comparison, report, safe, views
+
+STATIC = Path(__file__).parent / "static"
+RUN_ID = re.compile(r"[0-9a-f]{1,16}")
+Name = Annotated[str, Query(max_length=80)]
+
+
+class Assets(StaticFiles):
+    """Files of the page: asked after each time, but for the library, which carries its version."""
+
+    def file_response(self, full_path: Any, *others: Any, **named: Any) -> Response:
+        """A file, with a word on how long it stays good."""
+        response = super().file_response(full_path, *others, **named)
+        kept = "vendor" in Path(full_path).parts
+        response.headers["Cache-Control"] = "max-age=31536000, immutable" if kept else "no-cache"
+        return response
+
+
+def page_routes(service: Service, *, public: bool = False) -> list[Any]:
+    """Routes of the page, none of them part of the documented interface."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/page/start")
+    def start(request: Request) -> Response:
+        return answer(request, views.start(service, public))
+
+    @router.get("/page/figure")
+    def figure(
+        request: Request,
+        wanted: Chosen,
+        x: Name = views.DEFAULT_X,
+        y: Name = views.DEFAULT_Y,
+        limit: float | None = None,
+    ) -> Response:
+        return answer(request, views.figure(service, x, y, wanted, limit))
+
+    @router.get("/page/card/{run_id}")
+    def card(
+        request: Request, run_id: str, x: Name = views.DEFAULT_X, y: Name = views.DEFAULT_Y
+    ) -> Response:
+        return answer(request, cards.card(service, run_id, x, y))
+
+    @router.get("/page/compare")
+    def compare(
+        request: Request, runs: Annotated[str, Query(max_length=100)] = "", prompt: int = 0
+    ) -> Response:
+        wanted = [one for one in runs.split(",") if one]
+        return answer(request, comparison.compare(service, wanted, prompt))
+
+    @router.get("/page/methods")
+    def methods(request: Request) -> Response:
+        return answer(request, catalogue.methods(service))
+
+    @router.get("/page/report")
+    def download_report(
+        wanted: Chosen, x: Name = views.DEFAULT_X, y: Name = views.DEFAULT_Y
+    ) -> Response:
+        text = report.document(views.figure(service, x, y, wanted))
+        named = {"Content-Disposition": 'attachment; filename="paretoscope.html"'}
+        return HTMLResponse(text, headers=named)
+
+    @router.get("/r/{run_id}")
+    def preview(run_id: str) -> Response:
+        if not RUN_ID.fullmatch(run_id):
+            return RedirectResponse("../")
+        return HTMLResponse(_preview(service, run_id))
+
+    @router.get("/docs")
+    def docs() -> HTMLResponse:
+        return HTMLResponse((STATIC / "docs.html").read_text(encoding="utf-8"))
+
+    return [*router.routes, Mount("/page/static", Assets(directory=STATIC), name="page-static")]
+
+
+def _preview(service: Service, run_id: str) -> str:
+    """A page for programs that preview links; people are sent on to the run."""
+    target = f"../?run={run_id}"
+    try:
+        about = cards.card(service, run_id, views.DEFAULT_X, views.DEFAULT_Y)
+        title = f"{about['recipe']} on {about['model']}"
+        told = ", ".join(f"{one['title']} {one['text']}" for one in about["headlines"])
+    except ParetoscopeError as error:
+        title, told = "Paretoscope", str(error)
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        f"<title>{safe.markup(title)}</title>"
+        f"<meta property='og:title' content='{safe.markup(title)}'>"
+        f"<meta property='og:description' content='{safe.markup(told)}'>"
+        f"<meta http-equiv='refresh' content='0; url={target}'></head>"
+        f"<body><a href='{target}'>{safe.markup(title)}</a></body></html>"
+    )

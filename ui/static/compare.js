@@ -1,0 +1,78 @@
+// Variants side by side on one prompt, differences marked from where the texts first part.
+
+import { failure, get, loading, make, replace, sign } from "./dom.js";
+import { change, view, watch } from "./view.js";
+
+export function written(spans) {
+  if (!spans.length) return make("p", { class: "ps-quiet", text: "No text is stored." });
+  const text = make("p", { class: "ps-text" });
+  for (const one of spans) {
+    if (one.kind === "same") text.append(make("span", { text: one.text }));
+    else text.append(make("mark", { class: `ps-${one.kind}`, text: one.text || "∎", title: one.kind === "first" ? "First difference" : "Differs" }));
+  }
+  return text;
+}
+
+export function compare(place, begun) {
+  const picker = make("div", { class: "ps-controls" });
+  const panes = make("div", { class: "ps-compare", "aria-live": "polite" });
+  replace(place, picker, panes);
+  let runs = null;
+  const show = async () => {
+    const { compare: wanted, prompt } = view();
+    try {
+      runs = (await get("page/figure")).table.rows.filter((row) => row.run_id);
+    } catch (error) {
+      replace(panes, failure(error));
+      return;
+    }
+    if (!wanted.length) {
+      controls(picker, runs, null);
+      replace(panes, make("p", { class: "ps-empty", text: runs.length ? "Choose a run to read what it writes beside the dense model." : "There is nothing to compare yet. Compress something first." }));
+      return;
+    }
+    if (!panes.childElementCount) replace(panes, loading());
+    try {
+      const found = await get(`page/compare?runs=${encodeURIComponent(wanted.join(","))}&prompt=${encodeURIComponent(prompt || "0")}`);
+      if (view().compare.join() !== wanted.join()) return;
+      controls(picker, runs, found);
+      replace(panes, make("p", { class: "ps-prompt" }, make("span", { class: "ps-quiet", text: "Prompt " }), found.prompt),
+        make("div", { class: "ps-panes" }, ...found.panes.map(pane)));
+    } catch (error) {
+      controls(picker, runs, null);
+      replace(panes, failure(error));
+    }
+  };
+  watch((now, before) => {
+    if (now.compare.join() !== before.compare.join() || now.prompt !== before.prompt) show();
+  });
+  window.addEventListener("paretoscope-runs", show);
+  show();
+}
+
+function controls(picker, runs, found) {
+  const chosen = view().compare;
+  const place = (at) => make("label", { class: "ps-field" }, make("span", { text: `Variant ${at + 1}` }),
+    make("select", { "data-variant": String(at), onchange: (event) => change({ compare: swap(chosen, at, event.target.value) }) },
+      make("option", { value: "", text: "None" }),
+      ...runs.map((row) => make("option", { value: row.run_id, text: `${row.recipe} · ${row.cells[0]}`, selected: Boolean(chosen[at]) && row.run_id.startsWith(chosen[at]) }))));
+  const count = Math.min(3, chosen.length + 1);
+  replace(picker, ...Array.from({ length: count }, (_, at) => place(at)),
+    found && found.prompts.length > 0 && make("label", { class: "ps-field" }, make("span", { text: "Prompt" }),
+      make("select", { "data-prompt": true, onchange: (event) => change({ prompt: event.target.value === "0" ? "" : event.target.value }) },
+        ...found.prompts.map((name, at) => make("option", { value: String(at), text: name, selected: at === found.position })))));
+}
+
+function swap(chosen, at, run) {
+  const found = [...chosen];
+  found[at] = run;
+  return [...new Set(found.filter(Boolean))];
+}
+
+function pane(one) {
+  return make("article", { class: "ps-pane", "data-recipe": one.recipe },
+    make("header", {}, make("h3", {}, sign(one.family), one.recipe),
+      make("dl", { class: "ps-numbers" }, ...one.numbers.map((each) => make("div", {}, make("dt", { text: each.title }), make("dd", { text: each.text }))))),
+    written(one.spans),
+    make("footer", { class: "ps-quiet", text: one.remark }));
+}

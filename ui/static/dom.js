@@ -1,0 +1,109 @@
+// Elements and requests. Text goes in as text only: nothing here or elsewhere writes markup.
+
+export function make(tag, about = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(about)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "text") element.textContent = value;
+    else if (name === "style") Object.assign(element.style, value);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+export function replace(element, ...children) {
+  element.replaceChildren(...children.flat().filter(Boolean));
+  return element;
+}
+
+const answers = new Map();
+const base = new URL(".", import.meta.url);
+const root = new URL("../..", base);
+let online = true;
+
+export const address = (path) => new URL(path, root).href;
+
+// A secret of this browser, by which a public copy knows whose a job is.
+export function visitor() {
+  try {
+    let name = localStorage.getItem("paretoscope-visitor");
+    if (!name) {
+      name = [...crypto.getRandomValues(new Uint8Array(16))].map((one) => one.toString(16).padStart(2, "0")).join("");
+      localStorage.setItem("paretoscope-visitor", name);
+    }
+    return name;
+  } catch {
+    return "";
+  }
+}
+
+// The same object again while the server says that nothing changed.
+export async function get(path) {
+  const known = answers.get(path);
+  const headers = { "X-Visitor": visitor() };
+  if (known) headers["If-None-Match"] = known.tag;
+  const response = await reach(path, { headers, cache: "no-store" });
+  if (response.status === 304 && known) return known.content;
+  const content = await unpack(response);
+  const tag = response.headers.get("ETag");
+  if (tag) answers.set(path, { tag, content });
+  if (answers.size > 60) answers.delete(answers.keys().next().value);
+  return content;
+}
+
+export async function post(path, content = {}) {
+  const headers = { "Content-Type": "application/json", "X-Visitor": visitor() };
+  return unpack(await reach(path, { method: "POST", headers, body: JSON.stringify(content) }));
+}
+
+async function reach(path, options) {
+  try {
+    const response = await fetch(address(path), options);
+    tell(true);
+    return response;
+  } catch {
+    tell(false);
+    throw new Error("The server cannot be reached. This page tries again by itself.");
+  }
+}
+
+async function unpack(response) {
+  let content = null;
+  try {
+    content = await response.json();
+  } catch {
+    throw new Error(`The server answered with status ${response.status}.`);
+  }
+  if (!response.ok) throw new Error(content.error || `The server answered with status ${response.status}.`);
+  return content;
+}
+
+function tell(now) {
+  if (now === online) return;
+  online = now;
+  document.body.classList.toggle("ps-offline", !now);
+  window.dispatchEvent(new CustomEvent("paretoscope-online", { detail: now }));
+}
+
+export function colour(name, fallback) {
+  return getComputedStyle(document.body).getPropertyValue(name).trim() || fallback;
+}
+
+const SYMBOLS = {
+  circle: "●", "triangle-up": "▲", square: "■", pentagon: "⬟", star: "★", cross: "✚", hexagram: "✶",
+  diamond: "◆", "triangle-down": "▼", "triangle-left": "◀", "triangle-right": "▶", bowtie: "⧓", hexagon: "⬢",
+};
+
+export function sign(family) {
+  return make("span", { class: "ps-sign", style: { color: family.colour }, "aria-hidden": "true", text: SYMBOLS[family.symbol] || "●" });
+}
+
+export function failure(error) {
+  return make("p", { class: "ps-error", role: "alert", text: error.message || String(error) });
+}
+
+export function loading(text = "Loading…") {
+  return make("p", { class: "ps-quiet", text });
+}

@@ -1,0 +1,121 @@
+// Live jobs: asked for often while any runs, seldom while none does, rarely while nobody looks.
+
+import { failure, get, make, post, replace } from "./dom.js";
+import { change } from "./view.js";
+
+const SHOWN = 8;
+const self = { place: null, timer: 0, known: null, open: new Set(), said: null };
+
+export function jobs(place) {
+  self.place = place;
+  self.list = make("div", { class: "ps-jobs" });
+  self.told = make("div", { role: "status", "aria-live": "polite" });
+  replace(place, make("h2", { text: "Jobs" }), self.told, self.list);
+  document.addEventListener("visibilitychange", () => !document.hidden && ask());
+  ask();
+}
+
+// What the form asks for: one recipe, or methods at budgets.
+export async function submit(model, mode, methods, budgets, recipe, tier, speed) {
+  const shared = { model: model || "default", tier, speed: speed ? "sweep" : "" };
+  replace(self.told, make("p", { class: "ps-quiet", text: "Asking…" }));
+  try {
+    if (mode === "Recipe") {
+      const done = await post("api/v1/jobs", { ...shared, recipe: recipe || "" });
+      if (done.outcome === "cached") change({ run: done.run_id });
+      replace(self.told, done.outcome !== "queued" && make("p", { class: "ps-quiet", text: done.outcome === "cached" ? "This was measured before; here is its result." : "This is under way already." }));
+    } else {
+      const done = await post("api/v1/sweep", { ...shared, methods: methods || [], budgets: (budgets || []).map(Number) });
+      const cached = done.submissions.filter((one) => one.outcome === "cached").length;
+      replace(self.told,
+        ...done.refusals.map((one) => make("p", { class: "ps-error", text: `${one.recipe}: ${one.reason}` })),
+        cached > 0 && make("p", { class: "ps-quiet", text: `${cached} of ${done.submissions.length} were measured before.` }));
+    }
+    ask();
+  } catch (error) {
+    replace(self.told, failure(error));
+  }
+}
+
+async function ask() {
+  clearTimeout(self.timer);
+  let active = false;
+  try {
+    const found = await get("api/v1/jobs");
+    active = found.jobs.some((job) => job.active);
+    if (found !== self.known) {
+      announce(self.known, found);
+      self.known = found;
+      show(found.jobs);
+    } else if (active) clocks(found.jobs);
+  } catch (error) {
+    if (!self.known) replace(self.list, failure(error));
+  }
+  self.timer = setTimeout(ask, document.hidden ? 15000 : active ? 1000 : 5000);
+}
+
+function announce(before, after) {
+  if (!before) return;
+  const done = new Set(before.jobs.filter((job) => !job.active).map((job) => `${job.job_id}${job.state}`));
+  const over = after.jobs.filter((job) => !job.active && !done.has(`${job.job_id}${job.state}`));
+  if (over.length) {
+    const runs = over.filter((job) => job.state === "done").map((job) => job.run_id);
+    window.dispatchEvent(new CustomEvent("paretoscope-runs", { detail: runs }));
+  }
+}
+
+function show(all) {
+  if (!all.length) {
+    replace(self.list, make("p", { class: "ps-quiet", text: "No job yet. Closing this page stops nothing: jobs go on and are found again." }));
+    return;
+  }
+  const order = [...all.filter((job) => job.active && job.state === "running"), ...all.filter((job) => job.state === "queued").reverse(), ...all.filter((job) => !job.active)];
+  const focused = document.activeElement?.dataset?.key;
+  replace(self.list, ...order.slice(0, SHOWN).map(row), all.length > SHOWN && make("p", { class: "ps-quiet", text: `and ${all.length - SHOWN} earlier ones` }));
+  if (focused) self.list.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+}
+
+function row(job) {
+  const share = job.total > 0 ? Math.min(100, Math.round(100 * job.done / job.total)) : 0;
+  const percent = job.state === "done" ? 100 : share;
+  const act = (name, text, title) => make("button", { class: "ps-button ps-small", type: "button", text, "aria-label": `${title} ${job.recipe}`, title, "data-key": `${job.job_id}-${name}`, onclick: () => order(job, name) });
+  const bad = ["failed", "timeout"].includes(job.state);
+  return make("div", { class: `ps-job ps-is-${job.state}`, "data-job": job.job_id },
+    make("div", { class: "ps-job-head" },
+      job.state === "done" ? make("button", { class: "ps-textual", type: "button", text: job.recipe, onclick: () => change({ run: job.run_id, tab: "" }) }) : make("strong", { text: job.recipe }),
+      make("span", { class: "ps-state", text: job.state }),
+      job.may_change && job.active && act("cancel", "✕", "Cancel"),
+      job.may_change && !job.active && job.state !== "done" && act("retry", "↻", "Try again"),
+      !job.active && job.state !== "done" && act("log", "log", "Show the log of")),
+    job.state !== "done" && make("div", { class: "ps-bar", role: "progressbar", "aria-valuemin": "0", "aria-valuemax": "100", "aria-valuenow": String(percent), "aria-label": `${job.recipe}: ${job.state}` }, make("i", { style: { width: `${percent}%` } })),
+    make("div", { class: "ps-job-foot" },
+      make("span", { text: bad ? job.reason : job.state === "running" ? job.stage || "starting" : job.state === "queued" ? "waits for its turn" : job.model }),
+      make("span", { class: "ps-clock", text: clock(job) })));
+}
+
+function clock(job) {
+  if (!job.started) return "";
+  const seconds = Math.max(0, Math.round((job.ended || Date.now() / 1000) - job.started));
+  return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+}
+
+function clocks(all) {
+  for (const job of all) {
+    const place = job.state === "running" && self.list.querySelector(`[data-job="${CSS.escape(job.job_id)}"] .ps-clock`);
+    if (place) place.textContent = clock(job);
+  }
+}
+
+async function order(job, name) {
+  try {
+    if (name === "log") {
+      const { log } = await get(`api/v1/jobs/${encodeURIComponent(job.job_id)}/log`);
+      replace(self.told, make("pre", { class: "ps-log", text: log || "It printed nothing." }));
+      return;
+    }
+    await post(`api/v1/jobs/${encodeURIComponent(job.job_id)}/${name}`);
+    ask();
+  } catch (error) {
+    replace(self.told, failure(error));
+  }
+}

@@ -1,0 +1,215 @@
+// The Pareto chart: axes and filters above, the same runs as a table below.
+
+import { address, colour, failure, get, loading, make, replace, sign } from "./dom.js";
+import { change, filters, view, watch } from "./view.js";
+
+const fresh = new Set();
+
+export async function plot(place, begun, trigger) {
+  const parts = {
+    controls: make("div", { class: "ps-controls" }),
+    chips: make("div", { class: "ps-chips", role: "group", "aria-label": "Families shown" }),
+    canvas: make("div", { class: "ps-plot", role: "figure", "aria-label": "Pareto chart; the table below holds the same runs" }),
+    below: make("div", { class: "ps-below" }),
+  };
+  replace(place, parts.controls, parts.below, parts.chips, parts.canvas);
+  replace(parts.canvas, loading("Loading the frontier…"));
+  let start;
+  try {
+    start = await begun;
+    await library();
+  } catch (error) {
+    replace(parts.canvas, failure(error));
+    return;
+  }
+  const self = { parts, start, trigger, shown: null, drawn: false };
+  controls(self);
+  watch((now, before) => {
+    const same = ["x", "y", "limit"].every((name) => now[name] === before[name])
+      && ["family", "model", "hardware"].every((name) => now[name].join() === before[name].join());
+    if (!same) { controls(self); refresh(self); } else if (now.run !== before.run) draw(self);
+  });
+  window.addEventListener("paretoscope-runs", (event) => {
+    for (const run of event.detail || []) fresh.add(run);
+    get("page/start").then((found) => { self.start = found; controls(self); }, () => {});
+    refresh(self);
+  });
+  window.addEventListener("paretoscope-online", (event) => event.detail && refresh(self));
+  new MutationObserver(() => draw(self)).observe(document.body, { attributeFilter: ["class"] });
+  let width = window.innerWidth;
+  window.addEventListener("resize", () => {
+    if (window.innerWidth !== width) { width = window.innerWidth; draw(self); }
+  });
+  await refresh(self);
+}
+
+function library() {
+  if (window.Plotly) return Promise.resolve();
+  return new Promise((done, failed) => {
+    const script = make("script", { src: address("page/static/vendor/plotly-basic.min.js?4.1.1") });
+    script.onload = done;
+    script.onerror = () => failed(new Error("The drawing library could not be loaded. Reload the page."));
+    document.head.append(script);
+  });
+}
+
+function controls(self) {
+  const { start, parts } = self;
+  const now = view();
+  const axis = (name, label) => {
+    const groups = new Map();
+    for (const one of start.axes) {
+      if (!groups.has(one.group)) groups.set(one.group, make("optgroup", { label: one.group }));
+      groups.get(one.group).append(make("option", { value: one.name, text: one.title, selected: one.name === (now[name] || start[name]) }));
+    }
+    return labelled(label, make("select", { "data-axis": name, onchange: (event) => change({ [name]: event.target.value === start[name] ? "" : event.target.value, limit: name === "x" ? "" : now.limit }) }, ...groups.values()));
+  };
+  const choice = (name, label, options) => options.length > 1 && labelled(label,
+    make("select", { "data-filter": name, onchange: (event) => change({ [name]: event.target.value ? [event.target.value] : [] }) },
+      make("option", { value: "", text: "All" }),
+      ...options.map((one) => make("option", { value: one.id, text: one.text, selected: now[name].includes(one.id) }))));
+  replace(parts.controls,
+    axis("x", "Across"), axis("y", "Up"),
+    choice("model", "Model", start.models.map((one) => ({ id: one, text: one }))),
+    choice("hardware", "Machine", start.hardware),
+    make("button", { class: "ps-button ps-quietly", type: "button", text: "Reset zoom", onclick: () => self.shown && zoomOut(self) }));
+  replace(parts.chips, ...start.families.map((family) => {
+    const on = !now.family.length || now.family.includes(family.name);
+    return make("button", { class: "ps-chip", type: "button", "aria-pressed": String(on), onclick: () => toggle(start, family.name) }, sign(family), family.name);
+  }));
+}
+
+function labelled(text, control) {
+  return make("label", { class: "ps-field" }, make("span", { text }), control);
+}
+
+function toggle(start, name) {
+  const all = start.families.map((one) => one.name);
+  const on = new Set(view().family.length ? view().family : all);
+  if (on.has(name)) on.delete(name); else on.add(name);
+  change({ family: on.size === all.length || !on.size ? [] : all.filter((one) => on.has(one)) });
+}
+
+export function question() {
+  const query = filters();
+  for (const name of ["x", "y", "limit"]) if (view()[name]) query.set(name, view()[name]);
+  return query.toString();
+}
+
+async function refresh(self) {
+  const asked = question();
+  try {
+    const found = await get(`page/figure?${asked}`);
+    if (asked !== question() || found === self.shown) return;
+    self.shown = found;
+  } catch (error) {
+    if (!self.drawn) replace(self.parts.canvas, failure(error));
+    else replace(self.parts.below, failure(error));
+    return;
+  }
+  draw(self);
+  below(self);
+}
+
+function draw(self) {
+  const { canvas } = self.parts;
+  if (!self.shown || !canvas.isConnected) return;
+  if (!self.shown.points) {
+    window.Plotly.purge(canvas);
+    self.drawn = false;
+    replace(canvas, make("p", { class: "ps-empty", text: "No run has both readings under these filters. Choose other axes, or compress something." }));
+    return;
+  }
+  if (!self.drawn) replace(canvas);
+  const narrow = canvas.clientWidth < 600;
+  const { data, layout } = themed(self.shown.figure, narrow);
+  const options = { responsive: true, displaylogo: false, displayModeBar: false, scrollZoom: false, doubleClick: "reset", modeBarButtonsToRemove: ["sendChartToCloud"], plotlyServerURL: "" };
+  window.Plotly.react(canvas, data, layout, options);
+  if (!self.drawn) {
+    self.drawn = true;
+    canvas.on("plotly_click", (event) => pick(self, event.points[0]?.customdata));
+    canvas.on("plotly_relayout", (event) => ticksFor(canvas, event));
+  }
+  canvas.dataset.drawn = String(self.shown.points);
+}
+
+function pick(self, run) {
+  if (!run) return;
+  window.dispatchEvent(new CustomEvent("paretoscope-pick"));
+  change({ run });
+  self.trigger("pick", { run_id: run });
+}
+
+function zoomOut(self) {
+  const { layout } = self.shown.figure;
+  window.Plotly.relayout(self.parts.canvas, { "xaxis.range": [...layout.xaxis.range], "yaxis.range": [...layout.yaxis.range], "xaxis.tickmode": "array", "yaxis.tickmode": "array" });
+}
+
+// The ticks suit the whole; nearer by, the library finds its own.
+function ticksFor(canvas, event) {
+  for (const side of ["xaxis", "yaxis"]) {
+    if (event[`${side}.range[0]`] !== undefined && canvas.layout[side].tickmode === "array") {
+      const log = canvas.layout[side].type === "log";
+      const range = canvas.layout[side].range;
+      if (log && range[1] - range[0] > 1) continue;
+      window.Plotly.relayout(canvas, { [`${side}.tickmode`]: "auto", [`${side}.tickformat`]: "~s", [`${side}.dtick`]: null });
+    }
+  }
+}
+
+function themed(figure, narrow) {
+  const { data, layout } = structuredClone(figure);
+  const text = colour("--body-text-color", "#1e293b");
+  const quiet = colour("--body-text-color-subdued", "#475569");
+  const line = colour("--border-color-primary", "#e2e8f0");
+  const accent = colour("--ps-accent", "#4f46e5");
+  const ground = colour("--body-background-fill", "#fff");
+  const dots = data.filter((trace) => trace.meta?.role === "dots");
+  for (const trace of data) {
+    if (trace.meta?.role === "frontier") {
+      Object.assign(trace.line, { color: accent, dash: trace.meta.group ? "dash" : "solid" });
+    } else if (trace.meta?.role === "dots") {
+      trace.marker.line.color = trace.marker.size.map((size) => (size > 10 ? text : ground));
+      if (trace.meta.family === "dense") trace.marker.color = text;
+      for (const bar of [trace.error_x, trace.error_y]) bar.color = trace.marker.color;
+      trace.textfont.color = text;
+      if (narrow) trace.mode = "markers";
+    }
+  }
+  const { run } = view();
+  for (const trace of dots) {
+    trace.customdata.forEach((id, at) => {
+      const selected = run && id.startsWith(run);
+      if (!selected && !fresh.has(id)) return;
+      data.push({ type: "scatter", x: [trace.x[at]], y: [trace.y[at]], mode: "markers", hoverinfo: "skip", name: selected ? "selected" : "fresh", marker: { symbol: "circle-open", size: selected ? 22 : 19, color: accent, line: { width: selected ? 2.5 : 1.5 } } });
+    });
+  }
+  const font = { family: '"IBM Plex Sans", system-ui, sans-serif', size: 13, color: text };
+  for (const side of ["xaxis", "yaxis"]) {
+    Object.assign(layout[side], { gridcolor: line, linecolor: line, tickcolor: line, tickfont: { color: quiet, size: 12 } });
+    layout[side].title.font = { size: 13, color: text };
+    layout[side].showgrid = true;
+  }
+  for (const shape of layout.shapes || []) {
+    if (shape.name === "limit") shape.fillcolor = quiet;
+    else if (shape.line) shape.line.color = quiet;
+  }
+  for (const note of layout.annotations || []) note.font.color = quiet;
+  Object.assign(layout, {
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font, height: narrow ? 360 : 460, autosize: true,
+    hoverlabel: { bgcolor: colour("--block-background-fill", "#fff"), bordercolor: line, font: { ...font, size: 12.5 }, align: "left" },
+  });
+  if (narrow) {
+    const { tickvals, ticktext } = layout.xaxis;
+    const step = Math.ceil(tickvals.length / 4);
+    Object.assign(layout.xaxis, { tickvals: tickvals.filter((_, at) => at % step === 0), ticktext: ticktext.filter((_, at) => at % step === 0), tickangle: 0 });
+    layout.dragmode = false; Object.assign(layout.margin, { l: 64, r: 8 });
+  }
+  return { data, layout };
+}
+
+function below(self) {
+  const { shown, parts } = self;
+  replace(parts.below, make("p", {}, make("strong", { text: shown.summary }), " ", make("span", { class: "ps-quiet", text: shown.origin })));
+  window.dispatchEvent(new CustomEvent("paretoscope-figure", { detail: shown }));
+}

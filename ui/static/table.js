@@ -1,0 +1,37 @@
+// The runs of the chart as a table, for reading, sorting out and screen readers.
+
+import { address, make, replace } from "./dom.js";
+import { question } from "./plot.js";
+import { change } from "./view.js";
+
+export function table(place) {
+  const links = make("p", { class: "ps-quiet" });
+  const body = make("details", { class: "ps-table" });
+  replace(place, links, body);
+  window.addEventListener("paretoscope-figure", (event) => show(links, body, event.detail));
+}
+
+function show(links, body, shown) {
+  const { columns, rows } = shown.table;
+  const open = body.open;
+  replace(links, "Line: frontier. Hollow: estimated. Faint: beaten. Crosses: broken. ",
+    make("a", { href: address(`page/report?${question()}`), download: "paretoscope.html", text: "Download report" }), " · ",
+    make("a", { href: address("api/v1/export"), text: "Export all results" }), " · ",
+    make("a", { href: address("docs"), text: "REST" }));
+  replace(body, make("summary", { text: `All ${rows.length} runs as a table` }),
+    make("div", { class: "ps-scroll" }, make("table", {},
+      make("thead", {}, make("tr", {}, ...["Recipe", "Family", "Standing", ...columns].map((name) => make("th", { scope: "col", text: name })))),
+      make("tbody", {}, ...rows.map(row)))));
+  body.open = open;
+}
+
+function row(one) {
+  const recipe = one.run_id
+    ? make("button", { class: "ps-textual", type: "button", text: one.recipe, onclick: () => change({ run: one.run_id }) })
+    : one.recipe;
+  return make("tr", { class: one.standing ? `ps-${one.standing}` : "" },
+    make("td", {}, recipe),
+    make("td", { text: one.family }),
+    make("td", { text: one.reason ? `${one.standing}: ${one.reason}` : one.standing || "–" }),
+    ...one.cells.map((text) => make("td", { text })));
+}

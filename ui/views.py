@@ -1,0 +1,116 @@
+"""What the page shows of many runs: chart, table, choices, as plain values.
+
+All text is plain text: the browser puts it in as text, never as markup.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from typing import Any
+
+import pandas as pd
+
+from backend.service import Filter, Service
+from ui import charts, numbers, safe
+from ui.catalogue import GROUPS, axis, family_mark, hardware_name
+
+TABLE = ("resident_bytes", "footprint_bytes", "kld_mean", "top1_agree", "decode_speedup")
+DEFAULT_X, DEFAULT_Y = "resident_bytes", "kld_mean"
+
+
+def start(service: Service, public: bool) -> dict[str, Any]:
+    """What the page needs once: axes, filters, families, where links lead."""
+    axes = [service.metric(name) for name in service.axes()["name"]]
+    order = list(GROUPS)
+    axes.sort(key=lambda one: (order.index(one["group"]), one["title"]))
+    choices = service.choices()
+    keys = ("name", "title", "unit", "help")
+    space = os.environ.get("SPACE_ID", "")
+    return {
+        "axes": [{k: one[k] for k in keys} | {"group": GROUPS[one["group"]]} for one in axes],
+        "x": DEFAULT_X,
+        "y": DEFAULT_Y,
+        "models": sorted(set(choices["model"])),
+        "families": [family_mark(name) for name in sorted(set(choices["family"]))],
+        "hardware": [
+            {"id": one, "text": hardware_name(service, one)}
+            for one in sorted(set(choices["hardware_id"]))
+        ],
+        "notice": safe.plain(service.notice),
+        "public": public,
+        "link": f"https://huggingface.co/spaces/{space}" if space else "",
+    }
+
+
+def figure(
+    service: Service, x: str, y: str, chosen: Filter, x_limit: float | None = None
+) -> dict[str, Any]:
+    """The chart, the same as a table, and where it was measured."""
+    across, up = axis(service, x), axis(service, y)
+    frame = service.frontier(x, y, chosen)
+    floor = _floor(service, frame) if y == "kld_mean" else None
+    drawn = charts.pareto(frame, across, up, floor=floor, x_limit=x_limit)
+    return {
+        "figure": json.loads(drawn.to_json()),
+        "points": len(frame),
+        "table": table(service, frame, chosen),
+        "origin": origin(service, frame),
+        "summary": _summary(frame, across, up),
+    }
+
+
+def table(service: Service, frame: pd.DataFrame, chosen: Filter) -> dict[str, Any]:
+    """The same runs as rows, the frontier first, failed attempts last with their reason."""
+    known = [service.metric(name) for name in TABLE]
+    runs = service.runs(chosen, TABLE, failed=True)
+    standing = dict(zip(frame["run_id"], frame["on_frontier"], strict=True))
+    tied = charts.ties(frame)
+    rows = []
+    for run in runs.to_dict("records"):
+        run_id, status = run["run_id"], run["status"]
+        state = "frontier" if standing.get(run_id) else "tie" if run_id in tied else ""
+        rows.append(
+            {
+                "run_id": run_id if status in ("done", "broken") else "",
+                "recipe": safe.plain(run["recipe"]),
+                "family": run["family"],
+                "model": safe.plain(run["model"], 100),
+                "standing": state if status == "done" else status,
+                "reason": safe.plain(run["reason"], 400),
+                "cells": [numbers.quantity(run[one["name"]], one["unit"]) for one in known],
+                "order": run[TABLE[0]] if run[TABLE[0]] == run[TABLE[0]] else math.inf,
+            }
+        )
+    rows.sort(key=lambda row: (not row["run_id"], row["standing"] != "frontier", row["order"]))
+    for row in rows:
+        del row["order"]
+    return {"columns": [one["title"] for one in known], "rows": rows}
+
+
+def origin(service: Service, frame: pd.DataFrame) -> str:
+    """Where and when the runs were measured, in one line."""
+    if frame.empty:
+        return ""
+    names = [hardware_name(service, one) for one in sorted(set(frame["hardware_id"]))]
+    days = sorted(str(one)[:10] for one in frame["created"])
+    span = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
+    protocols = ", ".join(sorted(set(frame["protocol"])))
+    return safe.plain(f"Measured on {'; '.join(names)} · {span} · protocol {protocols}")
+
+
+def _floor(service: Service, frame: pd.DataFrame) -> float | None:
+    if len(set(zip(frame["model"], frame["protocol"], strict=True))) != 1:
+        return None
+    run = service.run(frame["run_id"].iloc[0])
+    found = run.reading("kld_floor")
+    return None if found is None else found.value
+
+
+def _summary(frame: pd.DataFrame, x: charts.Axis, y: charts.Axis) -> str:
+    count = int(frame["on_frontier"].sum())
+    return (
+        f"{len(frame)} runs, {count} on the frontier of "
+        f"{x.title.lower()} against {y.title.lower() if y.title[:2] != 'KL' else y.title}."
+    )
