@@ -87,7 +87,7 @@ def hostile(payload: str) -> dict[str, Any]:
                  "parts": {payload: 9}}],
     )  # fmt: skip
     found["readings"][0]["note"] = payload
-    found["readings"].append(reading(f"ability_{payload}", 1.0, "higher", unit=payload))
+    found["readings"].append(reading(f"ability_{payload}"[:200], 1.0, "higher", unit=payload))
     found["manifest"]["hardware"] = {"cpu": payload, "cores": 2}
     found["manifest"]["software"] = {"commit": payload}
     return found

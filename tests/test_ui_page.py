@@ -94,9 +94,11 @@ def test_the_page_keeps_no_state_and_no_connection(blocks):
     assert not {one["type"] for one in blocks["components"]} & {"state", "timer", "plot"}
 
 
-def test_buttons_of_the_page_are_no_public_endpoints(blocks):
-    assert blocks["dependencies"]
-    assert {one["api_visibility"] for one in blocks["dependencies"]} == {"private"}
+def test_only_what_is_offered_to_programs_is_a_public_endpoint(blocks):
+    public = {
+        one["api_name"] for one in blocks["dependencies"] if one["api_visibility"] == "public"
+    }
+    assert public == {"methods", "estimate", "frontier", "run"}
 
 
 WISH = ("default", "Methods", ["gptq"], ["4"], "")

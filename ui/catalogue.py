@@ -35,6 +35,12 @@ def family_mark(name: str) -> dict[str, str]:
     return {"name": name, "colour": colour, "symbol": symbol}
 
 
+def family_order(name: str) -> tuple[int, str]:
+    """Where a family stands in lists."""
+    known = list(charts.FAMILIES)
+    return (known.index(name) if name in known else len(known), name)
+
+
 def hardware_name(service: Service, hardware_id: str) -> str:
     """A machine in words, from any run that was measured on it."""
     runs = service.runs(Filter(hardware=(hardware_id,)))
@@ -54,9 +60,7 @@ def methods(service: Service) -> list[dict[str, Any]]:
         found.append(
             {name: about[name] for name in ("key", "summary", "paper", "claim", "limits", "stage")}
             | {
-                "text": " ".join(about["text"].split("\n\n", 1)[-1].split())
-                if "\n\n" in about["text"]
-                else "",
+                "text": _idea(about["text"]),
                 "family": family_mark(about["family"]),
                 "settings": [_setting(one) for one in about["settings"]],
                 "measured": [
@@ -71,7 +75,13 @@ def methods(service: Service) -> list[dict[str, Any]]:
                 ],
             }
         )
+    found.sort(key=lambda one: family_order(one["family"]["name"]))
     return found
+
+
+def _idea(text: str) -> str:
+    """What a method's text says after its first line, without the marks of its source."""
+    return " ".join(text.partition("\n\n")[2].replace("`", "").split())
 
 
 def _setting(one: dict[str, Any]) -> dict[str, str]:

@@ -250,7 +250,7 @@ def _layout(sides: _Sides) -> dict[str, Any]:
         "margin": {"l": 84, "r": 24, "t": 14, "b": 56},
         "showlegend": False,
         "hovermode": "closest",
-        "dragmode": "pan",
+        "dragmode": "zoom",
         "uirevision": f"{x.name}|{y.name}",
         "xaxis": across.axis(x.unit)
         | shared

@@ -10,7 +10,7 @@ from starlette.middleware import Middleware
 from backend import rest
 from backend.limits import AT_HOME, Limits
 from backend.service import Service
-from ui import components, routes, setup, theme
+from ui import components, programs, routes, setup, theme
 from ui.guard import Guard
 
 TITLE = "Paretoscope"
@@ -40,6 +40,7 @@ def build(service: Service, limits: Limits = AT_HOME) -> gr.Blocks:
                     components.MethodList()
         quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         card.reuse(_reuse, None, [form.mode, form.recipe], **quiet)
+        programs.offer(service)
     return page
 
 

@@ -92,6 +92,7 @@ def build(service: Service, limits: Limits) -> Form:
         wish,
         [told, button],
         trigger_mode="always_last",
+        api_name="form",
         **quiet,
     )
     button.click(None, [*wish, tier, speed], [], js=_SUBMIT, api_visibility="private")

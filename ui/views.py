@@ -14,7 +14,7 @@ import pandas as pd
 
 from backend.service import Filter, Service
 from ui import charts, numbers, safe
-from ui.catalogue import GROUPS, axis, family_mark, hardware_name
+from ui.catalogue import GROUPS, axis, family_mark, family_order, hardware_name
 
 TABLE = ("resident_bytes", "footprint_bytes", "kld_mean", "top1_agree", "decode_speedup")
 DEFAULT_X, DEFAULT_Y = "resident_bytes", "kld_mean"
@@ -26,14 +26,16 @@ def start(service: Service, public: bool) -> dict[str, Any]:
     order = list(GROUPS)
     axes.sort(key=lambda one: (order.index(one["group"]), one["title"]))
     choices = service.choices()
-    keys = ("name", "title", "unit", "help")
+    keys = ("name", "title", "unit", "direction", "help")
     space = os.environ.get("SPACE_ID", "")
     return {
         "axes": [{k: one[k] for k in keys} | {"group": GROUPS[one["group"]]} for one in axes],
         "x": DEFAULT_X,
         "y": DEFAULT_Y,
         "models": sorted(set(choices["model"])),
-        "families": [family_mark(name) for name in sorted(set(choices["family"]))],
+        "families": [
+            family_mark(name) for name in sorted(set(choices["family"]), key=family_order)
+        ],
         "hardware": [
             {"id": one, "text": hardware_name(service, one)}
             for one in sorted(set(choices["hardware_id"]))

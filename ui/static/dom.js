@@ -83,7 +83,6 @@ async function unpack(response) {
 function tell(now) {
   if (now === online) return;
   online = now;
-  document.body.classList.toggle("ps-offline", !now);
   window.dispatchEvent(new CustomEvent("paretoscope-online", { detail: now }));
 }
 

@@ -5,10 +5,11 @@ import { link, view, watch } from "./view.js";
 
 export function header(place, begun) {
   const notice = make("div", { class: "ps-notice", role: "status", hidden: true });
-  const offline = make("div", { class: "ps-notice ps-when-offline", role: "status", text: "The server cannot be reached. What you see is the last that was known; this page tries again by itself." });
+  const offline = make("div", { class: "ps-notice ps-offline", role: "status", hidden: true, text: "The server cannot be reached. What you see is the last that was known; this page tries again by itself." });
   const field = make("input", { class: "ps-link", readonly: true, "aria-label": "Link to this view", onfocus: (event) => event.target.select() });
   const copy = make("button", { class: "ps-button", type: "button", text: "Copy link", onclick: () => copied(field, copy) });
   const short = make("button", { class: "ps-button", type: "button", text: "Short link", title: "Keeps this view under a short name on this copy", onclick: () => shorten(field, short) });
+  window.addEventListener("paretoscope-online", (event) => { offline.hidden = event.detail; });
   const update = () => { field.value = link(); };
   watch(update);
   begun.then((start) => {

@@ -9,7 +9,7 @@ const self = { place: null, timer: 0, known: null, open: new Set(), said: null }
 export function jobs(place) {
   self.place = place;
   self.list = make("div", { class: "ps-jobs" });
-  self.told = make("div", { role: "status", "aria-live": "polite" });
+  self.told = make("div", { class: "ps-told", role: "status", "aria-live": "polite" });
   replace(place, make("h2", { text: "Jobs" }), self.told, self.list);
   document.addEventListener("visibilitychange", () => !document.hidden && ask());
   ask();

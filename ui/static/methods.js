@@ -33,9 +33,9 @@ function method(one) {
       ...pair("Settings", one.settings.length && make("ul", {}, ...one.settings.map((each) => make("li", {}, make("code", { text: each.name }), ` ${each.default}${each.reach ? ` (${each.reach})` : ""}: ${each.help}`))))),
     make("h4", { text: "Measured here" }),
     one.measured.length
-      ? make("table", {}, make("tbody", {}, ...one.measured.map((run) => make("tr", {},
+      ? make("div", { class: "ps-scroll" }, make("table", {}, make("tbody", {}, ...one.measured.map((run) => make("tr", {},
         make("td", {}, make("button", { class: "ps-textual", type: "button", text: run.recipe, onclick: () => change({ run: run.run_id, tab: "" }) })),
-        ...[run.size, run.kld, run.agree].map((text) => make("td", { text }))))))
+        ...[run.size, run.kld, run.agree].map((text) => make("td", { text })))))))
       : make("p", { class: "ps-quiet", text: "Not yet." }));
 }
 

@@ -22,7 +22,7 @@ export async function plot(place, begun, trigger) {
     replace(parts.canvas, failure(error));
     return;
   }
-  const self = { parts, start, trigger, shown: null, drawn: false };
+  const self = { parts, start, trigger, shown: null, drawn: false, near: {} };
   controls(self);
   watch((now, before) => {
     const same = ["x", "y", "limit"].every((name) => now[name] === before[name])
@@ -70,6 +70,7 @@ function controls(self) {
       ...options.map((one) => make("option", { value: one.id, text: one.text, selected: now[name].includes(one.id) }))));
   replace(parts.controls,
     axis("x", "Across"), axis("y", "Up"),
+    limit(start),
     choice("model", "Model", start.models.map((one) => ({ id: one, text: one }))),
     choice("hardware", "Machine", start.hardware),
     make("button", { class: "ps-button ps-quietly", type: "button", text: "Reset zoom", onclick: () => self.shown && zoomOut(self) }));
@@ -77,6 +78,23 @@ function controls(self) {
     const on = !now.family.length || now.family.includes(family.name);
     return make("button", { class: "ps-chip", type: "button", "aria-pressed": String(on), onclick: () => toggle(start, family.name) }, sign(family), family.name);
   }));
+}
+
+const PREFIXES = { "": 1, k: 1e3, M: 1e6, G: 1e9, T: 1e12, Ki: 2 ** 10, Mi: 2 ** 20, Gi: 2 ** 30, Ti: 2 ** 40 };
+
+// A bound on the axis across, such as 8 GB or 20: what lies beyond is shaded.
+function limit(start) {
+  const axis = start.axes.find((one) => one.name === (view().x || start.x));
+  const bytes = axis?.unit.startsWith("B");
+  const now = Number(view().limit);
+  const shown = now > 0 ? (bytes ? `${now / 1e6} MB` : String(now)) : "";
+  const entered = (event) => {
+    const found = /^\s*([\d.]+)\s*(?:([kMGT]i?)?B?)?\s*$/.exec(event.target.value);
+    const value = found ? Number(found[1]) * PREFIXES[found[2] || ""] : 0;
+    event.target.setCustomValidity(event.target.value.trim() && !(value > 0) ? "Write a number, such as 1.2 MB" : "");
+    if (event.target.reportValidity()) change({ limit: value > 0 ? String(value) : "" });
+  };
+  return labelled(axis?.direction === "higher" ? "At least" : "At most", make("input", { "data-limit": true, value: shown, placeholder: bytes ? "1.2 MB" : axis?.unit || "none", onchange: entered }));
 }
 
 function labelled(text, control) {
@@ -123,12 +141,16 @@ function draw(self) {
   if (!self.drawn) replace(canvas);
   const narrow = canvas.clientWidth < 600;
   const { data, layout } = themed(self.shown.figure, narrow);
-  const options = { responsive: true, displaylogo: false, displayModeBar: false, scrollZoom: false, doubleClick: "reset", modeBarButtonsToRemove: ["sendChartToCloud"], plotlyServerURL: "" };
+  if (layout.uirevision !== self.revision) self.near = {};
+  self.revision = layout.uirevision;
+  for (const side of Object.keys(self.near)) Object.assign(layout[side], OWN_TICKS);
+  const options = { responsive: true, displaylogo: false, displayModeBar: false, scrollZoom: false, doubleClick: false, modeBarButtonsToRemove: ["sendChartToCloud"], plotlyServerURL: "" };
   window.Plotly.react(canvas, data, layout, options);
   if (!self.drawn) {
     self.drawn = true;
     canvas.on("plotly_click", (event) => pick(self, event.points[0]?.customdata));
-    canvas.on("plotly_relayout", (event) => ticksFor(canvas, event));
+    canvas.on("plotly_relayout", (event) => ticksFor(self, event));
+    canvas.on("plotly_doubleclick", () => { zoomOut(self); return false; });
   }
   canvas.dataset.drawn = String(self.shown.points);
 }
@@ -141,20 +163,24 @@ function pick(self, run) {
 }
 
 function zoomOut(self) {
-  const { layout } = self.shown.figure;
-  window.Plotly.relayout(self.parts.canvas, { "xaxis.range": [...layout.xaxis.range], "yaxis.range": [...layout.yaxis.range], "xaxis.tickmode": "array", "yaxis.tickmode": "array" });
+  const { xaxis, yaxis } = self.shown.figure.layout;
+  self.near = {};
+  window.Plotly.relayout(self.parts.canvas, {
+    "xaxis.range": [...xaxis.range], "yaxis.range": [...yaxis.range], "xaxis.tickmode": "array", "yaxis.tickmode": "array",
+  });
 }
 
 // The ticks suit the whole; nearer by, the library finds its own.
-function ticksFor(canvas, event) {
+const OWN_TICKS = { tickmode: "auto", tickformat: "~s" };
+
+function ticksFor(self, event) {
+  const changed = {};
   for (const side of ["xaxis", "yaxis"]) {
-    if (event[`${side}.range[0]`] !== undefined && canvas.layout[side].tickmode === "array") {
-      const log = canvas.layout[side].type === "log";
-      const range = canvas.layout[side].range;
-      if (log && range[1] - range[0] > 1) continue;
-      window.Plotly.relayout(canvas, { [`${side}.tickmode`]: "auto", [`${side}.tickformat`]: "~s", [`${side}.dtick`]: null });
-    }
+    if (event[`${side}.range[0]`] === undefined || self.near[side]) continue;
+    self.near[side] = true;
+    for (const [name, value] of Object.entries(OWN_TICKS)) changed[`${side}.${name}`] = value;
   }
+  if (Object.keys(changed).length) window.Plotly.relayout(self.parts.canvas, changed);
 }
 
 function themed(figure, narrow) {

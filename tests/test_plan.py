@@ -1,0 +1,119 @@
+"""A run's key changes with what changes its numbers, and with nothing else."""
+
+import json
+import math
+
+import pandas as pd
+import pytest
+
+from backend.errors import DataError, SettingError
+from backend.estimate import estimate
+from backend.plan import plan
+from backend.recipes import Recipe
+from backend.sources import ModelSource
+from backend.sweeps import points
+from backend.texts import Texts, read
+
+DEFAULT = ModelSource.parse("default")
+NOTHING = pd.DataFrame({"model": [], "family": [], "seconds": []})
+
+
+def keys(recipe="gptq@4", **settings):
+    return plan(Recipe.parse(recipe), DEFAULT, **settings).spec["keys"]
+
+
+def test_the_same_wish_has_the_same_keys():
+    assert keys() == keys()
+    assert keys("gptq@4") == keys("gptq(bits=4)")
+
+
+def test_what_is_looked_at_longer_is_the_same_artefact():
+    quick, full = keys(tier="quick"), keys(tier="full")
+    assert quick["artefact"] == full["artefact"]
+    assert quick["quality"] != full["quality"]
+    timed = keys(speed="full")
+    assert quick["quality"] == timed["quality"]
+    assert quick["speed"] != timed["speed"]
+
+
+@pytest.mark.parametrize(
+    "recipe", ["gptq@3", "rtn@4", "gptq(bits=4, damping=0.1)", "gptq@4 + copyspec"]
+)
+def test_another_recipe_is_another_artefact_on_the_same_statistics(recipe):
+    assert keys(recipe)["artefact"] != keys()["artefact"]
+    assert keys(recipe)["statistics"] == keys()["statistics"]
+
+
+def test_another_walk_is_another_artefact():
+    assert keys(walk="parallel")["artefact"] != keys()["artefact"]
+
+
+def test_another_text_is_another_artefact(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    lines = [
+        json.dumps({"text": f"Line {number} of a text that is all my own."}) for number in range(9)
+    ]
+    path.write_text("\n".join(lines))
+    assert keys(texts=Texts(calibration_file=path))["artefact"] != keys()["artefact"]
+
+
+def test_a_thoroughness_that_is_not_there_is_refused():
+    with pytest.raises(SettingError, match="smoke, quick, full"):
+        keys(tier="endless")
+
+
+def test_plain_text_is_cut_at_blank_lines_into_documents_of_a_thousand_characters(tmp_path):
+    path = tmp_path / "plain.txt"
+    path.write_text("\n\n".join(["x" * 600] * 18))
+    found = read(path)
+    assert len(found) == 9
+    assert {len(text) for _, _, text in found} == {1202}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("none.txt", "", "holds 0 documents"),
+        ("few.jsonl", '{"text": "one"}', "holds 1 documents"),
+        ("bad.jsonl", "no json", "Line 1"),
+        ("other.jsonl", '{"body": "one"}', "field `text`"),
+    ],
+)
+def test_a_text_that_cannot_be_used_says_why(tmp_path, name, content, words):
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(DataError, match=words):
+        read(path)
+
+
+def test_a_text_that_is_not_there_says_so(tmp_path):
+    with pytest.raises(DataError, match="cannot be read"):
+        read(tmp_path / "nowhere.txt")
+
+
+def test_the_estimate_is_dense_bytes_less_what_the_matrices_lose():
+    shapes = DEFAULT.shapes()
+    total = sum(math.prod(shape) for shape in shapes.values())
+    matrices = sum(
+        math.prod(shape) for name, shape in shapes.items() if "proj" in name and len(shape) == 2
+    )
+    found = estimate(Recipe.parse("rtn@4"), DEFAULT, NOTHING)
+    assert found.dense_bytes == 2 * total
+    assert found.resident_bytes == 2 * (total - matrices) + matrices // 2
+    assert estimate(Recipe.parse("kv-int@5"), DEFAULT, NOTHING).resident_bytes == 2 * total
+
+
+def test_seconds_come_from_runs_that_are_known():
+    known = pd.DataFrame(
+        {"model": ["default"] * 3, "family": ["quantise"] * 2 + ["prune"], "seconds": [3, 5, 40]}
+    )
+    found = estimate(Recipe.parse("rtn@4"), DEFAULT, known)
+    assert found.seconds == 4
+    assert "2 runs of this family" in found.basis
+
+
+def test_a_sweep_takes_all_methods_at_one_budget_before_the_next():
+    wanted, refused = points(["rtn", "copyspec", "wanda"], [4, 1.5])
+    assert list(wanted) == ["dense", "rtn@4", "copyspec", "wanda@4", "rtn@1.5"]
+    assert [one.recipe for one in refused] == ["wanda@1.5"]
+    assert "1.8 to 16 bits" in refused[0].reason
