@@ -301,7 +301,8 @@ def _add_jobs(router: APIRouter, service: Service, limits: Limits) -> None:
     @router.post(f"{PREFIX}/sweep", tags=["jobs"], status_code=202)
     def sweep(wish: SweepWish, visitor: Visitor = "") -> Swept:
         """Queue every method at every budget, the dense model first."""
-        limits.admit(service, wish.model, 1, visitor)
+        count = len(wish.methods) * max(1, len(wish.budgets))
+        limits.admit(service, wish.model, count, visitor)
         wanted = wish.model_dump()
         done = service.sweep(wanted.pop("methods"), wanted.pop("budgets"), **wanted, owner=visitor)
         return Swept(**asdict(done))

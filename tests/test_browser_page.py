@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -91,36 +92,45 @@ def chromium():
         browser.close()
 
 
-@pytest.fixture
-def visit(chromium, server):
-    """Opens pages, and at the end finds neither errors nor requests to other hosts."""
-    contexts, wrong = [], []
+@pytest.fixture(scope="module")
+def context(chromium):
+    opened = chromium.new_context()
+    opened.set_default_timeout(PATIENCE)
+    yield opened
+    opened.close()
 
-    def listen(page):
+
+@pytest.fixture
+def visit(context, server):
+    """Opens pages, and at the end finds neither errors nor requests to other hosts."""
+    pages, wrong = [], []
+    local = (server.address, "data:", "blob:")
+
+    def opened(path="/", width=1440, height=900):
+        page = context.new_page()
+        pages.append(page)
+        page.set_viewport_size({"width": width, "height": height})
         page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        local = (server.address, "data:", "blob:")
         page.on("request", lambda r: None if r.url.startswith(local) else wrong.append(r.url))
-
-    def opened(path="/", **settings):
-        context = chromium.new_context(**({"viewport": {"width": 1440, "height": 900}} | settings))
-        context.set_default_timeout(PATIENCE)
-        contexts.append(context)
-        page = context.new_page()
-        listen(page)
         page.goto(server.address + path)
         return page
 
     opened.wrong = wrong
     yield opened
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.close()
     assert wrong == []
 
 
 def drawn(page):
     page.wait_for_selector(".ps-plot[data-drawn] .scatterlayer .point")
     return page
+
+
+def look_now(page):
+    """Have a page ask for news as if it had just been brought to the front."""
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
 
 
 def click_dot(page, run_id):
@@ -217,6 +227,27 @@ def test_a_comparison_marks_the_first_word_that_differs(visit):
     expect(page.locator("select[data-prompt]")).to_have_value("1")
 
 
+def test_a_short_link_opens_the_view_that_was_kept(visit, server):
+    page = visit(f"/?compare={MIDDLE},{SMALL}&prompt=1")
+    expect(page.locator(".ps-compare .ps-pane")).to_have_count(3)
+    page.get_by_role("button", name="Short link").click()
+    expect(page.locator(".ps-link")).to_have_value(re.compile(r"/\?share=[0-9a-f]{16}$"))
+    short = page.locator(".ps-link").input_value().removeprefix(server.address)
+    other = visit(short)
+    expect(other.locator(".ps-compare .ps-pane")).to_have_count(3)
+    assert f"compare={MIDDLE},{SMALL}" in other.url
+
+
+def test_a_bound_shades_the_chart_and_is_kept_in_the_address(visit):
+    page = drawn(visit())
+    page.locator("input[data-limit]").fill("1 MB")
+    page.keyboard.press("Enter")
+    page.wait_for_function(
+        "document.querySelector('.ps-plot').layout.shapes.some((s) => s.name === 'limit')"
+    )
+    assert "limit=1000000" in page.url
+
+
 def test_every_method_is_told_beside_what_was_measured(visit):
     page = visit("/?tab=methods")
     expect(page.locator("#method-gptq")).to_contain_text("arXiv 2210.17323")
@@ -238,9 +269,11 @@ def test_a_wrong_recipe_is_refused_in_a_sentence(visit):
 def test_a_job_appears_in_every_tab_and_can_be_cancelled(visit):
     one, other = drawn(visit()), drawn(visit())
     one.get_by_role("button", name="Compress").click()
-    for page in (one, other):
-        expect(page.locator(".ps-job", has_text="gptq@4")).to_contain_text("waits for its turn")
+    expect(one.locator(".ps-job", has_text="gptq@4")).to_contain_text("waits for its turn")
+    look_now(other)
+    expect(other.locator(".ps-job", has_text="gptq@4")).to_contain_text("waits for its turn")
     other.get_by_role("button", name="Cancel gptq@4").click()
+    look_now(one)
     for page in (one, other):
         expect(page.locator(".ps-job", has_text="gptq@4")).to_contain_text("cancelled")
     one.get_by_role("button", name="Cancel dense").click(force=True)
@@ -277,7 +310,7 @@ def test_dark_colours_reach_the_chart(visit):
     ],
 )
 def test_a_narrow_screen_has_nothing_beside_it(visit, path, shown):
-    page = visit(path, viewport={"width": 390, "height": 844})
+    page = visit(path, width=390, height=844)
     page.wait_for_selector(shown)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     beyond = page.evaluate(
@@ -290,11 +323,8 @@ def test_a_narrow_screen_has_nothing_beside_it(visit, path, shown):
     assert beyond == []
 
 
-def test_six_tabs_work_at_once(visit, chromium, server):
-    first = visit()
-    pages = [first] + [first.context.new_page() for _ in range(5)]
-    for page in pages[1:]:
-        page.goto(server.address)
+def test_six_tabs_work_at_once(visit):
+    pages = [visit() for _ in range(6)]
     for page in pages:
         drawn(page)
 
@@ -303,10 +333,11 @@ def test_a_stopped_server_is_told_and_a_link_opens_the_same_view_after_a_restart
     path = f"/?run={MIDDLE}&x=footprint_bytes&y=top1_agree&family=dense,quantise"
     waiting = drawn(visit())
     server.stop()
-    waiting.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    look_now(waiting)
     expect(waiting.locator(".ps-offline")).to_be_visible()
     assert waiting.locator(".ps-plot .point").count()
     server.start()
+    look_now(waiting)
     expect(waiting.locator(".ps-offline")).to_be_hidden(timeout=PATIENCE)
     visit.wrong.clear()  # the browser notes refused connections itself
     page = drawn(visit(path))
@@ -314,7 +345,7 @@ def test_a_stopped_server_is_told_and_a_link_opens_the_same_view_after_a_restart
     assert page.locator("select[data-axis=x]").input_value() == "footprint_bytes"
     assert page.locator("select[data-axis=y]").input_value() == "top1_agree"
     pressed = page.locator(".ps-chip[aria-pressed=true]").all_inner_texts()
-    assert [text.split()[-1] for text in pressed] == ["dense", "quantise"]
+    assert [text.split()[-1] for text in pressed] == ["quantise", "dense"]
     expect(page.locator(".ps-link")).to_have_value(server.address + path)
 
 

@@ -9,8 +9,8 @@ from starlette.middleware import Middleware
 
 from backend import rest
 from backend.limits import AT_HOME, Limits
-from backend.service import Service
-from ui import components, programs, routes, setup, theme
+from backend.service import Filter, Service
+from ui import components, programs, routes, setup, theme, views
 from ui.guard import Guard
 
 TITLE = "Paretoscope"
@@ -64,6 +64,11 @@ def launching(service: Service, limits: Limits = AT_HOME) -> dict[str, Any]:
         "max_threads": 16,
         "state_session_capacity": 200,
     }
+
+
+def warm(service: Service) -> None:
+    """Draw the first screen once, so that the first visitor need not wait for it."""
+    views.figure(service, views.DEFAULT_X, views.DEFAULT_Y, Filter())
 
 
 def _reuse(event: gr.EventData) -> tuple[Any, Any]:

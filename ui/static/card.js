@@ -31,7 +31,7 @@ export function card(place, begun, trigger) {
   window.addEventListener("paretoscope-pick", () => {
     // A card that opens out of sight is no answer to a click.
     setTimeout(() => {
-      if (region.getBoundingClientRect().top > window.innerHeight - 160) region.scrollIntoView({ behavior: "smooth", block: "center" });
+      if (region.getBoundingClientRect().top > window.innerHeight - 160) region.scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth", block: "center" });
     }, 250);
   });
   show();

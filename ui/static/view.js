@@ -30,10 +30,20 @@ export const view = () => state;
 
 export function change(patch) {
   const before = state;
-  state = { ...state, ...patch };
+  state = { ...state, ...sound(patch) };
   const text = query();
   history.replaceState(history.state, "", `${location.pathname}${text ? `?${text}` : ""}`);
   for (const watcher of [...watchers]) watcher(state, before);
+}
+
+// A view that was kept under a short name may hold anything.
+function sound(patch) {
+  const found = {};
+  for (const [name, value] of Object.entries(patch)) {
+    if (SINGLES.includes(name) && typeof value === "string") found[name] = value;
+    if (LISTS.includes(name) && Array.isArray(value)) found[name] = value.filter((one) => typeof one === "string");
+  }
+  return found;
 }
 
 export function watch(watcher) {
