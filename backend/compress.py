@@ -89,7 +89,8 @@ def compress(
     if recipe.allocator == "evopress":
         _divide(view, source, windows, recipe.layer_methods[0], progress)
     else:
-        saved = None if checkpoint is None else _Checkpoint(checkpoint, recipe, view, windows)
+        work = [recipe.to_json(), parallel, _shapes(view), windows.tolist()]
+        saved = None if checkpoint is None else _Checkpoint(checkpoint, digest(work))
         _treat_blocks(view, source, recipe.layer_methods, result, progress=progress, saved=saved)
     return result
 
@@ -179,15 +180,17 @@ def _divide(
         view.hold(site, chosen[site.name])
 
 
+def _shapes(view: View) -> list[list[str | int]]:
+    return [[name, *part.shape] for name, part in view.model.named_parameters()]
+
+
 class _Checkpoint:
     """Finished blocks on disk, so that a killed run goes on where it stopped."""
 
-    def __init__(self, folder: Path, recipe: Recipe, view: View, windows: Tensor) -> None:
+    def __init__(self, folder: Path, key: str) -> None:
         """Take up what lies in a folder if it is of the same recipe, shapes and text."""
         self.folder = folder
-        shapes = [[name, *part.shape] for name, part in view.model.named_parameters()]
-        key = digest([recipe.to_json(), shapes, windows.tolist()])
-        mark = folder / "recipe"
+        mark = folder / "work"
         if folder.is_dir() and (not mark.is_file() or mark.read_text() != key):
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)

@@ -71,11 +71,13 @@ def test_a_run_that_was_killed_goes_on_to_the_identical_artefact(text, killed_at
     artefact.save(whole.view, source, recipe, [], tmp_path / "whole")
     again = tiny.loaded(build(), tmp_path / "dense")
     with pytest.raises(KilledError):
-        compress(again, recipe, WINDOWS, kill_at(killed_at), checkpoint)
+        compress(again, recipe, WINDOWS, kill_at(killed_at), checkpoint=checkpoint)
     assert len(list(checkpoint.glob("*.json"))) == killed_at
     done = []
     resumed = tiny.loaded(build(), tmp_path / "dense")
-    result = compress(resumed, recipe, WINDOWS, lambda *about: done.append(about), checkpoint)
+    result = compress(
+        resumed, recipe, WINDOWS, lambda *about: done.append(about), checkpoint=checkpoint
+    )
     assert same(state_of(result.view), state_of(whole.view))
     artefact.save(result.view, resumed, recipe, [], tmp_path / "resumed")
     names = sorted(path.name for path in (tmp_path / "whole").iterdir())
@@ -96,7 +98,7 @@ def test_remarks_survive_a_resume(tmp_path):
     assert "mlp.down_proj: 8 does not divide 60 columns" in whole.remarks[0]
     source = tiny.loaded(tiny.build("llama", **shape), tmp_path / "b")
     with pytest.raises(KilledError):
-        compress(source, recipe, WINDOWS, kill_at(1), tmp_path / "checkpoint")
+        compress(source, recipe, WINDOWS, kill_at(1), checkpoint=tmp_path / "checkpoint")
     source = tiny.loaded(tiny.build("llama", **shape), tmp_path / "b")
     result = compress(source, recipe, WINDOWS, checkpoint=tmp_path / "checkpoint")
     assert result.remarks == whole.remarks
@@ -106,7 +108,7 @@ def test_a_checkpoint_of_other_work_is_not_taken_up(tmp_path):
     checkpoint = tmp_path / "checkpoint"
     source = tiny.loaded(tiny.build("llama"), tmp_path / "dense")
     with pytest.raises(KilledError):
-        compress(source, Recipe.parse("rtn@5"), WINDOWS, kill_at(1), checkpoint)
+        compress(source, Recipe.parse("rtn@5"), WINDOWS, kill_at(1), checkpoint=checkpoint)
     (checkpoint / "0.partial").write_text("{")
     other = Recipe.parse("gptq(bits=6, group_size=32)")
     expected = compress(tiny.loaded(tiny.build("llama"), tmp_path / "c"), other, WINDOWS)
@@ -118,9 +120,20 @@ def test_a_checkpoint_of_other_work_is_not_taken_up(tmp_path):
 def test_a_checkpoint_on_other_text_is_not_taken_up(tmp_path):
     recipe, checkpoint = Recipe.parse("gptq(bits=6, group_size=32)"), tmp_path / "checkpoint"
     with pytest.raises(KilledError):
-        compress(tiny_source(), recipe, tiny.tokens(4, 16, seed=8), kill_at(1), checkpoint)
+        compress(
+            tiny_source(), recipe, tiny.tokens(4, 16, seed=8), kill_at(1), checkpoint=checkpoint
+        )
     found = compress(tiny_source(), recipe, WINDOWS, checkpoint=checkpoint)
     assert same(state_of(found.view), state_of(compress(tiny_source(), recipe, WINDOWS).view))
+
+
+def test_a_checkpoint_of_the_other_kind_of_statistics_is_not_taken_up(tmp_path):
+    recipe, checkpoint = Recipe.parse("gptq(bits=3.5, group_size=0)"), tmp_path / "checkpoint"
+    with pytest.raises(KilledError):
+        compress(tiny_source(), recipe, WINDOWS, kill_at(1), checkpoint=checkpoint)
+    found = compress(tiny_source(), recipe, WINDOWS, checkpoint=checkpoint, parallel=True)
+    whole = compress(tiny_source(), recipe, WINDOWS, parallel=True)
+    assert same(state_of(found.view), state_of(whole.view))
 
 
 # The walk
@@ -153,6 +166,20 @@ def test_later_blocks_see_what_the_compressed_ones_before_them_make():
     expected = recipe.stages[0].fit(weight, sequential[site.name])
     assert torch.equal(result.view.held(site).dense(), expected.dense())
     assert [about[1] for about in seen] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("text", ["gptq(bits=3.5, group_size=0)", "lord@12 + rtn@6"])
+def test_experts_are_treated_alike_on_kept_statistics_and_on_fresh_ones(text, tmp_path):
+    recipe, kept = Recipe.parse(text), tmp_path / "statistics" / "key"
+    fresh, first, second = (
+        compress(tiny_source("qwen3moe"), recipe, WINDOWS, parallel=True, statistics=folder)
+        for folder in (None, kept, kept)
+    )
+    assert same(state_of(first.view), state_of(fresh.view))
+    assert same(state_of(second.view), state_of(fresh.view))
+    assert first.remarks == second.remarks == fresh.remarks
+    sequential = compress(tiny_source("qwen3moe"), recipe, WINDOWS)
+    assert not same(state_of(sequential.view), state_of(fresh.view))
 
 
 def tiny_source(family="llama", **changes):

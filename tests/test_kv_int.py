@@ -143,3 +143,12 @@ def test_a_model_with_wide_codes_writes_nearly_what_it_writes_with_none(family):
     dense = TransformersModel(model).session(2, 60)
     dense.feed(tokens)
     assert session.cache_bytes() < dense.cache_bytes()
+
+
+def test_keys_by_token_are_held_as_values_are():
+    states = normal(2, 2, 40, 16)
+    cache = IntegerCodec(3, 3, 16, 4, keys_by_channel=False).layer(0)
+    cache.append(states, states)
+    keys, values = cache.append(states[:, :, :1], states[:, :, :1])
+    assert torch.equal(keys, values)
+    assert cache.keys.scales.shape == cache.values.scales.shape
