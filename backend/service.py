@@ -116,7 +116,8 @@ class Service:
     def axes(self) -> pd.DataFrame:
         """Readings that can be an axis of a chart, with the number of runs that have each."""
         found = axes(self.store.database)
-        return found[[_is_axis(name) for name in found["name"]]].reset_index(drop=True)
+        wanted = [position for position, name in enumerate(found["name"]) if _is_axis(name)]
+        return found.iloc[wanted].reset_index(drop=True)
 
     @property
     def notice(self) -> str:

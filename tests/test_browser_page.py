@@ -167,7 +167,7 @@ def test_a_click_on_a_dot_opens_its_card_and_names_it_in_the_address(visit):
     card = page.locator(f".ps-card[data-run='{MIDDLE}']")
     expect(card.locator("h2")).to_contain_text("gptq@4")
     expect(card).to_contain_text("0.0200 nats/token")
-    expect(card.locator("mark.ps-first").first).to_have_text(" home")
+    expect(card.locator("mark.ps-first").first).to_have_text("home")
     assert page.url.endswith(f"?run={MIDDLE}")
     assert page.locator(".ps-link").input_value() == page.url
 
@@ -222,7 +222,7 @@ def test_a_comparison_marks_the_first_word_that_differs(visit):
     expect(panes).to_have_count(3)
     expect(panes.nth(0).locator("h3")).to_contain_text("dense")
     expect(panes.nth(0).locator("mark")).to_have_count(0)
-    expect(panes.nth(1).locator("mark.ps-first")).to_have_text(" away")
+    expect(panes.nth(1).locator("mark.ps-first")).to_have_text("away")
     expect(panes.nth(1).locator("footer")).to_contain_text("nearly a tie")
     expect(page.locator("select[data-prompt]")).to_have_value("1")
 

@@ -285,6 +285,17 @@ def test_the_chart_and_its_table_tell_the_same_runs(client):
     assert "2 cores" in view["origin"] or "two cores" in view["origin"]
 
 
+def test_an_empty_home_has_an_empty_page(tmp_path, monkeypatch):
+    monkeypatch.setattr("backend.service.FIRST_RESULTS", tmp_path / "none")
+    with Service(tmp_path, run_jobs=False) as service, client_of(service) as client:
+        assert client.get("/page/start").json()["axes"] == []
+        assert client.get(f"{V1}/axes").json() == []
+        assert client.get("/page/figure").json()["points"] == 0
+        assert client.get("/page/compare").json()["panes"] == []
+        assert all(not one["measured"] for one in client.get("/page/methods").json())
+        assert client.get("/page/report").status_code == 200
+
+
 def test_no_text_a_model_wrote_is_in_the_chart(client):
     assert "slept" not in json.dumps(client.get("/page/figure").json())
 

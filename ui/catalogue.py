@@ -55,8 +55,7 @@ def methods(service: Service) -> list[dict[str, Any]]:
     found = []
     for about in service.methods():
         key = about["key"]
-        own = runs[[recipe.split("@")[0].split("(")[0] == key and " + " not in recipe
-                    for recipe in runs["recipe"]]]  # fmt: skip
+        own = runs.iloc[[at for at, recipe in enumerate(runs["recipe"]) if _only(recipe) == key]]
         found.append(
             {name: about[name] for name in ("key", "summary", "paper", "claim", "limits", "stage")}
             | {
@@ -77,6 +76,11 @@ def methods(service: Service) -> list[dict[str, Any]]:
         )
     found.sort(key=lambda one: family_order(one["family"]["name"]))
     return found
+
+
+def _only(recipe: str) -> str:
+    """The method of a recipe of one stage, or nothing."""
+    return "" if " + " in recipe else recipe.split("@")[0].split("(")[0]
 
 
 def _idea(text: str) -> str:

@@ -8,7 +8,10 @@ export function written(spans) {
   const text = make("p", { class: "ps-text" });
   for (const one of spans) {
     if (one.kind === "same") text.append(make("span", { text: one.text }));
-    else text.append(make("mark", { class: `ps-${one.kind}`, text: one.text || "∎", title: one.kind === "first" ? "First difference" : "Differs" }));
+    else {
+      const [, space, words] = /^(\s*)([^]*)$/.exec(one.text);
+      text.append(space, make("mark", { class: `ps-${one.kind}`, text: words || "∎", title: one.kind === "first" ? "First difference" : "Differs" }));
+    }
   }
   return text;
 }

@@ -56,6 +56,7 @@ function library() {
 function controls(self) {
   const { start, parts } = self;
   const now = view();
+  if (!start.axes.length) return;
   const axis = (name, label) => {
     const groups = new Map();
     for (const one of start.axes) {
@@ -135,7 +136,9 @@ function draw(self) {
   if (!self.shown.points) {
     window.Plotly.purge(canvas);
     self.drawn = false;
-    replace(canvas, make("p", { class: "ps-empty", text: "No run has both readings under these filters. Choose other axes, or compress something." }));
+    replace(canvas, make("p", { class: "ps-empty", text: self.start.axes.length
+      ? "No run has both readings under these filters. Choose other axes or filters, or compress something."
+      : "Nothing is measured yet. Press Compress: the dense model and the first variant appear here as they are done." }));
     return;
   }
   if (!self.drawn) replace(canvas);
@@ -236,6 +239,6 @@ function themed(figure, narrow) {
 
 function below(self) {
   const { shown, parts } = self;
-  replace(parts.below, make("p", {}, make("strong", { text: shown.summary }), " ", make("span", { class: "ps-quiet", text: shown.origin })));
+  replace(parts.below, shown.points > 0 && make("p", {}, make("strong", { text: shown.summary }), " ", make("span", { class: "ps-quiet", text: shown.origin })));
   window.dispatchEvent(new CustomEvent("paretoscope-figure", { detail: shown }));
 }

@@ -6,7 +6,7 @@ import { change } from "./view.js";
 
 export function table(place) {
   const links = make("p", { class: "ps-quiet" });
-  const body = make("details", { class: "ps-table" });
+  const body = make("details", { class: "ps-table", hidden: true });
   replace(place, links, body);
   window.addEventListener("paretoscope-figure", (event) => show(links, body, event.detail));
 }
@@ -14,6 +14,7 @@ export function table(place) {
 function show(links, body, shown) {
   const { columns, rows, count } = shown.table;
   const open = body.open;
+  body.hidden = !rows.length;
   replace(links, "Line: frontier. Hollow: estimated. Faint: beaten. Crosses: broken. ",
     make("a", { href: address(`page/report?${question()}`), download: "paretoscope.html", text: "Download report" }), " · ",
     make("a", { href: address("api/v1/export"), text: "Export all results" }), " · ",
