@@ -36,7 +36,9 @@ def test_a_value_reads_well(value, unit, expected):
 
 
 def test_an_interval_needs_both_ends():
-    assert numbers.interval(0.1, 0.2, "nats") == "0.100 nats to 0.200 nats"
+    assert numbers.interval(0.1, 0.2, "nats") == "0.100 to 0.200 nats"
+    assert numbers.interval(900e3, 1.2e6, "B") == "900 kB to 1.20 MB"
+    assert numbers.interval(0.9, 1.1, "×") == "0.900× to 1.10×"
     assert numbers.interval(0.1, None, "nats") == ""
 
 

@@ -33,6 +33,7 @@ FAMILIES: dict[str, tuple[str, str]] = {
 }
 _SPARE = ("#4c6e8a", "hexagon")
 LABELS = 14
+BARRED = 150  # of one family; with more the bars hide the dots
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def pareto(
     *,
     floor: float | None = None,
     x_limit: float | None = None,
+    tied: set[str] | None = None,
 ) -> go.Figure:
     """The chart of every run with both readings, the frontier as a step line.
 
@@ -75,10 +77,11 @@ def pareto(
         y: what goes up.
         floor: y below which differences mean nothing, drawn as a line.
         x_limit: a bound on x; what lies beyond is shaded.
+        tied: what `ties` says of the frame, where it is known already.
     """
     sides = _Sides(x, y, _Scale.of(x, frame["x"], x_limit), _Scale.of(y, frame["y"], floor))
     figure = go.Figure(layout=_layout(sides))
-    tied = ties(frame)
+    tied = ties(frame) if tied is None else tied
     groups = frame[frame["on_frontier"]].groupby(["model", "protocol", "hardware_id"], sort=True)
     for position, (_, rows) in enumerate(groups):
         figure.add_trace(_line(rows, sides, position))
@@ -114,11 +117,12 @@ def ties(frame: pd.DataFrame) -> set[str]:
     found = set()
     keys = ["model", "protocol", "hardware_id"]
     for _, rows in frame.groupby(keys, sort=False):
-        front = rows[rows["on_frontier"]]
-        for row in rows[~rows["on_frontier"] & (rows["status"] == "done")].to_dict("records"):
-            rivals = front.to_dict("records")
-            if rivals and not any(_beaten(row, rival) for rival in rivals):
-                found.add(row["run_id"])
+        rivals = rows[rows["on_frontier"]].to_dict("records")
+        others = rows[~rows["on_frontier"] & (rows["status"] == "done")].to_dict("records")
+        if rivals:
+            found |= {
+                row["run_id"] for row in others if not any(_beaten(row, rival) for rival in rivals)
+            }
     return found
 
 
@@ -286,6 +290,7 @@ def _dots(
     colour, symbol = mark(family)
     points = rows.to_dict("records")
     front = [bool(point["on_frontier"]) for point in points]
+    barred = len(points) <= BARRED
     return go.Scatter(
         x=sides.across.place(rows["x"]),
         y=sides.up.place(rows["y"]),
@@ -300,8 +305,8 @@ def _dots(
         hovertemplate="%{hovertext}<extra></extra>",
         customdata=[point["run_id"] for point in points],
         meta={"role": "dots", "family": safe.label(family)},
-        error_x=_bars(points, "x", sides.across),
-        error_y=_bars(points, "y", sides.up),
+        error_x=_bars(points, "x", sides.across) if barred else None,
+        error_y=_bars(points, "y", sides.up) if barred else None,
         marker={
             "color": colour,
             "symbol": [_symbol(point, symbol) for point in points],

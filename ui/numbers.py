@@ -28,7 +28,11 @@ def interval(low: float | None, high: float | None, unit: str = "") -> str:
     """Both ends of an interval, or nothing."""
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return ""
-    return f"{quantity(low, unit)} to {quantity(high, unit)}"
+    first, last = quantity(low, unit), quantity(high, unit)
+    ending = last.rpartition(" ")[2] if " " in last else ""
+    if ending and first.endswith(f" {ending}"):
+        first = first.removesuffix(f" {ending}")
+    return f"{first} to {last}"
 
 
 def number(value: float) -> str:

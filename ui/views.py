@@ -17,6 +17,7 @@ from ui import charts, numbers, safe
 from ui.catalogue import GROUPS, axis, family_mark, family_order, hardware_name
 
 TABLE = ("resident_bytes", "footprint_bytes", "kld_mean", "top1_agree", "decode_speedup")
+ROWS = 500  # of the table; more would only slow the browser
 DEFAULT_X, DEFAULT_Y = "resident_bytes", "kld_mean"
 
 
@@ -53,22 +54,22 @@ def figure(
     across, up = axis(service, x), axis(service, y)
     frame = service.frontier(x, y, chosen)
     floor = _floor(service, frame) if y == "kld_mean" else None
-    drawn = charts.pareto(frame, across, up, floor=floor, x_limit=x_limit)
+    tied = charts.ties(frame)
+    drawn = charts.pareto(frame, across, up, floor=floor, x_limit=x_limit, tied=tied)
     return {
         "figure": json.loads(drawn.to_json()),
         "points": len(frame),
-        "table": table(service, frame, chosen),
+        "table": table(service, frame, chosen, tied),
         "origin": origin(service, frame),
         "summary": _summary(frame, across, up),
     }
 
 
-def table(service: Service, frame: pd.DataFrame, chosen: Filter) -> dict[str, Any]:
+def table(service: Service, frame: pd.DataFrame, chosen: Filter, tied: set[str]) -> dict[str, Any]:
     """The same runs as rows, the frontier first, failed attempts last with their reason."""
     known = [service.metric(name) for name in TABLE]
     runs = service.runs(chosen, TABLE, failed=True)
     standing = dict(zip(frame["run_id"], frame["on_frontier"], strict=True))
-    tied = charts.ties(frame)
     rows = []
     for run in runs.to_dict("records"):
         run_id, status = run["run_id"], run["status"]
@@ -86,9 +87,10 @@ def table(service: Service, frame: pd.DataFrame, chosen: Filter) -> dict[str, An
             }
         )
     rows.sort(key=lambda row: (not row["run_id"], row["standing"] != "frontier", row["order"]))
+    count, rows = len(rows), rows[:ROWS]
     for row in rows:
         del row["order"]
-    return {"columns": [one["title"] for one in known], "rows": rows}
+    return {"columns": [one["title"] for one in known], "rows": rows, "count": count}
 
 
 def origin(service: Service, frame: pd.DataFrame) -> str:

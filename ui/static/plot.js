@@ -94,7 +94,7 @@ function limit(start) {
     event.target.setCustomValidity(event.target.value.trim() && !(value > 0) ? "Write a number, such as 1.2 MB" : "");
     if (event.target.reportValidity()) change({ limit: value > 0 ? String(value) : "" });
   };
-  return labelled(axis?.direction === "higher" ? "At least" : "At most", make("input", { "data-limit": true, value: shown, placeholder: bytes ? "1.2 MB" : axis?.unit || "none", onchange: entered }));
+  return labelled(axis?.direction === "higher" ? "At least" : "At most", make("input", { "data-limit": true, value: shown, placeholder: bytes ? "no bound, MB" : "no bound", onchange: entered }));
 }
 
 function labelled(text, control) {
@@ -197,7 +197,7 @@ function themed(figure, narrow) {
     } else if (trace.meta?.role === "dots") {
       trace.marker.line.color = trace.marker.size.map((size) => (size > 10 ? text : ground));
       if (trace.meta.family === "dense") trace.marker.color = text;
-      for (const bar of [trace.error_x, trace.error_y]) bar.color = trace.marker.color;
+      for (const bar of [trace.error_x, trace.error_y].filter(Boolean)) bar.color = trace.marker.color;
       trace.textfont.color = text;
       if (narrow) trace.mode = "markers";
     }

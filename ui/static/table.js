@@ -12,13 +12,13 @@ export function table(place) {
 }
 
 function show(links, body, shown) {
-  const { columns, rows } = shown.table;
+  const { columns, rows, count } = shown.table;
   const open = body.open;
   replace(links, "Line: frontier. Hollow: estimated. Faint: beaten. Crosses: broken. ",
     make("a", { href: address(`page/report?${question()}`), download: "paretoscope.html", text: "Download report" }), " · ",
     make("a", { href: address("api/v1/export"), text: "Export all results" }), " · ",
     make("a", { href: address("docs"), text: "REST" }));
-  replace(body, make("summary", { text: `All ${rows.length} runs as a table` }),
+  replace(body, make("summary", { text: count > rows.length ? `The first ${rows.length} of ${count} runs as a table` : `All ${count} runs as a table` }),
     make("div", { class: "ps-scroll" }, make("table", {},
       make("thead", {}, make("tr", {}, ...["Recipe", "Family", "Standing", ...columns].map((name) => make("th", { scope: "col", text: name })))),
       make("tbody", {}, ...rows.map(row)))));
