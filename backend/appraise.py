@@ -279,6 +279,9 @@ class Appraisal:
             if one.name not in taken
         ]
 
+    def _value(self, name: str) -> float:
+        return next(one.value for one in self.readings if one.name == name)
+
     @cached_property
     def evaluation(self) -> EvaluationSet:
         """The held-out tokens."""

@@ -18,7 +18,7 @@ TINY = Preset(
     Shape(hidden=16, layers=2, feed_forward=32, heads=4, key_heads=2),
     Schedule(peak=1e-2, warm_steps=2, decay_steps=4),
     step_tokens=512,
-    chapter_steps=8,
+    chapter_steps=16,
 )
 
 

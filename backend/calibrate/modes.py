@@ -8,7 +8,9 @@ they are kept on disk by content and read block by block.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from backend.calibrate.walk import Walk
 from backend.methods.base import Needs
 
 LIMIT = 10 << 30  # bytes of statistics kept for all models together
+IN_USE = 86_400  # seconds; statistics written since then may be about to be read
 Statistics = dict[str, InputStatistics]
 
 
@@ -103,7 +106,7 @@ class Kept:
         sites = {name: str(id(one)) for name, one in found.items()}
         has = needs | Needs.NORMS if Needs.HESSIAN in needs else needs
         facts = {"needs": str(has.value), "sites": json.dumps(sites), "counts": json.dumps(counts)}
-        partial = self._path(block).with_suffix(".part")
+        partial = self._path(block).with_suffix(f".{os.getpid()}.part")
         save_file(tensors, partial, facts)
         partial.replace(self._path(block))
 
@@ -126,8 +129,9 @@ class Kept:
 
     def _make_room(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        others = [path for path in self._folder.parent.iterdir() if path != self._folder]
-        oldest_first = sorted(others, key=lambda path: path.stat().st_mtime)
+        ages = {path: path.stat().st_mtime for path in self._folder.parent.iterdir()}
+        unused = [path for path, age in ages.items() if age < time.time() - IN_USE]
+        oldest_first = sorted(unused, key=lambda path: ages[path])
         while oldest_first and _bytes(self._folder.parent) > LIMIT:
             shutil.rmtree(oldest_first.pop(0), ignore_errors=True)
 

@@ -29,9 +29,10 @@ def main() -> None:
     parser.add_argument("--methods", default=METHODS)
     parser.add_argument("--budgets", default=BUDGETS)
     parser.add_argument("--tier", default="quick")
+    parser.add_argument("--home", type=Path, help="keep the results in this new folder")
     options = parser.parse_args()
     load = os.getloadavg()[0]
-    with tempfile.TemporaryDirectory() as home, Service(Path(home)) as service:
+    with tempfile.TemporaryDirectory() as new, Service(options.home or Path(new)) as service:
         known = service.store.results.count()
         began = time.monotonic()
         sweep = service.sweep(
