@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -69,7 +68,7 @@ class Server:
         raise TimeoutError("the page did not start in a minute")
 
     def stop(self):
-        self.process.send_signal(signal.SIGINT)
+        self.process.terminate()
         try:
             self.process.wait(15)
         except subprocess.TimeoutExpired:
