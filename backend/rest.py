@@ -18,124 +18,28 @@ import pandas as pd
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, JSONResponse
 
 from backend.errors import ParetoscopeError, UnknownNameError
 from backend.limits import AT_HOME, LimitError, Limits
+from backend.rest_values import (
+    EstimateView,
+    Frontier,
+    JobList,
+    JobView,
+    Message,
+    Queued,
+    RunWish,
+    SweepWish,
+    Swept,
+    View,
+)
 from backend.service import Filter, Service
 
 PREFIX = "/api/v1"
 Visitor = Annotated[str, Header(alias="X-Visitor", max_length=64)]
-Tier = Literal["smoke", "quick", "full"]
-Speed = Literal["", "sweep", "full"]
 Names = Annotated[list[str] | None, Query(max_length=50)]
-
-
-class Message(BaseModel):
-    """Why something was refused."""
-
-    error: str
-
-
-class Wish(BaseModel):
-    """What both a run and a sweep say."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    model: str = Field("default", max_length=300, description="`default`, a folder, a Hub name")
-    tier: Tier = "quick"
-    speed: Speed = "sweep"
-
-
-class RunWish(Wish):
-    """One recipe to carry out and measure."""
-
-    recipe: str = Field(max_length=2000, examples=["gptq@4 + kv-int@4"])
-    budget: dict[str, float] = Field(default_factory=dict)
-
-
-class SweepWish(Wish):
-    """Methods to carry out at each of some budgets."""
-
-    methods: list[str] = Field(min_length=1, max_length=40, examples=[["gptq", "rtn"]])
-    budgets: list[float] = Field(max_length=20, examples=[[3, 4, 8]])
-
-
-class Queued(BaseModel):
-    """A job that was queued, joined or answered from what is known."""
-
-    run_id: str
-    job_id: str
-    outcome: Literal["queued", "joined", "cached"]
-
-
-class Refused(BaseModel):
-    """A recipe that a sweep left out."""
-
-    recipe: str
-    reason: str
-
-
-class Swept(BaseModel):
-    """What became of a sweep."""
-
-    submissions: list[Queued]
-    recipes: list[str]
-    refusals: list[Refused]
-
-
-class JobView(BaseModel):
-    """One job as it stands; times are seconds since 1970."""
-
-    job_id: str
-    run_id: str
-    model: str
-    recipe: str
-    family: str
-    state: str
-    active: bool
-    stage: str
-    done: float
-    total: float
-    attempt: int
-    created: float
-    started: float | None
-    ended: float | None
-    reason: str
-    may_change: bool
-
-
-class JobList(BaseModel):
-    """Jobs, newest first, at a revision that rises with every change."""
-
-    revision: int
-    jobs: list[JobView]
-
-
-class View(BaseModel):
-    """A view of the page to keep under a short name."""
-
-    view: dict[str, Any]
-
-
-class Frontier(BaseModel):
-    """Points of a chart; `on_frontier` marks those that none dominates."""
-
-    x: str
-    y: str
-    points: list[dict[str, Any]]
-
-
-class EstimateView(BaseModel):
-    """What a run is expected to take; all of it estimated."""
-
-    resident_bytes: int
-    dense_bytes: int
-    peak_bytes: int
-    seconds: float
-    basis: str
 
 
 def chosen(

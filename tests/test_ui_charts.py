@@ -7,8 +7,8 @@ import math
 import pandas as pd
 import pytest
 
-from ui import charts
-from ui.charts import Axis
+from ui import axes, charts
+from ui.axes import Axis
 
 SIZE = Axis("resident_bytes", "Resident memory", "B", "lower", True)
 DISTANCE = Axis("kld_mean", "KL divergence", "nats/token", "lower", True)
@@ -131,7 +131,7 @@ def test_runs_at_one_place_share_a_label():
     ],
 )
 def test_ticks_are_round(low, high, log, expected):
-    assert charts.ticks(low, high, log) == pytest.approx(expected)
+    assert axes.ticks(low, high, log) == pytest.approx(expected)
 
 
 def test_axes_say_unit_and_better_side():

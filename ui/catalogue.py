@@ -7,6 +7,7 @@ from typing import Any
 
 from backend.service import Filter, Service
 from ui import charts, numbers, safe
+from ui.axes import Axis
 
 GROUPS = {
     "quality": "Distance from the dense model",
@@ -19,14 +20,14 @@ GROUPS = {
 }
 
 
-def axis(service: Service, name: str) -> charts.Axis:
+def axis(service: Service, name: str) -> Axis:
     """A metric as a side of the chart.
 
     Raises:
         UnknownNameError: no metric of that name.
     """
     known = service.metric(name)
-    return charts.Axis(*(known[key] for key in ("name", "title", "unit", "direction", "log")))
+    return Axis(*(known[key] for key in ("name", "title", "unit", "direction", "log")))
 
 
 def family_mark(name: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ui import numbers, safe
+from ui.axes import Axis, Scale
 
 # Colour and symbol together tell a family, so that neither is needed alone.
 FAMILIES: dict[str, tuple[str, str]] = {
@@ -34,25 +35,6 @@ FAMILIES: dict[str, tuple[str, str]] = {
 _SPARE = ("#4c6e8a", "hexagon")
 LABELS = 14
 BARRED = 150  # of one family; with more the bars hide the dots
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One side of the chart.
-
-    Attributes:
-        name: key of the metric.
-        title: what it is called.
-        unit: unit of the values.
-        direction: lower, higher or none.
-        log: whether it is logarithmic.
-    """
-
-    name: str
-    title: str
-    unit: str
-    direction: str
-    log: bool
 
 
 def mark(family: str) -> tuple[str, str]:
@@ -79,7 +61,7 @@ def pareto(
         x_limit: a bound on x; what lies beyond is shaded.
         tied: what `ties` says of the frame, where it is known already.
     """
-    sides = _Sides(x, y, _Scale.of(x, frame["x"], x_limit), _Scale.of(y, frame["y"], floor))
+    sides = _Sides(x, y, Scale.of(x, frame["x"], x_limit), Scale.of(y, frame["y"], floor))
     figure = go.Figure(layout=_layout(sides))
     tied = ties(frame) if tied is None else tied
     groups = frame[frame["on_frontier"]].groupby(["model", "protocol", "hardware_id"], sort=True)
@@ -139,23 +121,6 @@ def labels(frame: pd.DataFrame) -> dict[str, str]:
     return found
 
 
-def ticks(low: float, high: float, log: bool) -> list[float]:
-    """Round numbers between two ends: 1-2-5 on a logarithmic axis, even steps on a linear one."""
-    if log:
-        decades = math.log10(high / low)
-        factors = (1, 2, 5) if decades <= 3 else (1,)
-        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-        found = [f * 10.0**e for e in range(first, last + 1) for f in factors]
-        found = [value for value in found if low <= value <= high]
-        if len(found) >= 3:
-            return found
-    span = (high - low) or abs(high) or 1.0
-    step = 10.0 ** math.floor(math.log10(span / 4))
-    step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= 7)
-    count = math.floor(high / step + 1e-9) - math.ceil(low / step - 1e-9)
-    return [(math.ceil(low / step - 1e-9) + i) * step for i in range(count + 1)]
-
-
 def hover(row: dict[str, Any], x: Axis, y: Axis, tied: bool = False) -> str:
     """What a dot says of itself: recipe and both numbers, as text only."""
     lines = [f"<b>{safe.label(row['recipe'])}</b>"]
@@ -170,80 +135,13 @@ def hover(row: dict[str, Any], x: Axis, y: Axis, tied: bool = False) -> str:
 
 
 @dataclass(frozen=True)
-class _Scale:
-    """Where values lie on an axis; on a logarithmic one nothing lies at the low end."""
-
-    low: float
-    high: float
-    log: bool
-    zero: float | None
-
-    @classmethod
-    def of(cls, axis: Axis, values: pd.Series, extra: float | None) -> _Scale:
-        known = [float(value) for value in values] + ([] if extra is None else [extra])
-        above = [value for value in known if value > 0]
-        log = axis.log and bool(above)
-        if not log:
-            low, high = (min(known), max(known)) if known else (0.0, 1.0)
-            pad = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
-            return cls(low - pad, high + pad, False, None)
-        low, high = min(above), max(above)
-        if len(above) < len(known):  # some are zero: they get a place of their own below
-            zero = low / max(3.0, (high / low) ** 0.12)
-            return cls(zero / (high / zero) ** 0.07, high * (high / zero) ** 0.07, True, zero)
-        pad = max(1.06, (high / low) ** 0.08)
-        return cls(low / pad, high * pad, True, None)
-
-    def place(self, values: pd.Series) -> list[float]:
-        if not self.log:
-            return [float(value) for value in values]
-        return [float(value) if value > 0 else self.zero or self.low for value in values]
-
-    def share(self, value: float) -> float:
-        """How far along the axis a value lies, 0 to 1."""
-        value = value if value > 0 or not self.log else self.low
-        turn = math.log10 if self.log else float
-        return (turn(value) - turn(self.low)) / (turn(self.high) - turn(self.low))
-
-    def axis(self, unit: str) -> dict[str, Any]:
-        start = self.low if self.zero is None else self.zero * 1.5
-        at = ticks(start, self.high, self.log)
-        texts = [_short(value, unit) for value in at]
-        if self.zero is not None:
-            at, texts = [self.zero, *at], ["0", *texts]
-        ends = [self.low, self.high]
-        return {
-            "type": "log" if self.log else "linear",
-            "range": [math.log10(end) for end in ends] if self.log else ends,
-            "tickmode": "array",
-            "tickvals": at,
-            "ticktext": texts,
-        }
-
-
-def _short(value: float, unit: str) -> str:
-    if unit == "B" or unit.startswith("B/"):
-        amount, _, rest = numbers.quantity(value, "B").partition(" ")
-        return f"{float(amount):g} {rest}"
-    text = f"{value:.6g}" if abs(value) >= 1e-3 or value == 0 else numbers.number(value)
-    if abs(value) < 1e-3 and value:
-        exponent = math.floor(math.log10(abs(value)) + 1e-9)
-        mantissa = round(value / 10**exponent)
-        raised = numbers.number(10.0**exponent).split("·10")[-1] if exponent < -4 else "⁻⁴"
-        text = f"{mantissa}·10{raised}" if mantissa != 1 else f"10{raised}"
-    elif abs(value) >= 10_000:
-        text = f"{value:,.0f}"
-    return f"{text} %" if unit == "%" else f"{text}×" if unit == "×" else text
-
-
-@dataclass(frozen=True)
 class _Sides:
     """Both axes and where values lie on them."""
 
     x: Axis
     y: Axis
-    across: _Scale
-    up: _Scale
+    across: Scale
+    up: Scale
 
 
 def _layout(sides: _Sides) -> dict[str, Any]:
@@ -327,7 +225,7 @@ def _symbol(point: dict[str, Any], symbol: str) -> str:
     return f"{symbol}-open" if hollow else symbol
 
 
-def _bars(points: Sequence[dict[str, Any]], side: str, scale: _Scale) -> dict[str, Any]:
+def _bars(points: Sequence[dict[str, Any]], side: str, scale: Scale) -> dict[str, Any]:
     above, below = [], []
     for point in points:
         value, low, high = (point[key] for key in (side, f"{side}_low", f"{side}_high"))

@@ -14,6 +14,7 @@ import pandas as pd
 
 from backend.service import Filter, Service
 from ui import charts, numbers, safe
+from ui.axes import Axis
 from ui.catalogue import GROUPS, axis, family_mark, family_order, hardware_name
 
 TABLE = ("resident_bytes", "footprint_bytes", "kld_mean", "top1_agree", "decode_speedup")
@@ -112,7 +113,7 @@ def _floor(service: Service, frame: pd.DataFrame) -> float | None:
     return None if found is None else found.value
 
 
-def _summary(frame: pd.DataFrame, x: charts.Axis, y: charts.Axis) -> str:
+def _summary(frame: pd.DataFrame, x: Axis, y: Axis) -> str:
     count = int(frame["on_frontier"].sum())
     return (
         f"{len(frame)} runs, {count} on the frontier of "
