@@ -48,6 +48,7 @@ Stage = Callable[[str, int, int], None]
 
 SPEED_PLANS = {"sweep": speed.SWEEP, "full": speed.SpeedPlan()}
 ITEMS = {"smoke": 16, "quick": 64, "full": 256}  # questions to each ability
+PROVEN = {"smoke": 32, "quick": 32, "full": 128}  # tokens of each proof that drafting is exact
 WRITTEN = {"smoke": 32, "quick": 64, "full": 128}  # tokens after each prompt
 NEEDLES = needles.Plan(
     lengths=(128, 256),
@@ -106,13 +107,14 @@ class Appraisal:
             ("abilities", self.take_abilities),
             ("generations", self.take_generations),
             ("cache", self.take_cache),
-            ("decoding", self.take_decoding),
+            ("proof", self.take_proof),
+            ("drafting", self.take_drafting),
             ("speed", self.take_speed),
         )
         quiet = Quiet(self.order.cache)
         for number, (name, group) in enumerate(groups):
             self.stage(f"measure {name}", number, len(groups))
-            timed = name == "speed" or (name == "decoding" and self._stage(DecodeMethod))
+            timed = name == "speed" or (name == "drafting" and self._stage(DecodeMethod))
             with quiet.alone() if timed or self.order.heavy else quiet.shared():
                 found = group()
             self.readings += found
@@ -182,7 +184,7 @@ class Appraisal:
     def take_generations(self) -> list[Reading]:
         """What it writes beside the dense model."""
         prompts = fixed_prompts()
-        rows = [self.open(prompt.text) for prompt in prompts]
+        rows = self._prompts()
         count = WRITTEN[self.order.tier]
         dense = self.baseline.kept(
             "writing",
@@ -239,24 +241,30 @@ class Appraisal:
         note = f"{SEQUENCES} sequences of {context:,} tokens"
         return take("footprint_bytes", total, kind="counted", note=note)
 
-    def take_decoding(self) -> list[Reading]:
-        """Proof that drafting changes nothing, and what it gains; nothing without a drafter."""
+    def take_proof(self) -> list[Reading]:
+        """Proof that drafting changes no token; nothing without a drafter."""
         method = self._stage(DecodeMethod)
         if method is None:
             return []
-        rows = [self.open(prompt.text) for prompt in fixed_prompts()]
-        count = WRITTEN[self.order.tier]
+        rows, count = self._prompts(), PROVEN[self.order.tier]
         exact = artefact.load(self.order.artefact, packed=False, dtype=torch.float32)
         model = TransformersModel(exact.loaded.model, self._codec(exact.loaded.model))
         plain = [one.tokens for one in generate(model, rows, count)]
         drafted = [speculate(model, method.drafter(), row, count).tokens for row in rows]
-        found = lossless.token_readings(plain, drafted)
         deployed = [speculate(self.variant, method.drafter(), row, count).tokens for row in rows]
-        found += lossless.divergence_readings(lossless.divergences(self.variant, rows, deployed))
+        parted = lossless.divergences(self.variant, rows, deployed)
+        return lossless.token_readings(plain, drafted) + lossless.divergence_readings(parted)
+
+    def take_drafting(self) -> list[Reading]:
+        """What drafting gains, in rounds with the same model without it."""
+        method = self._stage(DecodeMethod)
+        if method is None or not self.order.speed:
+            return []
+        seconds = self._plan().seconds
         timed = speed.measure_speculation(
-            self.variant, method.drafter(), rows, seconds=self._plan().seconds
+            self.variant, method.drafter(), self._prompts(), seconds=seconds
         )
-        return found + timed.readings
+        return timed.readings
 
     def take_speed(self) -> list[Reading]:
         """Rates and ratios to the dense model, in rounds with it."""
@@ -310,6 +318,9 @@ class Appraisal:
 
     def _dense_decode(self, tokens: Iterable[int]) -> str:
         return self._artefact.loaded.decode(list(tokens))
+
+    def _prompts(self) -> list[list[int]]:
+        return [self.open(prompt.text) for prompt in fixed_prompts()]
 
     def _documents(self) -> list[tuple[str, str, str]]:
         return self.order.texts.heldout

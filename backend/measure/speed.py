@@ -56,7 +56,7 @@ class SpeedPlan:
     slice_seconds: float = 0.05
 
 
-SWEEP = SpeedPlan(seconds=3.0, steps=8, batches=(1,), slice_seconds=0.02)
+SWEEP = SpeedPlan(seconds=2.5, steps=8, batches=(1,), slice_seconds=0.02)
 
 
 @dataclass
@@ -260,7 +260,7 @@ def _report(report: SpeedReport, phase: str, rounds: Rounds, device: torch.devic
     note = f"dense {dense_rate:.4g} tok/s"
     if not passed:
         note = (
-            f"noisy_host: two copies of the dense model differ by {abs(control.value - 1):.0%}, "
+            "noisy_host: two copies of the dense model did not come out equal within 5 %, "
             f"so this is the ratio of CPU time; {note}"
         )
         if not on_cpu:
