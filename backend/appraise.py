@@ -25,7 +25,6 @@ from backend.measure import (
     lossless,
     needles,
     quality,
-    reference,
     scores,
     size,
     speed,
@@ -164,10 +163,10 @@ class Appraisal:
 
     def take_quality(self) -> list[Reading]:
         """Distance from the dense model on held-out text."""
-        held_out = self.reference
-        table = quality.score(self.variant, self.evaluation, held_out)
+        dense = self.baseline.reference("reference", self.evaluation)
+        table = quality.score(self.variant, self.evaluation, dense)
         table.save(self.order.artefact.with_suffix(".tokens.safetensors"))
-        floor = self.baseline.noise_floor(self.evaluation, self.reference)
+        floor = self.baseline.noise_floor(self.evaluation, dense)
         return scores.readings(table) + floor
 
     def take_abilities(self) -> list[Reading]:
@@ -296,11 +295,6 @@ class Appraisal:
         return evaluation.build(
             self._documents(), self.encode, self._dense_decode, bos=self.bos, tier=self.order.tier
         )
-
-    @cached_property
-    def reference(self) -> reference.Reference:
-        """The dense model on the held-out tokens."""
-        return self.baseline.reference("reference", self.evaluation)
 
     @property
     def bos(self) -> int | None:

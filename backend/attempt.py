@@ -18,7 +18,14 @@ import torch
 from backend.appraise import Appraisal, Order
 from backend.compress import compress
 from backend.errors import DataError
-from backend.measure.hardware import hardware, hardware_id, host_load, software, usable_cores
+from backend.measure.hardware import (
+    commit,
+    hardware,
+    hardware_id,
+    host_load,
+    software,
+    usable_cores,
+)
 from backend.measure.quiet import Quiet
 from backend.measure.reading import PROTOCOL, Reading, take
 from backend.measure.size import watch_peak
@@ -169,7 +176,7 @@ def _document(
         "manifest": {
             "hardware": facts,
             "hardware_id": hardware_id(facts),
-            "software": software(),
+            "software": software() | {"commit": commit()},
             "host": host_load(),
             "threads": torch.get_num_threads(),
             "keys": spec["keys"],

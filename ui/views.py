@@ -102,7 +102,10 @@ def origin(service: Service, frame: pd.DataFrame) -> str:
     days = sorted(str(one)[:10] for one in frame["created"])
     span = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
     protocols = ", ".join(sorted(set(frame["protocol"])))
-    return safe.plain(f"Measured on {'; '.join(names)} · {span} · protocol {protocols}")
+    newest = frame.loc[frame["created"].astype(str).idxmax(), "run_id"]
+    commit = service.run(newest).manifest.get("software", {}).get("commit", "")
+    told = f"Measured on {'; '.join(names)} · {span} · protocol {protocols}"
+    return safe.plain(f"{told} · commit {commit}" if commit else told)
 
 
 def _floor(service: Service, frame: pd.DataFrame) -> float | None:

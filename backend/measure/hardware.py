@@ -47,6 +47,17 @@ def software() -> dict[str, str]:
     return found
 
 
+def commit(root: Path = Path(__file__).parents[2]) -> str:
+    """First ten digits of the commit this copy stands at, or nothing outside a checkout."""
+    (head, *_) = [*_lines(str(root / ".git" / "HEAD")), ""]
+    name = head.removeprefix("ref: ")
+    if name == head:
+        return head[:10]
+    (found, *_) = [*_lines(str(root / ".git" / name)), ""]
+    packed = [line for line in _lines(str(root / ".git" / "packed-refs")) if line.endswith(name)]
+    return (found or (packed[0] if packed else ""))[:10]
+
+
 def hardware_id(fingerprint: dict[str, Any] | None = None) -> str:
     """Return 16 hex digits that name this kind of machine."""
     content = json.dumps(fingerprint or hardware(), sort_keys=True)
