@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, constants, errors, snapshot_download
-
+from backend import hub
 from backend.errors import ModelError, SettingError
 from backend.measure.hardware import hardware_id, software, usable_cores
 from backend.measure.reading import PROTOCOL
@@ -105,21 +104,8 @@ def resolve(source: ModelSource) -> tuple[ModelSource, str]:
         if not (source.folder / "config.json").is_file():
             raise ModelError(f"{source.folder} holds no config.json; a model's folder has one.")
         return source, _fingerprint(source.folder, _newest(source.folder))
-    try:
-        found = HfApi().model_info(source.name, revision=source.revision or None, timeout=10)
-        pinned = found.sha or source.revision
-    except errors.GatedRepoError as error:
-        raise ModelError(
-            f"{source.name} is gated: accept its terms on the Hub and set HF_TOKEN."
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise ModelError(
-            f"The Hub has no model {source.name!r} that this machine may see; check the name, "
-            "or set HF_TOKEN for a private one."
-        ) from error
-    except Exception as error:  # noqa: BLE001 - whatever a network can do
-        pinned = _fetched(source, error)
-    return ModelSource(source.name, None, pinned), f"hub:{source.name}@{pinned}"
+    commit = hub.pinned(source)
+    return ModelSource(source.name, None, commit), f"hub:{source.name}@{commit}"
 
 
 @functools.cache
@@ -134,16 +120,3 @@ def _fingerprint(folder: Path, newest: float) -> str:  # noqa: ARG001 - a newer 
 
 def _newest(folder: Path) -> float:
     return max(path.stat().st_mtime for path in folder.iterdir())
-
-
-def _fetched(source: ModelSource, error: Exception) -> str:
-    try:
-        path = snapshot_download(
-            source.name, revision=source.revision or None, local_files_only=True
-        )
-    except (OSError, ValueError):
-        raise ModelError(
-            f"The Hub cannot be asked for {source.name} ({type(error).__name__}), and it is not "
-            f"in {constants.HF_HUB_CACHE}. The embedded model `default` and folders work offline."
-        ) from error
-    return Path(path).name

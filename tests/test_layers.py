@@ -19,6 +19,7 @@ TABLE = {
     "backend.errors": set(),
     "backend.later": set(),
     "backend.sources": set(),
+    "backend.hub": {"backend.sources"},
     "backend.decoding": set(),
     "backend.store": set(),
     "backend.search": set(),
@@ -34,7 +35,7 @@ TABLE = {
     "backend.recipes": {"backend.methods"},
     "backend.models": {
         "backend.formats", "backend.caches", "backend.methods", "backend.recipes",
-        "backend.sources",
+        "backend.sources", "backend.hub",
     },
     "backend.compress": {
         "backend.formats", "backend.methods", "backend.models", "backend.calibrate",

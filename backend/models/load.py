@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import constants, errors, snapshot_download
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -18,10 +17,9 @@ from transformers import (
     AutoTokenizer,
 )
 
+from backend import hub
 from backend.errors import ModelError
 from backend.sources import ModelSource
-
-FILES = ["*.safetensors", "*.json", "tokenizer.model", "*.txt"]
 
 
 @dataclass(frozen=True)
@@ -51,28 +49,7 @@ def fetch(source: ModelSource) -> Path:
     """
     if source.folder is not None:
         return _check_folder(source.folder)
-    try:
-        path = snapshot_download(
-            source.name, revision=source.revision or None, allow_patterns=FILES
-        )
-    except errors.GatedRepoError as error:
-        raise ModelError(
-            f"{source.name} is gated: accept its terms on the Hub and set HF_TOKEN."
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise ModelError(
-            f"The Hub has no model {source.name!r} that this machine may see; check the name, "
-            "or set HF_TOKEN for a private one."
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise ModelError(f"{source.name} has no revision {source.revision!r}.") from error
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{source.name} could not be downloaded ({type(error).__name__}). Without a network, "
-            f"use the embedded model `default`, a folder, or a model already in "
-            f"{constants.HF_HUB_CACHE}."
-        ) from error
-    return _check_folder(Path(path))
+    return _check_folder(hub.fetch(source))
 
 
 def load(source: ModelSource, dtype: torch.dtype = torch.bfloat16) -> LoadedModel:

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from backend import formats
 from backend.errors import OutOfReachError
+from backend.methods.base import LayerMethod, Stage, setting
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from backend.formats import Format
+
+
+@dataclass(frozen=True)
+class Factoriser(LayerMethod):
+    """A method that holds a matrix as two thin factors."""
+
+    stage = Stage.FACTOR
+    yields = ("low-rank", "dense")
+
+    bits: float = setting(
+        8.0, "Bits per number of the matrix, both factors counted.", low=0.5, high=16.0
+    )
 
 
 def rank_of(rows: int, columns: int, bits: float) -> int:

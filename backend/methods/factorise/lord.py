@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from backend.later import torch
-from backend.methods.base import LayerMethod, Needs, Stage, setting
+from backend.methods.base import Needs
 from backend.methods.factorise import _rank
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Lord(LayerMethod):
+class Lord(_rank.Factoriser):
     """Keep the directions in which a layer's outputs vary most, held as two thin factors.
 
     The principal directions Q of the outputs over calibration text are the eigenvectors of
@@ -25,15 +25,9 @@ class Lord(LayerMethod):
     product of that rank is nearer to the outputs.
     """
 
-    stage = Stage.FACTOR
     needs = Needs.HESSIAN
     paper = "arXiv 2309.14021"
     claim = "39.6 % less rank with under 1 % more perplexity, one shot; 22 % faster."
-    yields = ("low-rank", "dense")
-
-    bits: float = setting(
-        8.0, "Bits per number of the matrix, both factors counted.", low=0.5, high=16.0
-    )
 
     def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:
         """Factor a weight [rows, columns] in the space of its outputs."""

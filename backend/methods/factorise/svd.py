@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from backend.later import torch
-from backend.methods.base import LayerMethod, Stage, setting
 from backend.methods.factorise import _rank
 
 if TYPE_CHECKING:
@@ -17,21 +16,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Svd(LayerMethod):
+class Svd(_rank.Factoriser):
     """Replace each matrix by the nearest one of low rank, held as two thin factors.
 
     Nearest in the sum of squared differences of the weights (Eckart and Young); no data is
     looked at. The rank of each matrix follows from the budget and its shape.
     """
 
-    stage = Stage.FACTOR
     paper = "baseline"
     claim = "The baseline all other factorisations must beat."
-    yields = ("low-rank", "dense")
-
-    bits: float = setting(
-        8.0, "Bits per number of the matrix, both factors counted.", low=0.5, high=16.0
-    )
 
     def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:  # noqa: ARG002
         """Factor a weight [rows, columns]."""

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from backend.later import torch
 from backend.methods import _surgeon
-from backend.methods.base import LayerMethod, Needs, Stage, setting
+from backend.methods.base import Needs, setting
 from backend.methods.quantise import _grid
+from backend.methods.quantise._integer import IntegerQuantiser
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Gptq(LayerMethod):
+class Gptq(IntegerQuantiser):
     """Round column by column and let the columns not yet rounded make good each error.
 
     How much a later column can make good follows from the Hessian of the layer's outputs,
@@ -28,22 +29,11 @@ class Gptq(LayerMethod):
     code widths gives the rows whose outputs would suffer most the wider codes.
     """
 
-    stage = Stage.QUANTISE
     needs = Needs.HESSIAN
     paper = "arXiv 2210.17323"
     claim = "3 to 4 bits in about four GPU hours at 175B; 3.25x to 4.5x faster end to end."
     accepts = ("dense", "low-rank")
-    yields = ("integer-groups", "rows")
 
-    bits: float = setting(
-        4.25, "Bits per weight, scales and offsets counted.", low=_grid.LOWEST, high=_grid.HIGHEST
-    )
-    group_size: int = setting(
-        128, "Weights that share a scale; 0 for a whole row.", choices=(0, 32, 64, 128, 256)
-    )
-    symmetric: bool = setting(
-        False, "Spend no bits on an offset: the grid lies around zero.", choices=(False, True)
-    )
     activation_order: bool = setting(
         True, "Round the columns with the largest inputs first.", choices=(False, True)
     )

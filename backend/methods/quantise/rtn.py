@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from backend.later import torch
-from backend.methods.base import LayerMethod, Stage, setting
 from backend.methods.quantise import _grid
+from backend.methods.quantise._integer import IntegerQuantiser
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Rtn(LayerMethod):
+class Rtn(IntegerQuantiser):
     """Round every weight to the nearest of a few evenly spaced values.
 
     Weights are cut into groups along each row. A group keeps a scale and an offset of 16 bits,
@@ -25,21 +25,9 @@ class Rtn(LayerMethod):
     code widths gives the rows with the largest rounding errors the wider codes.
     """
 
-    stage = Stage.QUANTISE
     paper = "baseline"
     claim = "The baseline all other quantisers must beat."
     accepts = ("dense", "low-rank", "sparse-2-4", "bitmask-sparse")
-    yields = ("integer-groups", "rows")
-
-    bits: float = setting(
-        4.25, "Bits per weight, scales and offsets counted.", low=_grid.LOWEST, high=_grid.HIGHEST
-    )
-    group_size: int = setting(
-        128, "Weights that share a scale; 0 for a whole row.", choices=(0, 32, 64, 128, 256)
-    )
-    symmetric: bool = setting(
-        False, "Spend no bits on an offset: the grid lies around zero.", choices=(False, True)
-    )
 
     def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:  # noqa: ARG002
         """Round a weight [rows, columns]."""
