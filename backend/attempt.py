@@ -150,7 +150,7 @@ def _document(
         "run_id": spec["run_id"],
         "status": "broken" if appraisal.broken else "done",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "protocol": PROTOCOL,
+        "protocol": _protocol(spec, order.texts),
         "model": {
             "name": order.source.name,
             "source": spec["model"]["folder"] or "hub",
@@ -186,6 +186,12 @@ def _document(
             "allocator": order.recipe.allocator,
         },
     }
+
+
+def _protocol(spec: dict[str, Any], read: Texts) -> str:
+    """What must be the same for two runs to stand on one frontier: definitions, tier, text."""
+    own = f" {read.key[:8]}" if read != Texts() else ""
+    return f"{PROTOCOL} {spec['tier']}{own}"
 
 
 def _progress(emit: Emit) -> Callable[[str, int, int], None]:

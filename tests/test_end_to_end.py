@@ -103,7 +103,6 @@ def test_a_drafter_changes_no_token(swept):
     assert run.reading("lossless_l1").value == 0
     assert run.reading("lossless_l1").samples > 1_000
     assert run.reading("lossless_l2").value == 0
-    assert run.reading("mean_accepted").value >= 1
 
 
 @pytest.mark.slow
@@ -126,8 +125,9 @@ def test_the_same_run_is_answered_at_once(service, swept):
 
 @pytest.mark.slow
 def test_the_frontier_lists_points_that_none_dominates(service, swept):
-    frame = service.frontier(chosen=Filter(families=("quantise", "prune", "dense")))
-    mine = frame[frame["run_id"].isin([run.run_id for run in swept])]
+    chosen = Filter(families=("quantise", "prune", "dense"), protocols=("cq-1 smoke",))
+    mine = service.frontier(chosen=chosen)
+    assert set(mine["run_id"]) <= {run.run_id for run in swept}
     best = {row.recipe: row for row in mine.itertuples()}
     assert best["dense"].on_frontier
     for one in mine.itertuples():
@@ -206,11 +206,12 @@ def command(home, *arguments):
 
 @pytest.mark.slow
 def test_the_command_line_runs_a_recipe_and_prints_json_alone(tmp_path):
-    done = command(tmp_path, "run", "rtn@4", "--tier", "smoke", "--json")
+    done = command(tmp_path, "run", "rtn@4 + copyspec", "--tier", "smoke", "--json")
     assert done.returncode == 0, done.stderr
     run = json.loads(done.stdout)
     names = {reading["name"] for reading in run["readings"]}
     assert {"kld_mean", "resident_bytes", "disk_bytes", "decode_tps", "prefill_speedup"} <= names
+    assert {"lossless_l1", "lossless_l2", "mean_accepted", "decode_speedup"} <= names
     assert all(math.isfinite(reading["value"]) for reading in run["readings"])
     listed = json.loads(command(tmp_path, "frontier", "--json").stdout)
     assert run["run_id"] in [row["run_id"] for row in listed]
@@ -236,3 +237,24 @@ def test_the_service_imports_neither_torch_nor_gradio():
     code = f"import sys, backend.service; print([m for m in sys.modules if m in {heavy}])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.slow
+def test_runs_judged_by_other_tokens_stand_on_a_frontier_of_their_own(service, swept):
+    shipped = service.frontier(chosen=Filter(protocols=("cq-1 quick",)))
+    both = service.frontier()
+    assert {"cq-1 quick", "cq-1 smoke"} <= set(both["protocol"])
+    marked = both[both["protocol"] == "cq-1 quick"].set_index("run_id")["on_frontier"]
+    assert marked.sort_index().equals(shipped.set_index("run_id")["on_frontier"].sort_index())
+
+
+def test_a_new_home_opens_with_the_shipped_results(tmp_path):
+    with Service(tmp_path, run_jobs=False) as fresh:
+        frame = fresh.frontier()
+        assert len(frame) >= 50
+        assert set(frame["model"]) == {"default"}
+        families = {"quantise", "prune", "factorise", "structure", "cache", "decode", "dense"}
+        assert families <= set(frame["family"])
+        best = fresh.run(frame[frame["on_frontier"]]["run_id"].iloc[0])
+        assert best.manifest["software"]["commit"]
+        assert best.manifest["hardware"]["cpu"]
