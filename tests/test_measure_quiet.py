@@ -7,9 +7,17 @@ from backend.measure.quiet import Quiet
 
 
 def test_two_may_share(tmp_path):
-    first, second = Quiet(tmp_path), Quiet(tmp_path)
-    with first.shared(), second.shared():
-        pass
+    inside = threading.Event()
+
+    def beside():
+        with Quiet(tmp_path).shared():
+            inside.set()
+
+    with Quiet(tmp_path).shared():
+        thread = threading.Thread(target=beside)
+        thread.start()
+        assert inside.wait(5)
+    thread.join(5)
 
 
 def test_who_is_alone_waits_for_shares_and_holds_up_new_ones(tmp_path):
