@@ -66,7 +66,7 @@ def plan(
     texts = texts or Texts()
     texts.check()
     versions = software()
-    looked = [SCHEMA, sha256, CALIBRATION, _texts_key(texts), DTYPE, usable_cores()]
+    looked = [SCHEMA, sha256, CALIBRATION, texts.key, DTYPE, usable_cores()]
     artefact = digest([looked, recipe.to_json(), walk])
     quality = digest([artefact, PROTOCOL, tier])
     timed = digest([quality, speed, hardware_id(), versions])
@@ -106,11 +106,6 @@ def resolve(source: ModelSource) -> tuple[ModelSource, str]:
         return source, _fingerprint(source.folder, _newest(source.folder))
     commit = hub.pinned(source)
     return ModelSource(source.name, None, commit), f"hub:{source.name}@{commit}"
-
-
-@functools.cache
-def _texts_key(texts: Texts) -> str:
-    return texts.key
 
 
 @functools.cache

@@ -61,7 +61,7 @@ class Texts:
                 "a model would be judged by what it was fitted to. Take other text."
             )
 
-    @property
+    @cached_property
     def key(self) -> str:
         """SHA-256 of everything that is read."""
         total = hashlib.sha256()

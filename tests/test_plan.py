@@ -54,7 +54,10 @@ def test_another_text_is_another_artefact(tmp_path):
         json.dumps({"text": f"Line {number} of a text that is all my own."}) for number in range(9)
     ]
     path.write_text("\n".join(lines))
-    assert keys(texts=Texts(calibration_file=path))["artefact"] != keys()["artefact"]
+    first = keys(texts=Texts(calibration_file=path))["artefact"]
+    assert first != keys()["artefact"]
+    path.write_text("\n".join([*lines, json.dumps({"text": "And one line more."})]))
+    assert keys(texts=Texts(calibration_file=path))["artefact"] != first
 
 
 def test_a_thoroughness_that_is_not_there_is_refused():
