@@ -100,20 +100,10 @@ class Appraisal:
 
     def run(self) -> None:
         """Take everything."""
-        groups = (
-            ("size", self.take_size),
-            ("quality", self.take_quality),
-            ("abilities", self.take_abilities),
-            ("generations", self.take_generations),
-            ("cache", self.take_cache),
-            ("proof", self.take_proof),
-            ("drafting", self.take_drafting),
-            ("speed", self.take_speed),
-        )
         quiet = Quiet(self.order.cache)
-        for number, (name, group) in enumerate(groups):
+        groups = self._groups()
+        for number, (name, group, timed) in enumerate(groups):
             self.stage(f"measure {name}", number, len(groups))
-            timed = name == "speed" or (name == "drafting" and self._stage(DecodeMethod))
             with quiet.alone() if timed or self.order.heavy else quiet.shared():
                 found = group()
             self.readings += found
@@ -123,6 +113,23 @@ class Appraisal:
                 self.notes.append("Some logits are not finite; nothing further was measured.")
                 break
         self.stage("measure", len(groups), len(groups))
+
+    def _groups(self) -> list[tuple[str, Callable[[], list[Reading]], bool]]:
+        """What is to be taken, in order, and whether it is timed and so wants to be alone."""
+        groups: list[tuple[str, Callable[[], list[Reading]], bool]] = [
+            ("size", self.take_size, False),
+            ("quality", self.take_quality, False),
+            ("abilities", self.take_abilities, False),
+            ("generations", self.take_generations, False),
+            ("cache", self.take_cache, False),
+        ]
+        if drafts := self._stage(DecodeMethod):
+            groups.append(("proof", lambda: self.take_proof(drafts), False))
+        if drafts and self.order.speed:
+            groups.append(("drafting", lambda: self.take_drafting(drafts), True))
+        if self.order.speed:
+            groups.append(("speed", self.take_speed, True))
+        return groups
 
     @property
     def broken(self) -> bool:
@@ -200,9 +207,9 @@ class Appraisal:
                 {
                     "prompt": prompt.name,
                     "prompt_text": prompt.text,
-                    "text": self._dense_decode(tokens),
+                    "text": self.decode(tokens),
                     "tokens": list(tokens),
-                    "dense_text": self._dense_decode(base),
+                    "dense_text": self.decode(base),
                     "dense_tokens": list(base),
                     "first_divergence": leave.index,
                     "gap": leave.gap,
@@ -240,11 +247,8 @@ class Appraisal:
         note = f"{SEQUENCES} sequences of {context:,} tokens"
         return take("footprint_bytes", total, kind="counted", note=note)
 
-    def take_proof(self) -> list[Reading]:
-        """Proof that drafting changes no token; nothing without a drafter."""
-        method = self._stage(DecodeMethod)
-        if method is None:
-            return []
+    def take_proof(self, method: DecodeMethod) -> list[Reading]:
+        """Proof that drafting changes no token."""
         rows, count = self._prompts(), PROVEN[self.order.tier]
         exact = artefact.load(self.order.artefact, packed=False, dtype=torch.float32)
         model = TransformersModel(exact.loaded.model, self._codec(exact.loaded.model))
@@ -254,11 +258,8 @@ class Appraisal:
         parted = lossless.divergences(self.variant, rows, deployed)
         return lossless.token_readings(plain, drafted) + lossless.divergence_readings(parted)
 
-    def take_drafting(self) -> list[Reading]:
+    def take_drafting(self, method: DecodeMethod) -> list[Reading]:
         """What drafting gains, in rounds with the same model without it."""
-        method = self._stage(DecodeMethod)
-        if method is None or not self.order.speed:
-            return []
         seconds = self._plan().seconds
         timed = speed.measure_speculation(
             self.variant, method.drafter(), self._prompts(), seconds=seconds
@@ -267,8 +268,6 @@ class Appraisal:
 
     def take_speed(self) -> list[Reading]:
         """Rates and ratios to the dense model, in rounds with it."""
-        if not self.order.speed:
-            return []
         row = [token for window in self.evaluation.windows[:2] for token in window]
         copied = speed.copy_bandwidth(int(self._value("resident_bytes")))
         linears = sum(layer["bytes"] for layer in self.layers)
@@ -293,7 +292,7 @@ class Appraisal:
     def evaluation(self) -> EvaluationSet:
         """The held-out tokens."""
         return evaluation.build(
-            self._documents(), self.encode, self._dense_decode, bos=self.bos, tier=self.order.tier
+            self._documents(), self.encode, self.decode, bos=self.bos, tier=self.order.tier
         )
 
     @property
@@ -305,16 +304,12 @@ class Appraisal:
         """Tokens of a text."""
         return self._artefact.loaded.encode(text)
 
-    def open(self, text: str) -> list[int]:
-        """Tokens of a prompt, with the one that opens it."""
-        head = [] if self.bos is None else [self.bos]
-        return head + self.encode(text)
-
-    def _dense_decode(self, tokens: Iterable[int]) -> str:
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Text of tokens."""
         return self._artefact.loaded.decode(list(tokens))
 
     def _prompts(self) -> list[list[int]]:
-        return [self.open(prompt.text) for prompt in fixed_prompts()]
+        return [self._artefact.loaded.open(prompt.text) for prompt in fixed_prompts()]
 
     def _documents(self) -> list[tuple[str, str, str]]:
         return self.order.texts.heldout
@@ -337,7 +332,7 @@ class Appraisal:
         return None if method is None else method.codec(*key_value_shape(model.config))
 
     def _plan(self) -> speed.SpeedPlan:
-        return SPEED_PLANS[self.order.speed or "sweep"]
+        return SPEED_PLANS[self.order.speed]
 
 
 def key_value_shape(config: Any) -> tuple[int, int]:

@@ -127,11 +127,9 @@ def calibration_windows(
     Raises:
         DataError: the calibration text is too short.
     """
-    opening = loaded.tokenizer.bos_token_id
-    head = [] if opening is None else [opening]
     stream: list[int] = []
     for _, _, text in documents:
-        stream += head + loaded.encode(text)
+        stream += loaded.open(text)
     count = min(windows, len(stream) // length)
     if count < 1:
         raise DataError(

@@ -17,11 +17,6 @@ FEW_ROWS = 8  # above it, dequantise and multiply is faster than torch's 4-bit p
 INT4_GROUPS = (32, 64, 128, 256)
 
 
-def expand_groups(values: Tensor, group_size: int, columns: int) -> Tensor:
-    """Repeat per-group values [rows, groups] over their columns: [rows, columns]."""
-    return values.repeat_interleave(group_size, dim=1)[:, :columns]
-
-
 def dequantise(
     codes: Tensor, scales: Tensor, offsets: Tensor | None, bits: int, group_size: int
 ) -> Tensor:

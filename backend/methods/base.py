@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from backend.formats import Format
     from backend.models.view import View
 
-DENSE_BITS = 16.0
-
 
 class Stage(enum.IntEnum):
     """Where in a recipe a method stands; a recipe holds at most one of each, in this order."""

@@ -36,6 +36,11 @@ class LoadedModel:
         """Tokens of a text, without special ones."""
         return self.tokenizer.encode(text, add_special_tokens=False)
 
+    def open(self, text: str) -> list[int]:
+        """Tokens of a text behind the one that opens it, if the model has one."""
+        opening = self.tokenizer.bos_token_id
+        return ([] if opening is None else [opening]) + self.encode(text)
+
     def decode(self, tokens: list[int]) -> str:
         """Text of tokens, without special ones."""
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
