@@ -1,4 +1,4 @@
-"""What a run will take, said before it starts: bytes, peak memory, seconds; imports no torch.
+"""What a run will take, said before it starts: bytes, memory, time, quality; imports no torch.
 
 Everything here is `estimated`. Bytes follow from the shapes in the model's files; seconds from
 runs of the same method and model in the store, or from the size of the model where there are
@@ -7,8 +7,6 @@ none.
 
 from __future__ import annotations
 
-import math
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +14,13 @@ from pathlib import Path
 import pandas as pd
 import psutil
 
+from backend.dimensions import Dimensions
 from backend.errors import ResourceError
-from backend.methods.base import LayerMethod, ModelMethod
+from backend.forecast import Forecast, Forecaster
 from backend.recipes import Recipe
+from backend.sizes import size_of
 from backend.sources import ModelSource
 
-BLOCK = re.compile(r"(^|\.)(layers|h|blocks)\.\d+\.")
 BASE_MEMORY = 400 << 20  # bytes: interpreter, torch and transformers
 SECONDS_PER_BILLION = {"nothing": 20.0, "norms": 60.0, "hessian": 240.0}
 MEASURING_SECONDS = 8.0
@@ -37,6 +36,8 @@ class Estimate:
         peak_bytes: highest memory of the worker.
         seconds: from start to result.
         basis: what the seconds rest on.
+        exact: whether the resident bytes are counted to the byte, else the most they can be.
+        quality: the KL divergence to expect; None where nothing like it was ever run.
     """
 
     resident_bytes: int
@@ -44,6 +45,8 @@ class Estimate:
     peak_bytes: int
     seconds: float
     basis: str
+    exact: bool
+    quality: Forecast | None = None
 
     @property
     def heavy(self) -> bool:
@@ -51,28 +54,28 @@ class Estimate:
         return 4 * self.peak_bytes > psutil.virtual_memory().total
 
 
-def estimate(recipe: Recipe, source: ModelSource, known: pd.DataFrame) -> Estimate | None:
+def estimate(
+    recipe: Recipe,
+    source: ModelSource,
+    known: pd.DataFrame,
+    forecaster: Forecaster | None = None,
+) -> Estimate | None:
     """What `recipe` will take on a model whose files are here; None for others.
 
     Args:
         recipe: what will be done.
         source: the model.
         known: finished runs with columns model, recipe, family and seconds.
+        forecaster: what is known of quality.
     """
-    shapes = source.shapes()
-    if not shapes:
+    dimensions = Dimensions.of(source)
+    if dimensions is None:
         return None
-    total = sum(math.prod(shape) for shape in shapes.values())
-    matrices = sum(
-        math.prod(shape)
-        for name, shape in shapes.items()
-        if len(shape) == 2 and BLOCK.search(name) and name.endswith("weight")
-    )
-    resident = _resident(recipe, total, matrices)
-    dense = 2 * total
-    seconds, basis = _seconds(recipe, source, total, known)
-    peak = BASE_MEMORY + 2 * dense + resident
-    return Estimate(int(resident), dense, int(peak), seconds, basis)
+    size = size_of(recipe, dimensions)
+    seconds, basis = _seconds(recipe, source, dimensions.parameters, known)
+    peak = BASE_MEMORY + 2 * dimensions.dense_bytes + size.weights
+    quality = None if forecaster is None else forecaster.quality(recipe, source.name)
+    return Estimate(size.weights, dimensions.dense_bytes, peak, seconds, basis, size.exact, quality)
 
 
 def check_room(found: Estimate, home: Path) -> None:
@@ -93,17 +96,6 @@ def check_room(found: Estimate, home: Path) -> None:
             f"This run writes about {found.resident_bytes / 1e9:.1f} GB and {disk / 1e9:.1f} GB "
             f"are free in {home}; free some space or set PARETOSCOPE_HOME to another disk."
         )
-
-
-def _resident(recipe: Recipe, total: int, matrices: int) -> float:
-    kept, bits = 1.0, 16.0
-    for stage in recipe.stages:
-        level = stage.settings().get(stage.level, 16.0)
-        if isinstance(stage, ModelMethod):
-            kept = min(1.0, level / 16)
-        elif isinstance(stage, LayerMethod):
-            bits = min(bits, level)
-    return kept * (2 * (total - matrices) + matrices * bits / 8)
 
 
 def _seconds(

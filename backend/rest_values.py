@@ -105,6 +105,15 @@ class Frontier(BaseModel):
     points: list[dict[str, Any]]
 
 
+class ForecastView(BaseModel):
+    """A KL divergence before it is measured, nats a token, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    basis: str
+
+
 class EstimateView(BaseModel):
     """What a run is expected to take; all of it estimated."""
 
@@ -113,3 +122,5 @@ class EstimateView(BaseModel):
     peak_bytes: int
     seconds: float
     basis: str
+    exact: bool
+    quality: ForecastView | None

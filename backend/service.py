@@ -16,8 +16,9 @@ from typing import Any
 import pandas as pd
 
 from backend import methods
+from backend.advice import Advice
 from backend.errors import UnknownNameError
-from backend.estimate import Estimate, check_room, estimate
+from backend.estimate import Estimate, check_room
 from backend.jobs.dispatcher import Dispatcher
 from backend.jobs.launchers import LocalLauncher
 from backend.jobs.ledger import Ledger
@@ -57,6 +58,9 @@ class Service:
         home: folder of all state.
         slots: jobs that run at a time.
         run_jobs: start the queue; without it, only what is stored can be asked.
+
+    Attributes:
+        advice: what is answered from what is known, before or instead of running anything.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class Service:
         self.home = home or home_folder()
         self.home.mkdir(parents=True, exist_ok=True)
         self.store = Store(self.home)
+        self.advice = Advice(self.store)
         try:
             if not self.store.results.count():
                 self._take_first_results()
@@ -132,8 +137,7 @@ class Service:
         Raises:
             ParetoscopeError: recipe or model cannot be.
         """
-        source = ModelSource.parse(model)
-        return estimate(Recipe.parse(recipe), source, self.store.results.runs())
+        return self.advice.estimate(Recipe.parse(recipe), ModelSource.parse(model))
 
     def submit(
         self,
@@ -153,7 +157,7 @@ class Service:
             ParetoscopeError: recipe, model, memory or disk do not allow it.
         """
         wanted, source = Recipe.parse(recipe), ModelSource.parse(model)
-        found = estimate(wanted, source, self.store.results.runs())
+        found = self.advice.estimate(wanted, source)
         if found is not None:
             check_room(found, self.home)
         settings: dict[str, Any] = {

@@ -143,6 +143,21 @@ class Method(abc.ABC):
 
 
 @dataclass(frozen=True)
+class Outline:
+    """What a matrix will take, known before it is treated.
+
+    Attributes:
+        nbytes: held by formats of the method's own: codes, scales, masks.
+        leaves: shapes of the bfloat16 matrices inside, which a later stage may compress.
+        exact: whether these are the very bytes; else the most they can be.
+    """
+
+    nbytes: int = 0
+    leaves: tuple[tuple[int, int], ...] = ()
+    exact: bool = True
+
+
+@dataclass(frozen=True)
 class Leveled(Method):
     """A method with one setting that is the bits held per original number."""
 
@@ -157,6 +172,15 @@ class LayerMethod(Leveled):
     @abc.abstractmethod
     def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:
         """What holds a weight [rows, columns], float32, given its inputs' statistics."""
+
+    def outline(self, rows: int, columns: int) -> Outline:
+        """What a matrix [rows, columns] will take; by default no more than the level says.
+
+        Raises:
+            OutOfReachError: a matrix of this shape cannot be held in so little.
+        """
+        level = self.settings()[self.level]
+        return Outline(int(level * rows * columns / 8), exact=False)
 
     def remark(self, rows: int, columns: int) -> str:  # noqa: ARG002 - most treat every shape
         """How a matrix of this shape is treated otherwise than asked; empty where it is not."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from backend import formats
 from backend.errors import OutOfReachError
-from backend.methods.base import LayerMethod, Stage, setting
+from backend.methods.base import LayerMethod, Outline, Stage, setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +25,13 @@ class Factoriser(LayerMethod):
     bits: float = setting(
         8.0, "Bits per number of the matrix, both factors counted.", low=0.5, high=16.0
     )
+
+    def outline(self, rows: int, columns: int) -> Outline:
+        """Two factors, or the matrix itself where nothing is saved."""
+        if self.bits >= 16:
+            return Outline(leaves=((rows, columns),))
+        rank = rank_of(rows, columns, self.bits)
+        return Outline(leaves=((rows, rank), (rank, columns)))
 
 
 def rank_of(rows: int, columns: int, bits: float) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from backend import formats
 from backend.errors import OutOfReachError
 from backend.later import torch
-from backend.methods.base import LayerMethod, Stage, setting
+from backend.methods.base import LayerMethod, Outline, Stage, setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +40,14 @@ class Pruner(LayerMethod):
                 f"{self.key()} in the pattern {self.pattern} holds {PATTERN_BITS:g} bits per "
                 f"number, not {self.bits:g}; ask for more, or take the unstructured pattern."
             )
+
+    def outline(self, rows: int, columns: int) -> Outline:
+        """The mask, and the kept values as one row, or as half of each row in 2:4."""
+        keep, of = self.group(columns)
+        if (keep, of) == (2, 4):
+            return Outline(rows * -(-columns // 8), ((rows, columns // 2),))
+        kept = rows * columns * keep // of if of else self.kept(rows, columns)
+        return Outline(rows * -(-columns // 8), ((1, kept),), exact=bool(of))
 
     def remark(self, rows: int, columns: int) -> str:  # noqa: ARG002 - rows may be any number
         """That a matrix has no room for the pattern."""

@@ -31,6 +31,18 @@ class Plan:
     group_size: int
     symmetric: bool
 
+    def nbytes(self, rows: int, columns: int) -> int:
+        """What a matrix [rows, columns] held as planned takes."""
+        settings = columns, self.group_size, self.symmetric
+
+        def part(count: int, width: int) -> int:
+            return width_bits(count, settings[0], width, *settings[1:]) // 8
+
+        if self.fine == self.coarse or self.fine_rows == 0:
+            return part(rows, self.coarse)
+        fine = part(self.fine_rows, self.fine)
+        return -(-rows // 8) + fine + part(rows - self.fine_rows, self.coarse)
+
 
 def overhead(columns: int, group_size: int, symmetric: bool) -> float:
     """Bits per weight of scales, and of offsets unless symmetric, 16 bits each a group."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backend.methods.base import LayerMethod, Stage, setting
+from backend.methods.base import LayerMethod, Outline, Stage, setting
 from backend.methods.quantise import _grid
 
 
@@ -24,3 +24,8 @@ class IntegerQuantiser(LayerMethod):
     symmetric: bool = setting(
         False, "Spend no bits on an offset: the grid lies around zero.", choices=(False, True)
     )
+
+    def outline(self, rows: int, columns: int) -> Outline:
+        """Codes, scales and offsets of both widths, and a bit a row where there are two."""
+        plan = _grid.plan(rows, columns, self.bits, self.group_size, self.symmetric)
+        return Outline(plan.nbytes(rows, columns))

@@ -1,0 +1,123 @@
+"""Bytes that a recipe will leave of a model, counted from outlines before anything runs; no torch.
+
+Methods for matrices are counted to the byte where their outline is exact. What reshapes a whole
+model, or drafts and caches, is taken at its level.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from backend.dimensions import Dimensions
+from backend.errors import OutOfReachError
+from backend.methods.base import CacheMethod, LayerMethod, ModelMethod
+from backend.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Size:
+    """Weights in memory, and how sure that is.
+
+    Attributes:
+        weights: bytes of all tensors.
+        kv_bits: bits of a number in the cache.
+        exact: whether the weights will take these very bytes, else the most they can.
+    """
+
+    weights: int
+    kv_bits: float
+    exact: bool
+
+    def total(self, dimensions: Dimensions, context: int, batch: int) -> int:
+        """Weights, keys and values of `batch` sequences of `context` tokens, and buffers.
+
+        Without a context the weights alone.
+        """
+        if not context:
+            return self.weights
+        cache = dimensions.kv_bytes(context, batch, self.kv_bits)
+        return self.weights + cache + dimensions.buffer_bytes(batch)
+
+
+def size_of(recipe: Recipe, dimensions: Dimensions) -> Size:
+    """What a recipe leaves of a model.
+
+    Raises:
+        OutOfReachError: a matrix of this model cannot be held in so little.
+    """
+    kept, kv_bits, exact = 1.0, 16.0, True
+    for stage in recipe.stages:
+        level = stage.settings().get(stage.level, 16.0)
+        if isinstance(stage, ModelMethod):
+            kept, exact = min(kept, level / 16), False
+        elif isinstance(stage, CacheMethod):
+            kv_bits = min(16.0, level)
+    held = 0
+    for shape, count in dimensions.matrices:
+        nbytes, sure = _held(recipe.layer_methods, shape)
+        held += count * nbytes
+        exact &= sure
+    exact &= recipe.allocator == "uniform"
+    return Size(int(kept * (dimensions.rest_bytes + held)), kv_bits, exact)
+
+
+def turned(recipe: Recipe, bits: float) -> Recipe:
+    """The same with the level of its last stage that holds weights, else its cache's, turned.
+
+    Raises:
+        OutOfReachError: that stage does not reach so low, or nothing here has a level.
+    """
+    index = turning(recipe)
+    if index is None:
+        raise OutOfReachError(
+            f"{recipe.text()} holds every number as it is; add a method that holds fewer bits."
+        )
+    stages = list(recipe.stages)
+    stages[index] = stages[index].at(bits)
+    return dataclasses.replace(recipe, stages=tuple(stages))
+
+
+def turning(recipe: Recipe) -> int | None:
+    """Which stage a budget turns: the last that treats matrices, else models, else the cache."""
+    for kind in (LayerMethod, ModelMethod, CacheMethod):
+        found = [
+            index
+            for index, stage in enumerate(recipe.stages)
+            if isinstance(stage, kind) and stage.level in stage.settings()
+        ]
+        if found:
+            return found[-1]
+    return None
+
+
+def level_of(recipe: Recipe) -> float:
+    """The level of the stage that a budget turns; 16 where there is none."""
+    index = turning(recipe)
+    if index is None:
+        return 16.0
+    stage = recipe.stages[index]
+    return float(stage.settings()[stage.level])
+
+
+def reach(recipe: Recipe) -> tuple[float, float]:
+    """Lowest and highest level of the stage that a budget turns."""
+    index = turning(recipe)
+    if index is None:
+        return 16.0, 16.0
+    stage = recipe.stages[index]
+    about = next(one for one in dataclasses.fields(stage) if one.name == stage.level).metadata
+    return about["low"], about["high"]
+
+
+def _held(methods: tuple[LayerMethod, ...], shape: tuple[int, int]) -> tuple[int, bool]:
+    nbytes, leaves, exact = 0, [shape], True
+    for method in methods:
+        inner: list[tuple[int, int]] = []
+        for leaf in leaves:
+            outline = method.outline(*leaf)
+            nbytes += outline.nbytes
+            inner += outline.leaves
+            exact &= outline.exact
+        leaves = inner
+    return nbytes + sum(2 * rows * columns for rows, columns in leaves), exact
