@@ -63,7 +63,8 @@ def run_compress(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
         loaded, Texts.from_json(spec["texts"]).calibration, **spec["calibration"]
     )
     checkpoint = target.with_name(f"{target.name}.blocks")
-    quiet = Quiet(_home(folder) / "cache" / "dense")
+    cache = _home(folder) / "cache"
+    quiet = Quiet(cache / "dense")
     with quiet.alone() if spec["heavy"] else quiet.shared(), watch_peak() as peak:
         result = compress(
             loaded,
@@ -72,7 +73,8 @@ def run_compress(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
             progress,
             checkpoint=checkpoint,
             parallel=spec["walk"] == "parallel",
-            statistics=_home(folder) / "cache" / "statistics" / spec["keys"]["statistics"],
+            statistics=cache / "statistics" / spec["keys"]["statistics"],
+            levels=cache / "levels",
         )
     progress("save", 0, 1)
     artefact.save(result.view, loaded, recipe, result.structure, target)

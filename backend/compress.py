@@ -5,8 +5,11 @@ What comes out is a model whose layers are held in formats; `backend.models.arte
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +29,8 @@ from backend.methods.base import LayerMethod, ModelMethod, Needs
 from backend.models.load import LoadedModel
 from backend.models.view import Site, View
 from backend.recipes import Recipe, digest
-from backend.search import level_table
+from backend.search.level_table import LevelTable, Statistics
+from backend.search.trial import Trial
 
 Progress = Callable[[str, int, int], None]
 
@@ -49,6 +53,7 @@ def compress(
     checkpoint: Path | None = None,
     parallel: bool = False,
     statistics: Path | None = None,
+    levels: Path | None = None,
 ) -> Compressed:
     """Treat a model in place.
 
@@ -60,6 +65,7 @@ def compress(
         checkpoint: folder in which finished blocks are kept, to resume from.
         parallel: gather statistics on the dense blocks, not on the compressed ones.
         statistics: folder in which parallel statistics of this model and text are kept.
+        levels: folder in which tables of levels are kept, one for each method, model and text.
 
     Raises:
         ParetoscopeError: the model cannot be treated, or a budget lies out of reach.
@@ -80,18 +86,30 @@ def compress(
         needs |= method.needs
     if not recipe.layer_methods:
         return result
-    if parallel or recipe.allocator != "uniform":
+    kept = None if model_methods else statistics
+
+    def aside(needs: Needs) -> Parallel:
         progress("calibrate", 0, 1)
-        kept = Kept(statistics) if statistics is not None and not model_methods else None
-        source = Parallel(lambda: walk or Walk(view, windows), needs, len(view.blocks), kept)
-    else:
-        source = Sequential(walk or Walk(view, windows), needs)
-    if recipe.allocator == "evopress":
-        _divide(view, source, windows, recipe.layer_methods[0], progress)
-    else:
-        work = [recipe.to_json(), parallel, _shapes(view), windows.tolist()]
-        saved = None if checkpoint is None else _Checkpoint(checkpoint, digest(work))
-        _treat_blocks(view, source, recipe.layer_methods, result, progress=progress, saved=saved)
+        where = None if kept is None else Kept(kept)
+        return Parallel(lambda: walk or Walk(view, windows), needs, len(view.blocks), where)
+
+    if recipe.division is not None:
+        name = digest([str(kept), recipe.layer_methods[0].ladder])
+        table = levels / name if kept and levels else None
+        source = functools.cache(lambda: aside(needs | Needs.HESSIAN))
+        _divide(
+            view,
+            lambda block: source().enter(block),
+            windows,
+            recipe,
+            progress=progress,
+            kept=table,
+        )
+        return result
+    source = aside(needs) if parallel else Sequential(walk or Walk(view, windows), needs)
+    work = [recipe.to_json(), parallel, _shapes(view), windows.tolist()]
+    saved = None if checkpoint is None else _Checkpoint(checkpoint, digest(work))
+    _treat_blocks(view, source, recipe.layer_methods, result, progress=progress, saved=saved)
     return result
 
 
@@ -168,16 +186,31 @@ def refit(method: LayerMethod, held: Format, statistics: InputStatistics) -> For
 
 def _divide(
     view: View,
-    source: Sequential | Parallel,
+    statistics: Statistics,
     windows: Tensor,
-    method: LayerMethod,
+    recipe: Recipe,
+    *,
     progress: Progress,
+    kept: Path | None,
 ) -> None:
-    table = level_table.LevelTable.build(view, source.enter, method, progress)
-    bits = method.settings()[method.level]
-    chosen = level_table.divide(table, view, windows, bits, progress)
-    for site in table.sites:
-        view.hold(site, chosen[site.name])
+    """Put every layer at the level that the recipe's allocator chooses for it."""
+    method = recipe.layer_methods[0]
+    with contextlib.ExitStack() as stack:
+        folder = kept or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        levels = LevelTable.build(view, statistics, method, progress, folder)
+        budget = levels.table.budget(method.settings()[method.level])
+        least = sum(row[0] for row in levels.table.costs)
+        if least > budget:
+            bits = 8 * least / sum(levels.table.numbers)
+            raise OutOfReachError(
+                f"{recipe.text()}: all layers at their lowest level take {bits:.2f} bits a weight; "
+                "ask for more."
+            )
+        trial = stack.enter_context(Trial(view, levels, windows).restored())
+        chosen = recipe.division.divide(trial, budget, progress)
+        held = [levels.held(index, level) for index, level in enumerate(chosen)]
+    for site, one in zip(levels.sites, held, strict=True):
+        view.hold(site, one)
 
 
 def _shapes(view: View) -> list[list[str | int]]:

@@ -1,25 +1,25 @@
 """A recipe: an ordered set of methods with their settings; imports no torch.
 
 Short form: stages joined by ` + `, each `key`, `key@bits` or `key(setting=value, ...)`, and
-` by evopress` at the end where a budget is divided other than evenly:
+` by evopress` at the end, or another allocator, where a budget is divided other than evenly:
 `gptq@4 + eora@0.25 + kv-int@4`, `sparsegpt(bits=9, pattern=2:4) by evopress`.
 """
 
 from __future__ import annotations
 
 import ast
-import difflib
 import hashlib
 import json
 import re
 from dataclasses import dataclass
 from typing import Any, Self
 
-from backend import methods
-from backend.errors import RecipeError, SettingError, UnknownNameError
+from backend import methods, search
+from backend.errors import RecipeError, SettingError
 from backend.methods.base import LayerMethod, Method
+from backend.search import UNIFORM
+from backend.search.base import Allocator
 
-ALLOCATORS = ("uniform", "evopress")
 _STAGE = re.compile(r"(?P<key>[a-z][a-z0-9-]*)(?:@(?P<bits>[0-9.]+)|\((?P<settings>.*)\))?")
 
 
@@ -28,20 +28,31 @@ class Recipe:
     """Methods in the order of their stages; checked when made."""
 
     stages: tuple[Method, ...]
-    allocator: str = "uniform"
+    allocator: str = UNIFORM
 
     def __post_init__(self) -> None:
-        if self.allocator not in ALLOCATORS:
-            known = ", ".join(ALLOCATORS)
-            raise UnknownNameError(f"No allocator is called {self.allocator!r}; there are {known}.")
+        divides = self.division
+        object.__setattr__(self, "allocator", _division_text(divides))
         for before, after in zip(self.stages, self.stages[1:], strict=False):
             _check_order(before, after)
         _check_formats(self.stages)
-        if self.allocator != "uniform" and len(self.layer_methods) != 1:
+        if divides is not None and len(self.layer_methods) != 1:
             raise RecipeError(
-                f"{self.allocator} divides the budget of exactly one method that treats layers; "
+                f"{divides.key()} divides the budget of exactly one method that treats layers; "
                 f"this recipe has {len(self.layer_methods)}."
             )
+
+    @property
+    def division(self) -> Allocator | None:
+        """What divides the budget over layers; None where all get the same."""
+        if self.allocator == UNIFORM:
+            return None
+        match = _STAGE.fullmatch(self.allocator)
+        if match is None or match["bits"]:
+            raise RecipeError(
+                f"{self.allocator!r} divides no budget; write its key, or key(setting=value)."
+            )
+        return search.find(match["key"]).make(_parse_settings(match["settings"] or ""))
 
     @property
     def layer_methods(self) -> tuple[LayerMethod, ...]:
@@ -59,7 +70,7 @@ class Recipe:
         parts = [part.strip() for part in _split(body)]
         if parts in ([""], ["dense"]):
             return cls(())
-        return cls(tuple(_parse_stage(part) for part in parts), allocator.strip() or "uniform")
+        return cls(tuple(_parse_stage(part) for part in parts), allocator.strip() or UNIFORM)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
@@ -73,8 +84,8 @@ class Recipe:
             raise RecipeError(
                 "A recipe is {stages: [{method: key, settings: {name: value}}], allocator: key}."
             )
-        made = tuple(make(methods.find(stage["method"]), stage["settings"]) for stage in stages)
-        return cls(made, data.get("allocator", "uniform"))
+        made = tuple(methods.find(stage["method"]).make(stage["settings"]) for stage in stages)
+        return cls(made, data.get("allocator", UNIFORM))
 
     def to_json(self) -> dict[str, Any]:
         """Every stage with every setting and its version, so that nothing is left to defaults."""
@@ -87,12 +98,14 @@ class Recipe:
             }
             for stage in self.stages
         ]
-        return {"stages": stages, "allocator": self.allocator}
+        divides = self.division
+        version = {} if divides is None else {"allocator_version": divides.version}
+        return {"stages": stages, "allocator": self.allocator, **version}
 
     def text(self) -> str:
         """The short form, as far as defaults allow."""
         body = " + ".join(_stage_text(stage) for stage in self.stages) or "dense"
-        return body if self.allocator == "uniform" else f"{body} by {self.allocator}"
+        return body if self.allocator == UNIFORM else f"{body} by {self.allocator}"
 
     @property
     def family(self) -> str:
@@ -107,24 +120,6 @@ def digest(value: Any) -> str:
     """First 16 hex digits of the SHA-256 of canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def make(cls: type[Method], settings: dict[str, Any]) -> Method:
-    """A method with these settings, and defaults for the others.
-
-    Raises:
-        SettingError: unknown name or value out of range.
-    """
-    known = {field["name"]: field for field in methods.describe(cls)["settings"]}
-    for name in settings:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1) or sorted(known)
-            raise SettingError(
-                f"{cls.key()} has no setting {name!r}. Did you mean {', '.join(near)}?"
-                if near
-                else f"{cls.key()} has no settings."
-            )
-    return cls(**settings)
 
 
 def _split(text: str) -> list[str]:
@@ -143,8 +138,8 @@ def _parse_stage(text: str) -> Method:
             bits = float(match["bits"])
         except ValueError:
             raise RecipeError(f"{match['bits']!r} is no number of bits.") from None
-        return make(cls, {}).at(bits)
-    return make(cls, _parse_settings(match["settings"] or ""))
+        return cls().at(bits)
+    return cls.make(_parse_settings(match["settings"] or ""))
 
 
 def _parse_settings(text: str) -> dict[str, Any]:
@@ -170,7 +165,7 @@ def _is_long_stage(stage: Any) -> bool:
 
 
 def _stage_text(stage: Method) -> str:
-    defaults = make(type(stage), {}).settings()
+    defaults = type(stage)().settings()
     changed = {name: value for name, value in stage.settings().items() if value != defaults[name]}
     if not changed and stage.level not in defaults:
         return stage.key()
@@ -178,6 +173,16 @@ def _stage_text(stage: Method) -> str:
         return f"{stage.key()}@{_number(stage.settings()[stage.level])}"
     settings = ", ".join(f"{name}={value}" for name, value in changed.items())
     return f"{stage.key()}({settings})"
+
+
+def _division_text(divides: Allocator | None) -> str:
+    if divides is None:
+        return UNIFORM
+    defaults = type(divides)().settings()
+    changed = [
+        f"{name}={value}" for name, value in divides.settings().items() if value != defaults[name]
+    ]
+    return f"{divides.key()}({', '.join(changed)})" if changed else divides.key()
 
 
 def _number(value: float) -> str:

@@ -6,6 +6,7 @@ import random
 import pytest
 
 from backend.search import evopress
+from backend.search.base import cost
 
 STEPS = (evopress.Selection(1, 4), evopress.Selection(2, 1))
 
@@ -26,7 +27,7 @@ def run(costs, budget, loss, start=None, seed=0, generations=150, offspring=12):
 
 def brute(costs, budget, loss):
     every = itertools.product(*(range(len(row)) for row in costs))
-    return min((levels for levels in every if evopress.cost(costs, levels) <= budget), key=loss)
+    return min((levels for levels in every if cost(costs, levels) <= budget), key=loss)
 
 
 def additive(errors):
@@ -47,7 +48,7 @@ def test_the_optimum_of_brute_force_is_found(seed):
     costs, errors, budget = planted(seed)
     loss = additive(errors)
     found = run(costs, budget, loss)
-    assert evopress.cost(costs, found) <= budget
+    assert cost(costs, found) <= budget
     assert loss(found) == loss(brute(costs, budget, loss))
 
 
@@ -71,7 +72,7 @@ def greedy(costs, budget, loss):
                 continue
             child = levels.copy()
             child[layer] += 1
-            if evopress.cost(costs, child) > budget:
+            if cost(costs, child) > budget:
                 continue
             gain = (loss(levels) - loss(child)) / (row[levels[layer] + 1] - row[levels[layer]])
             if best is None or gain > best[0]:
@@ -112,7 +113,7 @@ def test_the_budget_is_kept_by_everything_that_is_ever_looked_at():
 
     run(costs, budget, loss)
     assert len(seen) > 100
-    assert all(evopress.cost(costs, levels) <= budget for levels in seen)
+    assert all(cost(costs, levels) <= budget for levels in seen)
     for levels in seen:
         assert all(0 <= level < len(costs[layer]) for layer, level in enumerate(levels))
 
@@ -124,9 +125,9 @@ def test_mutation_keeps_the_budget_from_any_start():
         levels = evopress.fill((0,) * len(costs), costs, budget, draw)
         for _ in range(20):
             levels = evopress.mutate(levels, costs, budget, draw)
-            assert evopress.cost(costs, levels) <= budget
+            assert cost(costs, levels) <= budget
         levels = evopress.fill(levels, costs, budget, draw)
-        room = budget - evopress.cost(costs, levels)
+        room = budget - cost(costs, levels)
         steps = [
             row[levels[layer] + 1] - row[levels[layer]]
             for layer, row in enumerate(costs)

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-VALUES = {"backend.errors", "backend.later"}
+VALUES = {"backend.errors", "backend.later", "backend.settings", "backend.shelf"}
 """Modules that everything above `kernels` may use."""
 
 TABLE = {
@@ -22,7 +22,7 @@ TABLE = {
     "backend.hub": {"backend.sources"},
     "backend.decoding": set(),
     "backend.store": set(),
-    "backend.search": set(),
+    "backend.search": {"backend.methods", "backend.formats"},
     "backend.formats": {"kernels"},
     "backend.caches": {"kernels"},
     "backend.jobs": {"backend.store"},
@@ -32,7 +32,7 @@ TABLE = {
         "backend.models",  # inside functions alone: what rewrites a model meets transformers
     },
     "backend.calibrate": {"backend.methods"},
-    "backend.recipes": {"backend.methods"},
+    "backend.recipes": {"backend.methods", "backend.search"},
     "backend.models": {
         "backend.formats", "backend.caches", "backend.methods", "backend.recipes",
         "backend.sources", "backend.hub",

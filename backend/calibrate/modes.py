@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from backend import shelf
 from backend.calibrate.statistics import InputStatistics
 from backend.calibrate.walk import Walk
 from backend.methods.base import Needs
 
-LIMIT = 10 << 30  # bytes of statistics kept for all models together
-IN_USE = 86_400  # seconds; statistics written since then may be about to be read
 Statistics = dict[str, InputStatistics]
 
 
@@ -95,7 +92,7 @@ class Kept:
 
     def save(self, block: int, found: Statistics, needs: Needs) -> None:
         """Write a block's statistics; what layers share is written once."""
-        self._make_room()
+        shelf.make_room(self._folder)
         groups = {id(one): one for one in found.values()}
         tensors, counts = {}, {}
         for key, one in groups.items():
@@ -126,15 +123,3 @@ class Kept:
 
     def _path(self, block: int) -> Path:
         return self._folder / f"{block}.safetensors"
-
-    def _make_room(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        ages = {path: path.stat().st_mtime for path in self._folder.parent.iterdir()}
-        unused = [path for path, age in ages.items() if age < time.time() - IN_USE]
-        oldest_first = sorted(unused, key=lambda path: ages[path])
-        while oldest_first and _bytes(self._folder.parent) > LIMIT:
-            shutil.rmtree(oldest_first.pop(0), ignore_errors=True)
-
-
-def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

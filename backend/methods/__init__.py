@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import functools
 import importlib
@@ -10,6 +9,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from backend import settings
 from backend.errors import UnknownNameError
 from backend.methods.base import Method
 
@@ -43,25 +43,10 @@ def find(key: str) -> type[Method]:
 
 def describe(cls: type[Method]) -> dict[str, Any]:
     """All that the page, the command line and the documents say about a method."""
-    return {
-        "key": cls.key(),
+    return settings.describe(cls) | {
         "family": cls.family(),
-        "summary": cls.summary(),
-        "text": inspect.cleandoc(cls.__doc__ or ""),
         "stage": cls.stage.name.lower(),
         "needs": [need.name.lower() for need in cls.needs],
-        "paper": cls.paper,
-        "claim": cls.claim,
-        "limits": cls.limits,
-        "version": cls.version,
         "accepts": list(cls.accepts),
         "yields": list(cls.yields),
-        "settings": [_describe_field(field) for field in dataclasses.fields(cls)],
     }
-
-
-def _describe_field(field: Any) -> dict[str, Any]:
-    about = dict(field.metadata)
-    choices = about.get("choices")
-    about["choices"] = None if choices is None else list(choices)
-    return {"name": field.name, "default": field.default, **about}

@@ -14,7 +14,21 @@ import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from backend.errors import OutOfReachError, SettingError
+from backend.errors import OutOfReachError
+from backend.settings import Configured, setting
+
+__all__ = [
+    "CacheMethod",
+    "DecodeMethod",
+    "LayerMethod",
+    "Leveled",
+    "Method",
+    "ModelMethod",
+    "Needs",
+    "Outline",
+    "Stage",
+    "setting",
+]
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,52 +66,20 @@ class Needs(enum.Flag):
     OUTPUTS = enum.auto()
 
 
-def setting(
-    default: Any,
-    help: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[Any, ...] | None = None,
-) -> Any:
-    """A field of a method: default, one line of help, and a range or a list of positions."""
-    about = {"help": help, "low": low, "high": high, "choices": choices}
-    return dataclasses.field(default=default, metadata=about)
-
-
 @dataclass(frozen=True)
-class Method(abc.ABC):
+class Method(Configured, abc.ABC):
     """What all methods share."""
 
     stage: ClassVar[Stage]
     needs: ClassVar[Needs] = Needs.NOTHING
-    version: ClassVar[int] = 1
-    paper: ClassVar[str] = ""
-    claim: ClassVar[str] = ""
-    limits: ClassVar[str] = ""
     level: ClassVar[str] = "bits"
     accepts: ClassVar[tuple[str, ...]] = ("dense",)
     yields: ClassVar[tuple[str, ...]] = ()
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = self._checked(field, getattr(self, field.name))
-            object.__setattr__(self, field.name, value)
-
-    @classmethod
-    def key(cls) -> str:
-        """Name of the method: that of its file."""
-        return cls.__module__.rsplit(".", 1)[1].replace("_", "-")
 
     @classmethod
     def family(cls) -> str:
         """Family of the method: its folder."""
         return cls.__module__.rsplit(".", 2)[1]
-
-    @classmethod
-    def summary(cls) -> str:
-        """First line of the docstring."""
-        return (cls.__doc__ or "").strip().splitlines()[0]
 
     @abc.abstractmethod
     def at(self, bits: float) -> Self:
@@ -106,28 +88,6 @@ class Method(abc.ABC):
         Raises:
             OutOfReachError: the method cannot hold that little.
         """
-
-    def settings(self) -> dict[str, Any]:
-        """Values of the fields."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-    @classmethod
-    def _checked(cls, field: dataclasses.Field[Any], value: Any) -> Any:
-        """A value in the type of the field's default, so that 4 and 4.0 are the same recipe."""
-        about, kind = field.metadata, type(field.default)
-        choices, low, high = about["choices"], about["low"], about["high"]
-        place = f"{cls.key()}: {field.name}"
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if kind in (int, float) and number and math.isfinite(value) and kind(value) == value:
-            value = kind(value)
-        if choices is not None:
-            if type(value) is not kind or value not in choices:
-                allowed = ", ".join(str(choice) for choice in choices)
-                raise SettingError(f"{place} is one of {allowed}; not {value}.")
-        elif type(value) is not kind or not low <= value <= high:
-            whole = "is a whole number in" if kind is int else "lies in"
-            raise SettingError(f"{place} {whole} {low:g} to {high:g}; not {value}.")
-        return value
 
     @classmethod
     def _turn(cls, method: Self, bits: float) -> Self:
@@ -172,6 +132,12 @@ class LayerMethod(Leveled):
     @abc.abstractmethod
     def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:
         """What holds a weight [rows, columns], float32, given its inputs' statistics."""
+
+    @property
+    def ladder(self) -> dict[str, Any]:
+        """What the method does at every level: key, version and all settings but the level."""
+        rest = {name: value for name, value in self.settings().items() if name != self.level}
+        return {"method": self.key(), "version": self.version, "settings": rest}
 
     def outline(self, rows: int, columns: int) -> Outline:
         """What a matrix [rows, columns] will take; by default no more than the level says.

@@ -1,9 +1,4 @@
-"""EvoPress (arXiv 2410.14649): evolve which layer gets which level under a fixed budget.
-
-Pure search over integers: levels in, levels out. A child raises some layers by one level and
-lowers others until the budget holds again. Selection goes in steps, each on more data with
-fewer survivors. Nothing is assumed of the errors, which need be neither additive nor monotone.
-"""
+"""EvoPress: evolve which layer gets which level, judged by the model itself."""
 
 from __future__ import annotations
 
@@ -12,9 +7,42 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-Levels = tuple[int, ...]
+from backend.search.base import Allocator, Levels, Problem, Progress, cost, even
+from backend.settings import setting
 
+FEW, MANY = 512, 4096  # calibration tokens of the two steps of selection
 LEAN = 0.25  # share of children that may leave some of the budget
+
+
+@dataclass(frozen=True)
+class Evopress(Allocator):
+    """Evolve which matrix gets which level, judged by what the whole model then says.
+
+    A child raises some matrices by one level and lowers others until the budget holds again.
+    Selection goes in steps, each on more text with fewer survivors, by the KL divergence from
+    the dense model. Nothing is assumed of the errors, which need neither add nor fall with
+    every level.
+    """
+
+    paper = "arXiv 2410.14649"
+    claim = "The best non-uniform division for dropping, sparsity and bits alike."
+
+    generations: int = setting(20, "Rounds of children.", low=1, high=1000)
+    offspring: int = setting(12, "Children a round.", low=2, high=256)
+
+    def divide(self, problem: Problem, budget: int, progress: Progress) -> Levels:
+        """The fittest levels after all generations, from the same place on every ladder."""
+        costs = problem.table.costs
+        return evolve(
+            costs,
+            budget,
+            problem.loss,
+            start=even(costs, budget),
+            generations=self.generations,
+            offspring=self.offspring,
+            selections=(Selection(FEW, 3), Selection(MANY, 1)),
+            watch=lambda done, _: progress("evopress", done + 1, self.generations),
+        )
 
 
 @dataclass(frozen=True)
@@ -74,11 +102,6 @@ def evolve(
         if watch is not None:
             watch(generation, loss)
     return parent
-
-
-def cost(costs: Sequence[Sequence[int]], levels: Levels) -> int:
-    """What levels cost in all."""
-    return sum(costs[layer][level] for layer, level in enumerate(levels))
 
 
 def mutate(

@@ -1,17 +1,25 @@
-"""Every layer at every level: what an allocator chooses from."""
+"""Every matrix of a model at every level, made once and kept on disk: what allocators choose from.
+
+The levels stand at fixed bits, whatever the budget, so that one table serves every budget of a
+method on a model. Blocks are written one by one, so that a killed run goes on where it stopped.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
+from backend import formats, shelf
 from backend.errors import OutOfReachError
-from backend.search import evopress
+from backend.search.base import Progress, Table
 
 if TYPE_CHECKING:
     from backend.calibrate.statistics import InputStatistics
@@ -19,158 +27,135 @@ if TYPE_CHECKING:
     from backend.methods.base import LayerMethod
     from backend.models.view import Site, View
 
-STEPS = (-2, -1.5, -1, -0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75, 1, 1.5, 2)
-"""Levels around the mean budget, in quarters of it."""
+LADDER = (
+    0.5, 0.75, 1.25, 1.75, 2.25, 2.75, 3.25, 3.75, 4.25, 4.75, 5.25, 6.25, 7.25, 8.25,
+    9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0, 16.0,
+)  # fmt: skip
+"""Bits of the levels: those of whole code widths with a scale and an offset to 128 weights."""
 
-FEW, MANY = 512, 4096  # calibration tokens of the two steps of selection
-
-Progress = Callable[[str, int, int], None]
+Statistics = Callable[[int], Mapping[str, "InputStatistics"]]
 
 
-@dataclass
 class LevelTable:
-    """Formats of each site from the fewest bits to the most."""
+    """Formats of each site from the fewest bits to the most, read back when asked for."""
 
-    sites: list[Site]
-    levels: list[list[Format]]
-
-    @property
-    def costs(self) -> list[list[int]]:
-        """Bytes of each site at each level."""
-        return [[held.nbytes for held in row] for row in self.levels]
+    def __init__(self, view: View, folder: Path) -> None:
+        self._folder = folder
+        self.sites: list[Site] = []
+        self._headers: list[list[dict[str, Any]]] = []
+        rows: list[dict[str, Any]] = []
+        for block in range(len(view.blocks)):
+            written = json.loads(self._path(block).read_text())
+            for site in view.sites(block):
+                self.sites.append(site)
+                self._headers.append(written[site.name]["headers"])
+                rows.append(written[site.name])
+        self.table = Table(
+            names=tuple(site.name for site in self.sites),
+            blocks=tuple(site.block for site in self.sites),
+            numbers=tuple(row["numbers"] for row in rows),
+            costs=tuple(tuple(row["costs"]) for row in rows),
+            errors=tuple(tuple(row["errors"]) for row in rows),
+        )
 
     @classmethod
     def build(
         cls,
         view: View,
-        statistics: Callable[[int], dict[str, InputStatistics]],
+        statistics: Statistics,
         method: LayerMethod,
         progress: Progress,
+        folder: Path,
     ) -> LevelTable:
-        """Compress every site of a model at every level, on the statistics of each block."""
-        sites: list[Site] = []
-        levels: list[list[Format]] = []
-        mean = method.settings()[method.level]
+        """Treat every site at every level, on the statistics of each block, unless kept already."""
+        shelf.make_room(folder)
         blocks = len(view.blocks)
         for block in range(blocks):
             progress("levels", block, blocks)
-            seen = statistics(block)
-            for site in view.sites(block):
-                weight = view.weight(site)
-                row = _held(_around(method, mean), weight, seen[site.name])
-                if not row:
-                    method.fit(weight, seen[site.name])  # says why it cannot
-                sites.append(site)
-                levels.append(_rising(row))
-        return cls(sites, levels)
+            if not (folder / f"{block}.json").is_file():
+                _write_block(view, block, statistics(block), method, folder)
+        return cls(view, folder)
+
+    def held(self, index: int, level: int) -> Format:
+        """The format of a site at a level."""
+        site = self.sites[index]
+        found = formats.from_header(self._headers[index][level])
+        prefix = f"{site.name}/{level}/"
+        with safe_open(self._folder / f"{site.block}.safetensors", "pt") as file:
+            own = {
+                name.removeprefix(prefix): file.get_tensor(name)
+                for name in file.keys()  # noqa: SIM118 - a file of tensors is no mapping
+                if name.startswith(prefix)
+            }
+        found.load_state_dict(own, assign=True)
+        return found
+
+    @property
+    def losses_file(self) -> Path:
+        """Where what each level costs alone is kept, once measured."""
+        return self._folder / "losses.json"
+
+    def _path(self, block: int) -> Path:
+        return self._folder / f"{block}.json"
 
 
-def _around(method: LayerMethod, mean: float) -> list[LayerMethod]:
-    found = []
-    for step in STEPS:
-        try:
-            turned = method.at(mean * (1 + step / 4))
-        except OutOfReachError:
-            continue
-        if turned not in found:
-            found.append(turned)
+def _write_block(
+    view: View,
+    block: int,
+    statistics: Mapping[str, InputStatistics],
+    method: LayerMethod,
+    folder: Path,
+) -> None:
+    """Write the formats of a block; the description last, so that it marks a whole block."""
+    written, tensors = {}, {}
+    for site in view.sites(block):
+        weight = view.weight(site)
+        row = _rising(_levels(method), weight, statistics[site.name])
+        for level, held in enumerate(row):
+            for name, tensor in held.state_dict().items():
+                tensors[f"{site.name}/{level}/{name}"] = tensor.contiguous()
+        written[site.name] = {
+            "numbers": weight.numel(),
+            "headers": [held.header() for held in row],
+            "costs": [held.nbytes for held in row],
+            "errors": [_error(weight, held.dense(), statistics[site.name]) for held in row],
+        }
+    save_file(tensors, folder / f"{block}.safetensors")
+    partial = folder / f"{block}.{os.getpid()}.part"
+    partial.write_text(json.dumps(written))
+    partial.replace(folder / f"{block}.json")
+
+
+def _levels(method: LayerMethod) -> list[LayerMethod]:
+    found: list[LayerMethod] = []
+    for bits in LADDER:
+        with contextlib.suppress(OutOfReachError):
+            turned = method.at(bits)
+            if turned not in found:
+                found.append(turned)
     return found
 
 
-def _held(around: list[LayerMethod], weight: Tensor, statistics: InputStatistics) -> list[Format]:
-    """A weight at each level at which a matrix of its shape can be held."""
-    row = []
-    for method in around:
+def _rising(levels: list[LayerMethod], weight: Tensor, statistics: InputStatistics) -> list[Format]:
+    """A weight at each level at which its shape can be held, each with more bytes than before.
+
+    Raises:
+        OutOfReachError: at no level.
+    """
+    row: list[Format] = []
+    for method in levels:
         with contextlib.suppress(OutOfReachError):
-            row.append(method.fit(weight, statistics))
+            held = method.fit(weight, statistics)
+            if not row or held.nbytes > row[-1].nbytes:
+                row.append(held)
+    if not row:
+        levels[-1].fit(weight, statistics)  # says why it cannot
     return row
 
 
-def _rising(row: list[Format]) -> list[Format]:
-    rising: list[Format] = []
-    for held in row:
-        if not rising or held.nbytes > rising[-1].nbytes:
-            rising.append(held)
-    return rising
-
-
-def divide(
-    table: LevelTable, view: View, windows: Tensor, bits: float, progress: Progress
-) -> dict[str, Format]:
-    """Divide a mean budget over the sites of a table by EvoPress on KL divergence.
-
-    Args:
-        table: what each site may be.
-        view: the dense model; its weights are overwritten while searching, then restored.
-        windows: calibration tokens [windows, length].
-        bits: mean bits per weight over all sites.
-        progress: told of every generation.
-
-    Returns:
-        The chosen format of each site by name.
-    """
-    weights = [view.module(site).weight for site in table.sites]
-    originals = [weight.detach().clone() for weight in weights]
-    budget = int(sum(weight.numel() for weight in weights) * bits / 8)
-    trial = _Trial(view.model, weights, table, windows)
-    start = _even(table.costs, budget)
-    generations = 20
-    try:
-        best = evopress.evolve(
-            table.costs,
-            budget,
-            trial.loss,
-            start=start,
-            generations=generations,
-            offspring=12,
-            selections=(evopress.Selection(FEW, 3), evopress.Selection(MANY, 1)),
-            watch=lambda done, _: progress("evopress", done + 1, generations),
-        )
-    finally:
-        for weight, original in zip(weights, originals, strict=True):
-            weight.data.copy_(original)
-    return {
-        site.name: row[level]
-        for site, row, level in zip(table.sites, table.levels, best, strict=True)
-    }
-
-
-def _even(costs: list[list[int]], budget: int) -> evopress.Levels:
-    """The same place on every site's ladder, as high as the budget holds."""
-    level = 0
-    while evopress.cost(costs, tuple(min(level + 1, len(row) - 1) for row in costs)) <= budget:
-        level += 1
-        if all(level >= len(row) - 1 for row in costs):
-            break
-    return tuple(min(level, len(row) - 1) for row in costs)
-
-
-class _Trial:
-    """KL divergence from the dense model with some levels put in."""
-
-    def __init__(
-        self, model: nn.Module, weights: list[Tensor], table: LevelTable, windows: Tensor
-    ) -> None:
-        self.model, self.weights, self.table, self.windows = model, weights, table, windows
-        self.current: list[int] = [-1] * len(weights)
-        self.references: dict[int, Tensor] = {}
-        for tokens in (FEW, MANY):
-            self.references[tokens] = self._log_probabilities(tokens)
-
-    def loss(self, levels: evopress.Levels, tokens: int) -> float:
-        """Mean nats per token on the first `tokens` calibration tokens."""
-        for index, level in enumerate(levels):
-            if self.current[index] != level:
-                dense = self.table.levels[index][level].dense()
-                weight = self.weights[index]
-                weight.data.copy_(dense if dense.shape == weight.shape else dense.T)
-                self.current[index] = level
-        reference = self.references[tokens]
-        found = self._log_probabilities(tokens)
-        return float((reference.exp() * (reference - found)).sum(-1).mean())
-
-    @torch.inference_mode()
-    def _log_probabilities(self, tokens: int) -> Tensor:
-        count = max(1, tokens // self.windows.shape[1])
-        logits = self.model(input_ids=self.windows[:count], use_cache=False).logits
-        return logits.to(torch.float32).log_softmax(-1)
+def _error(weight: Tensor, dense: Tensor, statistics: InputStatistics) -> float:
+    """What changes in the outputs, as a share of their energy: tr(D H D^T) / tr(W H W^T)."""
+    change = dense - weight
+    hessian = statistics.hessian
+    energy = float(((weight @ hessian) * weight).sum())
+    return float(((change @ hessian) * change).sum()) / max(energy, 1e-30)

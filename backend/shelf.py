@@ -1,0 +1,24 @@
+"""Folders kept by content below one parent, the oldest going when all take too much."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+LIMIT = 10 << 30  # bytes of one shelf
+IN_USE = 86_400  # seconds; what was written since then may be about to be read
+
+
+def make_room(folder: Path, limit: int = LIMIT) -> None:
+    """Create a folder, and drop the oldest beside it while all take more than `limit` bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ages = {path: path.stat().st_mtime for path in folder.parent.iterdir()}
+    unused = [path for path, age in ages.items() if age < time.time() - IN_USE]
+    oldest_first = sorted(unused, key=lambda path: ages[path])
+    while oldest_first and _bytes(folder.parent) > limit:
+        shutil.rmtree(oldest_first.pop(0), ignore_errors=True)
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
