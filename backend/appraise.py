@@ -219,10 +219,14 @@ class Appraisal:
 
     def take_cache(self) -> list[Reading]:
         """Bytes of keys and values, and, where they are compressed, what that costs."""
-        found = size.cache_readings(self.variant, length=128)
+        codec = self.variant.codec
+        full = 0 if codec is None or codec.context is None else codec.context
+        length = min(max(256, full), self._most_positions) // 2
+        found = size.cache_readings(self.variant, length=length)
         found += self._footprint(found)
-        if not self.variant.has_cache_method:
+        if codec is None:
             return found
+        self.notes += self._untreated()
         pressed = evaluation.pressure(
             self._documents(), self.encode, bos=self.bos, context=PRESSURE_CONTEXT
         )
@@ -240,12 +244,25 @@ class Appraisal:
 
     def _footprint(self, cache: list[Reading]) -> list[Reading]:
         values = {one.name: one.value for one in cache}
-        config = self._artefact.loaded.model.config.get_text_config()
-        context = min(config.max_position_embeddings, LONGEST_CONTEXT)
+        context = min(self._most_positions, LONGEST_CONTEXT)
         one = values["kv_fixed_bytes"] + context * values["kv_bytes_per_token"]
         total = self._value("resident_bytes") + SEQUENCES * one
         note = f"{SEQUENCES} sequences of {context:,} tokens"
         return take("footprint_bytes", total, kind="counted", note=note)
+
+    @property
+    def _most_positions(self) -> int:
+        return self._artefact.loaded.model.config.get_text_config().max_position_embeddings
+
+    def _untreated(self) -> list[str]:
+        left = self.variant.untreated_layers
+        if not left:
+            return []
+        names = ", ".join(map(str, left))
+        return [
+            f"The cache of layers {names} is a sliding window of the model's own; it stayed as it "
+            "is."
+        ]
 
     def take_proof(self, method: DecodeMethod) -> list[Reading]:
         """Proof that drafting changes no token."""
