@@ -69,6 +69,8 @@ def estimate(recipe: Recipe, source: ModelSource, known: pd.DataFrame) -> Estima
         if len(shape) == 2 and BLOCK.search(name) and name.endswith("weight")
     )
     resident = _resident(recipe, total, matrices)
+    if draft := recipe.draft():
+        resident += _resident(draft, total, matrices)
     dense = 2 * total
     seconds, basis = _seconds(recipe, source, total, known)
     peak = BASE_MEMORY + 2 * dense + resident

@@ -17,9 +17,10 @@ from typing import Any, Self
 
 from backend import methods
 from backend.errors import RecipeError, SettingError, UnknownNameError
-from backend.methods.base import LayerMethod, Method
+from backend.methods.base import CacheMethod, DecodeMethod, LayerMethod, Method
 
 ALLOCATORS = ("uniform", "evopress")
+_COMMA = re.compile(r",(?![^(]*\))")
 _STAGE = re.compile(r"(?P<key>[a-z][a-z0-9-]*)(?:@(?P<bits>[0-9.]+)|\((?P<settings>.*)\))?")
 
 
@@ -37,6 +38,7 @@ class Recipe:
         for before, after in zip(self.stages, self.stages[1:], strict=False):
             _check_order(before, after)
         _check_formats(self.stages)
+        self.draft()
         if self.allocator != "uniform" and len(self.layer_methods) != 1:
             raise RecipeError(
                 f"{self.allocator} divides the budget of exactly one method that treats layers; "
@@ -47,6 +49,24 @@ class Recipe:
     def layer_methods(self) -> tuple[LayerMethod, ...]:
         """The stages that treat one matrix at a time."""
         return tuple(stage for stage in self.stages if isinstance(stage, LayerMethod))
+
+    def draft(self) -> Recipe | None:
+        """What makes the second model that drafts; None without one.
+
+        Raises:
+            RecipeError: it does more than make a model.
+        """
+        for stage in self.stages:
+            if not isinstance(stage, DecodeMethod) or not stage.draft_recipe:
+                continue
+            made = Recipe.parse(stage.draft_recipe)
+            if any(isinstance(one, CacheMethod | DecodeMethod) for one in made.stages):
+                raise RecipeError(
+                    f"{stage.key()} drafts with a model, and {stage.draft_recipe!r} does more than "
+                    "make one; leave out its stages of cache and decoding."
+                )
+            return made
+        return None
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -87,7 +107,9 @@ class Recipe:
             }
             for stage in self.stages
         ]
-        return {"stages": stages, "allocator": self.allocator}
+        draft = self.draft()
+        beside = {} if draft is None else {"draft": draft.to_json()}
+        return {"stages": stages, "allocator": self.allocator, **beside}
 
     def text(self) -> str:
         """The short form, as far as defaults allow."""
@@ -149,7 +171,7 @@ def _parse_stage(text: str) -> Method:
 
 def _parse_settings(text: str) -> dict[str, Any]:
     settings = {}
-    for pair in filter(None, (part.strip() for part in text.split(","))):
+    for pair in filter(None, (part.strip() for part in _COMMA.split(text))):
         name, equals, value = pair.partition("=")
         if not equals:
             raise SettingError(f"{pair!r} is no setting; write name=value.")

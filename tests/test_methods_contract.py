@@ -25,6 +25,7 @@ from backend.methods.base import (
     ModelMethod,
     Needs,
 )
+from backend.recipes import Recipe
 
 ROOT = Path(__file__).parents[1]
 METHODS = catalogue()
@@ -132,7 +133,9 @@ def test_every_setting_has_help_and_a_range_or_positions_that_hold_its_default(k
     for field in dataclasses.fields(cls):
         about = field.metadata
         assert about["help"].endswith(".")
-        if about["choices"] is None:
+        if about["recipe"]:
+            assert Recipe.parse(field.default).layer_methods
+        elif about["choices"] is None:
             assert about["low"] <= field.default <= about["high"]
         else:
             assert field.default in about["choices"]
@@ -144,8 +147,8 @@ def test_a_setting_out_of_range_is_refused_in_a_sentence(key):
     cls = METHODS[key]
     for field in dataclasses.fields(cls):
         about = field.metadata
-        wrong = ["no such position", float("nan")]
-        if about["choices"] is None:
+        wrong = ["x" * 501, float("nan")]
+        if about["choices"] is None and not about["recipe"]:
             wrong += [about["low"] - 1, about["high"] + 1, float("inf"), None, True]
         if isinstance(field.default, int) and about["choices"] is None:
             wrong.append(about["low"] + 0.5)

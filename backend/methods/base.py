@@ -23,8 +23,12 @@ if TYPE_CHECKING:
     from backend.calibrate.statistics import InputStatistics
     from backend.calibrate.walk import Walk
     from backend.decoding.drafter import Drafter
+    from backend.decoding.model import LanguageModel
     from backend.formats import Format
     from backend.models.view import View
+
+
+LONGEST_RECIPE = 500  # characters
 
 
 class Stage(enum.IntEnum):
@@ -59,9 +63,13 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[Any, ...] | None = None,
+    recipe: bool = False,
 ) -> Any:
-    """A field of a method: default, one line of help, and a range or a list of positions."""
-    about = {"help": help, "low": low, "high": high, "choices": choices}
+    """A field of a method: default, one line of help, and a range or a list of positions.
+
+    With `recipe` it is the short form of a recipe, which `backend.recipes` checks.
+    """
+    about = {"help": help, "low": low, "high": high, "choices": choices, "recipe": recipe}
     return dataclasses.field(default=default, metadata=about)
 
 
@@ -120,7 +128,10 @@ class Method(abc.ABC):
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if kind in (int, float) and number and math.isfinite(value) and kind(value) == value:
             value = kind(value)
-        if choices is not None:
+        if about["recipe"]:
+            if type(value) is not str or len(value) > LONGEST_RECIPE:
+                raise SettingError(f"{place} is a recipe such as {field.default}; not {value}.")
+        elif choices is not None:
             if type(value) is not kind or value not in choices:
                 allowed = ", ".join(str(choice) for choice in choices)
                 raise SettingError(f"{place} is one of {allowed}; not {value}.")
@@ -191,6 +202,11 @@ class DecodeMethod(Method):
         """Itself: drafting holds no weights in fewer bits."""
         return self
 
+    @property
+    def draft_recipe(self) -> str:
+        """What makes the second, smaller model of the same text that drafts; empty for none."""
+        return ""
+
     @abc.abstractmethod
-    def drafter(self) -> Drafter:
-        """A fresh drafter for one sequence."""
+    def drafter(self, model: LanguageModel, draft: LanguageModel | None = None) -> Drafter:
+        """What drafts for `model`, with a second model where `draft_recipe` names one."""

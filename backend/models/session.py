@@ -169,7 +169,8 @@ def _croppable(layer: CacheLayerMixin) -> int:
 def _pick(layer: CacheLayerMixin, start: int, places: Sequence[int]) -> None:
     """Close up a layer of transformers; a plain beginning of what follows needs no copy."""
     if list(places) == list(range(len(places))):
-        layer.crop(start + len(places) - layer.get_seq_length())
+        if surplus := layer.get_seq_length() - start - len(places):
+            layer.crop(-surplus)
         return
     index = torch.tensor([*range(start), *(start + place for place in places)])
     index = index.to(layer.keys.device)
