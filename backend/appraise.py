@@ -14,15 +14,12 @@ from typing import Any, TypeVar
 
 import torch
 
-from backend import layers
+from backend import drafting, layers, questions
 from backend.baseline import Baseline
-from backend.decoding.greedy import generate
-from backend.decoding.speculate import speculate
 from backend.measure import (
     abilities,
     evaluation,
     generations,
-    lossless,
     needles,
     quality,
     scores,
@@ -38,7 +35,6 @@ from backend.models.language_model import TransformersModel
 from backend.recipes import Recipe, digest
 from backend.sources import ModelSource
 from backend.texts import Texts
-from data.texts import abilities as embedded_abilities
 from data.texts import prompts as fixed_prompts
 
 Value = TypeVar("Value")
@@ -46,7 +42,6 @@ Report = Callable[[list[Reading]], None]
 Stage = Callable[[str, int, int], None]
 
 SPEED_PLANS = {"sweep": speed.SWEEP, "full": speed.SpeedPlan()}
-ITEMS = {"smoke": 16, "quick": 64, "full": 256}  # questions to each ability
 PROVEN = {"smoke": 32, "quick": 32, "full": 128}  # tokens of each proof that drafting is exact
 WRITTEN = {"smoke": 32, "quick": 64, "full": 128}  # tokens after each prompt
 NEEDLES = needles.Plan(
@@ -123,10 +118,10 @@ class Appraisal:
             ("generations", self.take_generations, False),
             ("cache", self.take_cache, False),
         ]
-        if drafts := self._stage(DecodeMethod):
-            groups.append(("proof", lambda: self.take_proof(drafts), False))
-        if drafts and self.order.speed:
-            groups.append(("drafting", lambda: self.take_drafting(drafts), True))
+        if self._stage(DecodeMethod):
+            groups.append(("proof", self.take_proof, False))
+            if self.order.speed:
+                groups.append(("drafting", self.take_drafting, True))
         if self.order.speed:
             groups.append(("speed", self.take_speed, True))
         return groups
@@ -143,6 +138,11 @@ class Appraisal:
         return TransformersModel(model, self._codec(model))
 
     @cached_property
+    def draft(self) -> TransformersModel | None:
+        """The second model that drafts, if the recipe has one."""
+        return drafting.second_model(self.order.artefact)
+
+    @cached_property
     def _artefact(self) -> artefact.Artefact:
         return artefact.load(self.order.artefact)
 
@@ -156,11 +156,11 @@ class Appraisal:
         treated = [layer for layer in self.layers if layer["format"] != "dense-layer"]
         linear = sum(round(8 * layer["bytes"] / layer["bits"]) for layer in treated)
         found += size.size_readings(
-            loaded.model,
+            drafting.tensors_of(loaded.model, self.draft),
             self.order.artefact,
             self.order.source.parameters(),
             linear_parameters=linear,
-            is_linear=lambda name: ".held." in name,
+            is_linear=lambda name: name.startswith("0.") and ".held." in name,
         )
         if treated:
             held = sum(layer["bytes"] for layer in treated)
@@ -178,7 +178,9 @@ class Appraisal:
 
     def take_abilities(self) -> list[Reading]:
         """What it still knows and can do; for the embedded model, whose texts ask of its world."""
-        items = self._items()
+        items = questions.items(
+            self._documents(), self.order.tier, embedded=self.order.source.embedded
+        )
 
         def ask(model: TransformersModel) -> abilities.Outcomes:
             return abilities.answer(model, items, self.encode, bos=self.bos)
@@ -219,10 +221,14 @@ class Appraisal:
 
     def take_cache(self) -> list[Reading]:
         """Bytes of keys and values, and, where they are compressed, what that costs."""
-        found = size.cache_readings(self.variant, length=128)
+        codec = self.variant.codec
+        full = 0 if codec is None or codec.context is None else codec.context
+        length = min(max(256, full), self._most_positions) // 2
+        found = size.cache_readings(self.variant, length=length)
         found += self._footprint(found)
-        if not self.variant.has_cache_method:
+        if codec is None:
             return found
+        self.notes += self._untreated()
         pressed = evaluation.pressure(
             self._documents(), self.encode, bos=self.bos, context=PRESSURE_CONTEXT
         )
@@ -240,31 +246,38 @@ class Appraisal:
 
     def _footprint(self, cache: list[Reading]) -> list[Reading]:
         values = {one.name: one.value for one in cache}
-        config = self._artefact.loaded.model.config.get_text_config()
-        context = min(config.max_position_embeddings, LONGEST_CONTEXT)
+        context = min(self._most_positions, LONGEST_CONTEXT)
         one = values["kv_fixed_bytes"] + context * values["kv_bytes_per_token"]
+        one += drafting.cache_bytes(self.draft, context)
         total = self._value("resident_bytes") + SEQUENCES * one
         note = f"{SEQUENCES} sequences of {context:,} tokens"
         return take("footprint_bytes", total, kind="counted", note=note)
 
-    def take_proof(self, method: DecodeMethod) -> list[Reading]:
-        """Proof that drafting changes no token."""
-        rows, count = self._prompts(), PROVEN[self.order.tier]
-        exact = artefact.load(self.order.artefact, packed=False, dtype=torch.float32)
-        model = TransformersModel(exact.loaded.model, self._codec(exact.loaded.model))
-        plain = [one.tokens for one in generate(model, rows, count)]
-        drafted = [speculate(model, method.drafter(), row, count).tokens for row in rows]
-        deployed = [speculate(self.variant, method.drafter(), row, count).tokens for row in rows]
-        parted = lossless.divergences(self.variant, rows, deployed)
-        return lossless.token_readings(plain, drafted) + lossless.divergence_readings(parted)
+    @property
+    def _most_positions(self) -> int:
+        return self._artefact.loaded.model.config.get_text_config().max_position_embeddings
 
-    def take_drafting(self, method: DecodeMethod) -> list[Reading]:
+    def _untreated(self) -> list[str]:
+        names = ", ".join(map(str, self.variant.untreated_layers))
+        told = f"The cache of layers {names} is a window of the model's own; it stayed as it is."
+        return [told] if names else []
+
+    def take_proof(self) -> list[Reading]:
+        """Proof that drafting changes no token."""
+        return self._drafting.proof(self._exact, PROVEN[self.order.tier])
+
+    def take_drafting(self) -> list[Reading]:
         """What drafting gains, in rounds with the same model without it."""
-        seconds = self._plan().seconds
-        timed = speed.measure_speculation(
-            self.variant, method.drafter(), self._prompts(), seconds=seconds
-        )
-        return timed.readings
+        return self._drafting.gain(self._plan().seconds)
+
+    @property
+    def _drafting(self) -> drafting.Drafting:
+        method = next(one for one in self.order.recipe.stages if isinstance(one, DecodeMethod))
+        return drafting.Drafting(method, self.variant, self.draft, self._prompts())
+
+    def _exact(self) -> TransformersModel:
+        model = artefact.load(self.order.artefact, packed=False, dtype=torch.float32).loaded.model
+        return TransformersModel(model, self._codec(model))
 
     def take_speed(self) -> list[Reading]:
         """Rates and ratios to the dense model, in rounds with it."""
@@ -313,16 +326,6 @@ class Appraisal:
 
     def _documents(self) -> list[tuple[str, str, str]]:
         return self.order.texts.heldout
-
-    def _items(self) -> list[abilities.Item]:
-        count = ITEMS[self.order.tier]
-        asked: dict[str, list[abilities.Item]] = {}
-        for one in embedded_abilities() if self.order.source.embedded else ():
-            wrong = (one.alternative,) if one.alternative else ()
-            item = abilities.Item(one.ability, one.prompt, one.answer, wrong)
-            asked.setdefault(one.ability, []).append(item)
-        chosen = [item for items in asked.values() for item in items[:count]]
-        return chosen + abilities.choice_items(self._documents(), count)
 
     def _stage(self, kind: type[Value]) -> Value | None:
         return next((one for one in self.order.recipe.stages if isinstance(one, kind)), None)

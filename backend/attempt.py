@@ -62,26 +62,34 @@ def run_compress(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
     windows = calibration_windows(
         loaded, Texts.from_json(spec["texts"]).calibration, **spec["calibration"]
     )
-    checkpoint = target.with_name(f"{target.name}.blocks")
     cache = _home(folder) / "cache"
-    quiet = Quiet(cache / "dense")
-    with quiet.alone() if spec["heavy"] else quiet.shared(), watch_peak() as peak:
+    remarks: list[str] = []
+
+    def make(loaded: LoadedModel, recipe: Recipe, target: Path) -> None:
         result = compress(
             loaded,
             recipe,
             windows,
             progress,
-            checkpoint=checkpoint,
+            checkpoint=target.with_name(f"{target.name}.blocks"),
             parallel=spec["walk"] == "parallel",
             statistics=cache / "statistics" / spec["keys"]["statistics"],
             levels=cache / "levels",
         )
-    progress("save", 0, 1)
-    artefact.save(result.view, loaded, recipe, result.structure, target)
+        progress("save", 0, 1)
+        artefact.save(result.view, loaded, recipe, result.structure, target)
+        remarks.extend(result.remarks)
+
+    quiet = Quiet(cache / "dense")
+    with quiet.alone() if spec["heavy"] else quiet.shared(), watch_peak() as peak:
+        make(loaded, recipe, target)
+        del loaded
+        if draft := recipe.draft():
+            make(load(source), draft, target / artefact.DRAFT)
     taken = {
         "seconds": time.perf_counter() - began,
         "peak_bytes": peak.bytes,
-        "remarks": result.remarks,
+        "remarks": remarks,
         "calibration": spec["calibration"],
     }
     (target / "compress.json").write_text(json.dumps(taken))
@@ -144,7 +152,8 @@ def _document(
     spec: dict[str, Any], order: Order, appraisal: Appraisal, seconds: float
 ) -> dict[str, Any]:
     facts = hardware()
-    files = sorted(path.name for path in order.artefact.iterdir())
+    below = order.artefact
+    files = sorted(str(path.relative_to(below)) for path in below.rglob("*") if path.is_file())
     return {
         "schema": SCHEMA,
         "run_id": spec["run_id"],
@@ -170,7 +179,7 @@ def _document(
         "artefact": {
             "key": spec["keys"]["artefact"],
             "files": files,
-            "bytes": sum((order.artefact / name).stat().st_size for name in files),
+            "bytes": sum((below / name).stat().st_size for name in files),
             **{f"{name}_kind": kind for name, kind in appraisal.kinds.items()},
         },
         "manifest": {

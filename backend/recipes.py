@@ -16,10 +16,11 @@ from typing import Any, Self
 
 from backend import methods, search
 from backend.errors import RecipeError, SettingError
-from backend.methods.base import LayerMethod, Method
+from backend.methods.base import CacheMethod, DecodeMethod, LayerMethod, Method
 from backend.search import UNIFORM
 from backend.search.base import Allocator
 
+_COMMA = re.compile(r",(?![^(]*\))")
 _STAGE = re.compile(r"(?P<key>[a-z][a-z0-9-]*)(?:@(?P<bits>[0-9.]+)|\((?P<settings>.*)\))?")
 
 
@@ -36,6 +37,7 @@ class Recipe:
         for before, after in zip(self.stages, self.stages[1:], strict=False):
             _check_order(before, after)
         _check_formats(self.stages)
+        self.draft()
         if divides is not None and len(self.layer_methods) != 1:
             raise RecipeError(
                 f"{divides.key()} divides the budget of exactly one method that treats layers; "
@@ -58,6 +60,24 @@ class Recipe:
     def layer_methods(self) -> tuple[LayerMethod, ...]:
         """The stages that treat one matrix at a time."""
         return tuple(stage for stage in self.stages if isinstance(stage, LayerMethod))
+
+    def draft(self) -> Recipe | None:
+        """What makes the second model that drafts; None without one.
+
+        Raises:
+            RecipeError: it does more than make a model.
+        """
+        for stage in self.stages:
+            if not isinstance(stage, DecodeMethod) or not stage.draft_recipe:
+                continue
+            made = Recipe.parse(stage.draft_recipe)
+            if any(isinstance(one, CacheMethod | DecodeMethod) for one in made.stages):
+                raise RecipeError(
+                    f"{stage.key()} drafts with a model, and {stage.draft_recipe!r} does more than "
+                    "make one; leave out its stages of cache and decoding."
+                )
+            return made
+        return None
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -98,9 +118,11 @@ class Recipe:
             }
             for stage in self.stages
         ]
-        divides = self.division
-        version = {} if divides is None else {"allocator_version": divides.version}
-        return {"stages": stages, "allocator": self.allocator, **version}
+        divides, draft = self.division, self.draft()
+        beside: dict[str, Any] = {} if draft is None else {"draft": draft.to_json()}
+        if divides is not None:
+            beside["allocator_version"] = divides.version
+        return {"stages": stages, "allocator": self.allocator, **beside}
 
     def text(self) -> str:
         """The short form, as far as defaults allow."""
@@ -144,7 +166,7 @@ def _parse_stage(text: str) -> Method:
 
 def _parse_settings(text: str) -> dict[str, Any]:
     settings = {}
-    for pair in filter(None, (part.strip() for part in text.split(","))):
+    for pair in filter(None, (part.strip() for part in _COMMA.split(text))):
         name, equals, value = pair.partition("=")
         if not equals:
             raise SettingError(f"{pair!r} is no setting; write name=value.")

@@ -16,6 +16,8 @@ from typing import Any, ClassVar, Self
 
 from backend.errors import SettingError
 
+LONGEST_RECIPE = 500  # letters
+
 
 def setting(
     default: Any,
@@ -24,9 +26,13 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[Any, ...] | None = None,
+    recipe: bool = False,
 ) -> Any:
-    """A field of a method: default, one line of help, and a range or a list of positions."""
-    about = {"help": help, "low": low, "high": high, "choices": choices}
+    """A field: default, one line of help, and a range or a list of positions.
+
+    With `recipe` it is the short form of a recipe, which `backend.recipes` checks.
+    """
+    about = {"help": help, "low": low, "high": high, "choices": choices, "recipe": recipe}
     return dataclasses.field(default=default, metadata=about)
 
 
@@ -85,7 +91,10 @@ class Configured:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if kind in (int, float) and number and math.isfinite(value) and kind(value) == value:
             value = kind(value)
-        if choices is not None:
+        if about["recipe"]:
+            if type(value) is not str or len(value) > LONGEST_RECIPE:
+                raise SettingError(f"{place} is a recipe such as {field.default}; not {value}.")
+        elif choices is not None:
             if type(value) is not kind or value not in choices:
                 allowed = ", ".join(str(choice) for choice in choices)
                 raise SettingError(f"{place} is one of {allowed}; not {value}.")

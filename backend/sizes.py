@@ -13,6 +13,7 @@ from backend.dimensions import Dimensions
 from backend.errors import OutOfReachError
 from backend.methods.base import CacheMethod, LayerMethod, ModelMethod
 from backend.recipes import Recipe
+from backend.search import UNIFORM
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,12 @@ def size_of(recipe: Recipe, dimensions: Dimensions) -> Size:
         nbytes, sure = _held(recipe.layer_methods, shape)
         held += count * nbytes
         exact &= sure
-    exact &= recipe.allocator == "uniform"
-    return Size(int(kept * (dimensions.rest_bytes + held)), kv_bits, exact)
+    exact &= recipe.allocator == UNIFORM
+    weights = int(kept * (dimensions.rest_bytes + held))
+    if draft := recipe.draft():
+        beside = size_of(draft, dimensions)
+        weights, exact = weights + beside.weights, exact and beside.exact
+    return Size(weights, kv_bits, exact)
 
 
 def turned(recipe: Recipe, bits: float) -> Recipe:

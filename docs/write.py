@@ -53,6 +53,8 @@ def _needs(one: dict[str, Any]) -> str:
 def _setting(one: dict[str, Any]) -> str:
     if one["choices"] is not None:
         reach = ", ".join(str(choice) for choice in one["choices"])
+    elif one["recipe"]:
+        reach = "any recipe"
     else:
         reach = f"{one['low']:g} to {one['high']:g}"
     return f"| `{one['name']}` | {one['default']} | {reach} | {one['help']} |"

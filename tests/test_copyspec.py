@@ -14,23 +14,23 @@ from tests import tiny_transformers as tiny
 def test_what_followed_the_same_tokens_last_is_proposed():
     text = [1, 2, 3, 4, 5, 9, 1, 2, 3, 7, 8, 6, 1, 2, 3]
     drafter = Copyspec(match_length=3, draft_length=4).drafter()
-    assert drafter.propose(text, 8) == [7, 8, 6, 1]
-    assert drafter.propose(text, 2) == [7, 8]
-    assert drafter.propose([*text, 7], 8) == [8, 6, 1, 2]
-    assert drafter.propose([*text, 7, 5], 8) == []
+    assert list(drafter.propose(text, 8).tokens) == [7, 8, 6, 1]
+    assert list(drafter.propose(text, 2).tokens) == [7, 8]
+    assert list(drafter.propose([*text, 7], 8).tokens) == [8, 6, 1, 2]
+    assert list(drafter.propose([*text, 7, 5], 8).tokens) == []
 
 
 def test_nothing_is_proposed_where_nothing_repeats():
     drafter = Copyspec(match_length=2).drafter()
-    assert drafter.propose([], 8) == []
-    assert drafter.propose([1], 8) == []
-    assert drafter.propose([1, 2], 8) == []
-    assert drafter.propose([1, 2, 3, 4], 8) == []
+    assert list(drafter.propose([], 8).tokens) == []
+    assert list(drafter.propose([1], 8).tokens) == []
+    assert list(drafter.propose([1, 2], 8).tokens) == []
+    assert list(drafter.propose([1, 2, 3, 4], 8).tokens) == []
 
 
 def test_a_run_of_one_token_goes_on():
     drafter = Copyspec(match_length=2, draft_length=3).drafter()
-    assert drafter.propose([5, 5, 5], 8) == [5]
+    assert list(drafter.propose([5, 5, 5], 8).tokens) == [5]
 
 
 @pytest.mark.parametrize("match_length", [1, 2, 5])
@@ -47,7 +47,7 @@ def test_proposals_are_those_of_a_search_through_the_whole_text(match_length):
             if seen[end - match_length : end] == seen[length - match_length :]
         ]
         expected = seen[ends[-1] : ends[-1] + 6] if ends and length >= match_length else []
-        assert drafter.propose(seen, 6) == expected
+        assert list(drafter.propose(seen, 6).tokens) == expected
         length += 1 + length % 4
 
 

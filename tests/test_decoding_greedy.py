@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.decoding.drafter import Drafter, Silent
+from backend.decoding.drafter import Draft, Drafter, Silent
 from backend.decoding.greedy import choose, generate, stream
 from backend.decoding.model import LanguageModel, Session
 from backend.decoding.sampling import accept, acceptance, residual
@@ -33,7 +33,7 @@ class Scripted(Drafter):
         self.drafts = list(drafts)
 
     def propose(self, tokens, limit):
-        return self.drafts.pop(0) if self.drafts else []
+        return Draft.chain(self.drafts.pop(0)) if self.drafts else Draft()
 
 
 class Oracle(Drafter):
@@ -50,7 +50,7 @@ class Oracle(Drafter):
                 (token + 1) % self.vocabulary if (done + place) % self.wrong == 0 else token
                 for place, token in enumerate(guess)
             ]
-        return guess
+        return Draft.chain(guess)
 
 
 def test_the_tiny_model_follows_the_protocol():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from backend.decoding.drafter import Silent
+from backend.decoding.drafter import Draft, Silent
 from backend.measure import speed
 from backend.measure.rounds import Arm, Clock, Limits, ratio, run_rounds, same_arm_passes
 from tests.tiny_model import TinyModel
@@ -115,9 +115,9 @@ class Timed(TinyModel):
         made = super().session(batch, length)
         feed = made.feed
 
-        def timed(tokens):
+        def timed(tokens, parents=None):
             self.host.work(self.per_call)
-            return feed(tokens)
+            return feed(tokens, parents)
 
         made.feed = timed
         return made
@@ -238,7 +238,7 @@ class Knowing(Silent):
             for _ in range(min(3, limit)):
                 logits = TinyModel.logits(self.model, torch.tensor([grown]))
                 grown.append(int(logits[0, -1].argmax()))
-        return grown[len(tokens) :]
+        return Draft.chain(grown[len(tokens) :])
 
 
 def test_a_drafter_that_is_right_saves_calls():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import torch
@@ -11,6 +12,7 @@ class TinyModel(torch.nn.Module):
     """Two attention blocks over learned positions, random weights, embedding tied to the head."""
 
     has_cache_method = False
+    skippable = ()
 
     def __init__(self, vocabulary=16, width=16, blocks=2, positions=96, seed=0, end=None):
         super().__init__()
@@ -40,6 +42,10 @@ class TinyModel(torch.nn.Module):
     def session(self, batch, length):
         return TinySession(self, batch, length)
 
+    def without(self, halves):
+        assert not halves
+        return contextlib.nullcontext()
+
 
 class Block(torch.nn.Module):
     """One head of attention with an output map and a residual."""
@@ -48,13 +54,14 @@ class Block(torch.nn.Module):
         super().__init__()
         self.query, self.key, self.value, self.output = query, key, value, output
 
-    def forward(self, hidden, past):
+    def forward(self, hidden, past, among):
         keys, values = hidden @ self.key.T, hidden @ self.value.T
         if past is not None:
             keys, values = torch.cat([past[0], keys], 1), torch.cat([past[1], values], 1)
         scores = (hidden @ self.query.T) @ keys.transpose(1, 2) / math.sqrt(hidden.shape[-1])
         new, total = hidden.shape[1], keys.shape[1]
-        mask = torch.ones(new, total, dtype=torch.bool).tril(total - new)
+        mask = torch.ones(new, total, dtype=torch.bool)
+        mask[:, total - new :] = among
         mixed = scores.masked_fill(~mask, -torch.inf).softmax(-1) @ values
         return hidden + torch.tanh(mixed @ self.output.T), (keys, values)
 
@@ -66,19 +73,32 @@ class TinySession:
         self.model, self.batch, self.limit, self.length = model, batch, length, 0
         self.past = [None] * len(model.blocks)
 
-    def feed(self, tokens):
+    branching = True
+
+    def feed(self, tokens, parents=None):
         assert tokens.shape[0] == self.batch
-        start, self.length = self.length, self.length + tokens.shape[1]
+        count = tokens.shape[1]
+        start, self.length = self.length, self.length + count
         assert self.length <= self.limit
-        hidden = self.model.embedding[tokens] + self.model.position[start : self.length]
+        parents = range(-1, count - 1) if parents is None else parents
+        among, depth = torch.eye(count, dtype=torch.bool), [0] * count
+        for row, parent in enumerate(parents):
+            if parent >= 0:
+                among[row] |= among[parent]
+                depth[row] = depth[parent] + 1
+        hidden = self.model.embedding[tokens] + self.model.position[start + torch.tensor(depth)]
         for index, block in enumerate(self.model.blocks):
-            result = block(hidden, self.past[index])
+            result = block(hidden, self.past[index], among)
             hidden, self.past[index] = result
         return hidden @ self.model.head.T
 
     def crop(self, length):
-        self.past = [(keys[:, :length], values[:, :length]) for keys, values in self.past]
-        self.length = length
+        self.pick(length, ())
+
+    def pick(self, start, places):
+        kept = [*range(start), *(start + place for place in places)]
+        self.past = [(keys[:, kept], values[:, kept]) for keys, values in self.past]
+        self.length = len(kept)
 
     def croppable(self):
         return self.limit

@@ -9,11 +9,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from backend.caches.bitmap import BitmapCodec
+    from backend.caches.corrected import CorrectedCodec
     from backend.caches.integer import IntegerCodec
+    from backend.caches.salient import SalientCodec
+    from backend.caches.window import WindowCodec
 
-_HOMES = {"IntegerCodec": "integer"}
+_HOMES = {
+    "BitmapCodec": "bitmap",
+    "CorrectedCodec": "corrected",
+    "IntegerCodec": "integer",
+    "SalientCodec": "salient",
+    "WindowCodec": "window",
+}
 
-__all__ = ["IntegerCodec"]
+__all__ = ["BitmapCodec", "CorrectedCodec", "IntegerCodec", "SalientCodec", "WindowCodec"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,29 +1,44 @@
 """The contract of a cache: a policy and a codec; knows no model.
 
-A layer's cache takes new keys and values [batch, heads, tokens, head_dim] and gives back all
-that attention may see. What it keeps between two steps is all that is counted.
+A layer's cache takes new keys and values [batch, heads, tokens, head_dim]. What it keeps between
+two steps is all that is counted. Most give back all that attention may see; one whose answer
+depends on the queries, or that computes on what it holds, says so by `attends`.
 """
 
 from __future__ import annotations
 
 import abc
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
+
+from backend.caches.attention import Queries, attend
 
 
 class LayerCache(abc.ABC):
     """Keys and values of one layer."""
 
+    attends: ClassVar[bool] = False
+    """Whether a model must ask through `attend`, because `append` would not be the same."""
+
     @abc.abstractmethod
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Take in new tokens; returns keys and values of all tokens, the new ones exact."""
 
+    def attend(self, queries: Queries, keys: Tensor, values: Tensor) -> Tensor:
+        """Take in new tokens; returns what their queries find, [batch, heads, tokens, head_dim]."""
+        return attend(queries, *self.append(keys, values))
+
     @abc.abstractmethod
+    def pick(self, start: int, places: Sequence[int]) -> None:
+        """Of the tokens after the first `start` keep only those at these places, in this order."""
+
     def crop(self, length: int) -> None:
         """Forget all tokens after the first `length`."""
+        self.pick(length, ())
 
     @property
     @abc.abstractmethod
@@ -37,7 +52,7 @@ class LayerCache(abc.ABC):
     @property
     @abc.abstractmethod
     def length(self) -> int:
-        """Tokens held."""
+        """Tokens taken in."""
 
     @property
     def nbytes(self) -> int:
@@ -48,13 +63,16 @@ class LayerCache(abc.ABC):
 class Codec(abc.ABC):
     """How many bits a cache takes, and a fresh one for each layer."""
 
+    context: int | None = None
+    """Tokens at which a cache that stops growing meets its budget; None for one that grows."""
+
     @abc.abstractmethod
     def layer(self, index: int) -> LayerCache:
         """An empty cache for layer `index`."""
 
     @abc.abstractmethod
     def bits(self, heads: int, head_dim: int) -> float:
-        """Bits per number of keys and values once the window is full, everything counted."""
+        """Bits per number that each further token adds once the window is full."""
 
 
 class DenseLayerCache(LayerCache):
@@ -72,11 +90,19 @@ class DenseLayerCache(LayerCache):
         self.keys, self.values = keys, values
         return keys, values
 
-    def crop(self, length: int) -> None:
-        """Cut off the end."""
-        if self.keys is not None:
-            self.keys = self.keys[:, :, :length].clone()
-            self.values = self.values[:, :, :length].clone()
+    def pick(self, start: int, places: Sequence[int]) -> None:
+        """Close up what is kept."""
+        if self.keys is None or (not places and start >= self.length):
+            return
+        kept = [*range(min(start, self.length)), *(start + place for place in places)]
+        index = torch.tensor(kept, dtype=torch.int64, device=self.keys.device)
+        self.keys, self.values = (part.index_select(2, index) for part in (self.keys, self.values))
+
+    def drop(self, count: int) -> tuple[Tensor, Tensor]:
+        """Give up the first `count` tokens; returns them."""
+        gone = self.keys[:, :, :count], self.values[:, :, :count]
+        self.keys, self.values = (part[:, :, count:].clone() for part in (self.keys, self.values))
+        return gone
 
     @property
     def croppable(self) -> int:

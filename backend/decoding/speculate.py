@@ -1,6 +1,7 @@
 """Verification of drafted tokens: the one place where speculative decoding is made lossless.
 
-A drafter only guesses. What is kept is what the model itself would have written.
+A drafter only guesses. What is kept is what the model itself would have written, or, with a
+temperature, what it would have written with the same chance.
 """
 
 from __future__ import annotations
@@ -10,13 +11,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from backend.decoding.greedy import Generation, choose
+from backend.decoding.drafter import Draft, Writing
+from backend.decoding.greedy import Generation
+from backend.decoding.sampling import FirstChoice, Sampling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from backend.decoding.drafter import Drafter
     from backend.decoding.model import LanguageModel
+
+WIDEST = 256  # tokens of a draft
 
 
 @torch.inference_mode()
@@ -26,54 +31,78 @@ def speculate(
     prompt: Sequence[int],
     new_tokens: int,
     *,
-    limit: int = 8,
+    limit: int = WIDEST,
     ignore_end: bool = False,
+    temperature: float = 0.0,
+    seed: int = 0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Generation:
-    """Return the greedy continuation of `prompt`, several tokens per call where the guess is good.
+    """Return a continuation of `prompt`, several tokens per call where the guess is good.
 
-    Each call feeds the last token and the draft, keeps the longest part of the draft equal to the
-    model's own choices and the model's choice after it, and crops the rest from the cache
-    (Leviathan et al., arXiv 2211.17192, at temperature 0). A cache that rounds or drops what it
-    holds is never fed a draft that would make it do so: the text stays that of its own decoding.
+    Each call feeds the last token and the draft, goes down the draft as long as the token that
+    the model would write next is there, keeps that path and the model's token after it, and
+    crops the rest from the cache (Leviathan et al., arXiv 2211.17192; trees: Miao et al., arXiv
+    2305.09781). Without temperature the model's token is its first choice. With one it is drawn,
+    and a drafted token that was drawn too is kept or replaced by the rule of `sampling`. A cache
+    that rounds or drops what it holds is never fed a draft that would make it do so: the text
+    stays that of its own decoding.
+
+    Args:
+        model: who writes.
+        drafter: who guesses.
+        prompt: ids, at least one.
+        new_tokens: most ids to write.
+        limit: most tokens of a draft.
+        ignore_end: go on after the end token.
+        temperature: 0 for the first choice always.
+        seed: of what is drawn.
+        clock: injected in tests.
     """
     start = clock()
-    session = model.session(1, len(prompt) + new_tokens)
-    logits = session.feed(torch.tensor([list(prompt)], device=model.device))
-    tokens = [int(choose(logits[0, -1]))]
+    total = len(prompt) + new_tokens
+    session = model.session(1, total + WIDEST)
+    rule = Sampling(temperature, seed) if temperature > 0 else FirstChoice()
+    logits = session.feed(torch.tensor([list(prompt)], device=model.device))[0]
+    drafter.begin(Writing(session, total, temperature, seed))
+    drafter.learn(prompt, logits)
+    rule.read(logits[-1:])
+    tokens = [rule.token(0, Draft(), None)]
     accepted: list[int] = []
     seconds = [clock() - start]
     end = None if ignore_end else model.end_token
     while len(tokens) < new_tokens and tokens[-1] != end:
-        room = max(0, min(limit, new_tokens - len(tokens) - 1, session.croppable() - 1))
-        draft = _usable(drafter.propose([*prompt, *tokens], room), room, model.vocabulary_size)
-        before = session.length
-        logits = session.feed(torch.tensor([[tokens[-1], *draft]], device=model.device))
-        chosen = choose(logits[0]).tolist()
-        kept = _agreement(draft, chosen)
-        session.crop(before + 1 + kept)
-        gained = chosen[: kept + 1]
+        depth = new_tokens - len(tokens) - 1
+        room = max(0, min(limit, WIDEST, session.croppable() - 1)) if depth else 0
+        draft = drafter.propose([*prompt, *tokens], room)
+        draft = draft.usable(room, depth, model.vocabulary_size, branches=session.branching)
+        before, fed = session.length, [tokens[-1], *draft.tokens]
+        parents = None if draft.is_chain else [-1, *(parent + 1 for parent in draft.parents)]
+        logits = session.feed(torch.tensor([fed], device=model.device), parents)[0]
+        drafter.learn(fed, logits)
+        rule.read(logits)
+        path, gained = _verified(draft, rule)
+        session.pick(before, [0, *(node + 1 for node in path)])
         if end in gained:
             gained = gained[: gained.index(end) + 1]
         tokens += gained
-        accepted.append(min(kept, len(gained) - 1))
+        accepted.append(min(len(path), len(gained) - 1))
         seconds += [clock() - start] * len(gained)
     return Generation(tuple(tokens), tuple(accepted), tuple(seconds))
 
 
-def _usable(draft: Sequence[int], room: int, vocabulary_size: int) -> list[int]:
-    """Cut a draft to the room left and before the first id that is no token."""
-    kept: list[int] = []
-    for token in list(draft)[:room]:
-        if not 0 <= token < vocabulary_size:
-            break
-        kept.append(int(token))
-    return kept
-
-
-def _agreement(draft: Sequence[int], chosen: Sequence[int]) -> int:
-    """Count the leading tokens that both sequences share."""
-    for index, token in enumerate(draft):
-        if token != chosen[index]:
-            return index
-    return len(draft)
+def _verified(draft: Draft, rule: FirstChoice | Sampling) -> tuple[list[int], list[int]]:
+    """The path of a draft that the model would have written, and what it writes along it."""
+    children: dict[int, dict[int, int]] = {}
+    for index, (token, parent) in enumerate(zip(draft.tokens, draft.parents, strict=True)):
+        children.setdefault(parent, {}).setdefault(token, index)
+    path: list[int] = []
+    written: list[int] = []
+    node: int | None = -1
+    while node is not None:
+        next_ones = children.get(node, {})
+        drawn = min(next_ones.values(), default=None)
+        written.append(rule.token(node + 1, draft, drawn))
+        node = next_ones.get(written[-1])
+        if node is not None:
+            path.append(node)
+    return path, written

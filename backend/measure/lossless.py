@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from scipy import special
 
-from backend.decoding.sampling import acceptance, residual
+from backend.decoding.drafter import Draft, Drafter
+from backend.decoding.sampling import acceptance, chances, residual
 from backend.measure.passes import blocks
 from backend.measure.reading import Reading, take
 from backend.measure.statistics import rule_of_three
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from backend.decoding.drafter import Writing
     from backend.decoding.model import LanguageModel
 
 SMALLEST_CHANCE = 1e-12
@@ -59,6 +61,45 @@ class Divergences:
     ties: int
     real: int
     largest_gap: float
+
+
+class Witness(Drafter):
+    """Drafts as another drafter does and notes what the rule of sampling meets.
+
+    Attributes:
+        pairs: chances [V] of the model and of the drafter, for every drafted token; a token
+            chosen without chance is certain.
+    """
+
+    def __init__(self, drafter: Drafter, most: int = 512) -> None:
+        super().__init__()
+        self.pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
+        self._drafter, self._most, self._draft = drafter, most, Draft()
+
+    def begin(self, writing: Writing) -> None:
+        """A new text begins."""
+        self._draft, self._temperature = Draft(), writing.temperature
+        self._drafter.begin(writing)
+
+    def propose(self, tokens: Sequence[int], limit: int) -> Draft:
+        """What the other drafter proposes."""
+        self._draft = self._drafter.propose(tokens, limit)
+        return self._draft
+
+    def learn(self, tokens: Sequence[int], logits: torch.Tensor) -> None:
+        """Note the pairs of the last draft, as far as it was verified as it was proposed."""
+        self._drafter.learn(tokens, logits)
+        draft, self._draft = self._draft, Draft()
+        if tuple(tokens[1:]) != draft.tokens or len(self.pairs) >= self._most:
+            return
+        for index, parent in enumerate(draft.parents):
+            p = chances(logits[parent + 1], self._temperature)
+            if draft.chances is None:
+                q = np.zeros_like(p)
+                q[draft.tokens[index]] = 1.0
+            else:
+                q = draft.chances[index]
+            self.pairs.append((p, q))
 
 
 def compare_bits(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> Bitwise:

@@ -125,7 +125,6 @@ def measure_speculation(
     prompts: Sequence[Sequence[int]],
     *,
     new_tokens: int = 64,
-    limit: int = 8,
     seconds: float = 10.0,
     clock: Clock | None = None,
 ) -> SpeedReport:
@@ -144,9 +143,7 @@ def measure_speculation(
         def run(_: object) -> None:
             prompt = prompts[turns[name] % len(prompts)]
             turns[name] += 1
-            result = speculate(
-                model, drafters[name], prompt, new_tokens, limit=limit, ignore_end=True
-            )
+            result = speculate(model, drafters[name], prompt, new_tokens, ignore_end=True)
             written[name] = len(result.tokens)
             if name == VARIANT:
                 accepted.extend(result.accepted)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from backend.calibrate.statistics import InputStatistics
     from backend.calibrate.walk import Walk
     from backend.decoding.drafter import Drafter
+    from backend.decoding.model import LanguageModel
     from backend.formats import Format
     from backend.models.view import View
 
@@ -181,6 +182,11 @@ class DecodeMethod(Method):
         """Itself: drafting holds no weights in fewer bits."""
         return self
 
+    @property
+    def draft_recipe(self) -> str:
+        """What makes the second, smaller model of the same text that drafts; empty for none."""
+        return ""
+
     @abc.abstractmethod
-    def drafter(self) -> Drafter:
-        """A fresh drafter for one sequence."""
+    def drafter(self, model: LanguageModel, draft: LanguageModel | None = None) -> Drafter:
+        """What drafts for `model`, with a second model where `draft_recipe` names one."""

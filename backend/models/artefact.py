@@ -27,6 +27,7 @@ from backend.models.view import View
 from backend.recipes import Recipe
 from backend.sources import ModelSource
 
+DRAFT = "draft"  # folder of the second model beside an artefact, an artefact itself
 SHARD = 2 << 30  # bytes
 SIDE_FILES = (
     "config.json",

@@ -2,97 +2,19 @@
 
 from __future__ import annotations
 
-import sys
+import contextlib
+import inspect
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer
 
-from backend.caches.base import Codec, LayerCache
-
-
-class _Adapter(CacheLayerMixin):
-    """Lets a model of transformers keep its keys and values in one of our caches."""
-
-    is_sliding = False
-    is_croppable = True
-
-    def __init__(self, held: LayerCache) -> None:
-        super().__init__()
-        self.held = held
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing to prepare."""
-
-    def update(
-        self,
-        key_states: Tensor,
-        value_states: Tensor,
-        *_arguments: object,
-        **_keywords: object,
-    ) -> tuple[Tensor, Tensor]:
-        """Hand the new states on."""
-        return self.held.append(key_states, value_states)
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Keys that attention sees, and where they begin."""
-        return self.held.length + query_length, 0
-
-    def get_seq_length(self) -> int:
-        """Tokens held."""
-        return self.held.length
-
-    def get_max_length(self) -> int:
-        """No maximum."""
-        return -1
-
-    def crop(self, tokens_to_remove: int) -> None:
-        """Forget the last tokens, given as a negative number."""
-        self.held.crop(self.held.length + tokens_to_remove)
-
-
-def _croppable(layer: CacheLayerMixin) -> int:
-    if isinstance(layer, _Adapter):
-        return layer.held.croppable
-    if not getattr(layer, "is_croppable", True):
-        return 0
-    window = getattr(layer, "sliding_window", None)  # beyond it, old states are dropped
-    return sys.maxsize if window is None else max(0, window - 1 - layer.get_seq_length())
-
-
-class Session:
-    """One batch of sequences being decoded, with its cache."""
-
-    def __init__(self, model: nn.Module, cache: Cache) -> None:
-        self._model, self._cache = model, cache
-        self.length = 0
-
-    @torch.inference_mode()
-    def feed(self, tokens: Tensor) -> Tensor:
-        """Append tokens [batch, t]; logits [batch, t, vocabulary] at their positions."""
-        output = self._model(input_ids=tokens, past_key_values=self._cache, use_cache=True)
-        self.length += tokens.shape[1]
-        return output.logits
-
-    def crop(self, length: int) -> None:
-        """Forget all tokens after the first `length`."""
-        if length < self.length:
-            self._cache.crop(length - self.length)
-            self.length = length
-
-    def croppable(self) -> int:
-        """How many tokens may be fed next and be cropped again without a trace."""
-        return min(map(_croppable, self._cache.layers), default=sys.maxsize)
-
-    def cache_bytes(self) -> int:
-        """Bytes of keys and values kept now."""
-        total = 0
-        for layer in self._cache.layers:
-            if isinstance(layer, _Adapter):
-                total += layer.held.nbytes
-            elif layer.is_initialized:
-                total += layer.keys.nbytes + layer.values.nbytes
-        return total
+from backend.caches.attention import Turn
+from backend.caches.base import Codec
+from backend.models import held_attention, rotary
+from backend.models.session import Session, held_cache
+from backend.models.view import View
 
 
 class TransformersModel:
@@ -104,6 +26,9 @@ class TransformersModel:
         Args:
             model: in evaluation mode.
             codec: holds keys and values; None for dense ones.
+
+        Raises:
+            ModelError: the codec wants the queries and this architecture hands out none.
         """
         self.model, self.codec = model, codec
         text = model.config.get_text_config()
@@ -111,6 +36,9 @@ class TransformersModel:
         end = model.generation_config.eos_token_id
         self.end_token: int | None = end[0] if isinstance(end, list) else end
         self.has_cache_method = codec is not None
+        self._branching = "position_ids" in inspect.signature(model.forward).parameters
+        if codec is not None and codec.layer(0).attends:
+            held_attention.check(model)
 
     @property
     def device(self) -> torch.device:
@@ -124,9 +52,67 @@ class TransformersModel:
 
     def session(self, batch: int, length: int) -> Session:  # noqa: ARG002 - caches here grow
         """A fresh cache for `batch` sequences of at most `length` tokens."""
-        cache = DynamicCache(config=self.model.config)
-        if self.codec is not None:
-            for index, layer in enumerate(cache.layers):
-                if type(layer) is DynamicLayer:
-                    cache.layers[index] = _Adapter(self.codec.layer(index))
-        return Session(self.model, cache)
+        cache, _ = held_cache(self.model.config, self.codec)
+        return Session(
+            self.model,
+            cache,
+            branching=self._branching and batch == 1,
+            turn=lambda: self.turn,
+        )
+
+    @cached_property
+    def turn(self) -> Turn | None:
+        """The model's rotary embedding, if it has one for all layers."""
+        return rotary.find(self.model) if self._branching else None
+
+    @property
+    def untreated_layers(self) -> list[int]:
+        """Layers whose keys and values the codec leaves to the model."""
+        return held_cache(self.model.config, self.codec)[1]
+
+    @cached_property
+    def skippable(self) -> tuple[str, ...]:
+        """Names of the halves of blocks (attention or network) that can be left out."""
+        return tuple(self._halves)
+
+    @cached_property
+    def _halves(self) -> dict[str, tuple[str, ...]]:
+        """Modules of each half; the first attention of its kind tells the cache's length."""
+        view = View(self.model)
+        config = self.model.config.get_text_config()
+        kinds = getattr(config, "layer_types", None) or ["full"] * len(view.blocks)
+        found = {}
+        for half in view.halves():
+            first = kinds.index(kinds[half.block]) == half.block
+            if not (first and half.kind == "attention"):
+                found[f"{half.kind} {half.block}"] = half.modules
+        return found
+
+    @contextlib.contextmanager
+    def without(self, halves: Sequence[str]) -> Iterator[None]:
+        """Inside, the model runs as if these halves of its blocks added nothing."""
+        replaced: list[tuple[nn.Module, str, nn.Module]] = []
+        try:
+            for half in halves:
+                for name in self._halves[half]:
+                    parent, _, child = name.rpartition(".")
+                    owner = self.model.get_submodule(parent)
+                    replaced.append((owner, child, owner._modules[child]))
+                    owner._modules[child] = _Absent(half.startswith("attention"))
+            yield
+        finally:
+            for owner, child, module in replaced:
+                owner._modules[child] = module
+
+
+class _Absent(nn.Module):
+    """Adds nothing to what flows by."""
+
+    def __init__(self, attention: bool) -> None:
+        super().__init__()
+        self._attention = attention
+
+    def forward(self, hidden_states: Tensor, *_arguments: object, **_keywords: object) -> object:
+        """Zeros, and no weights beside them where attention would give some."""
+        zeros = torch.zeros_like(hidden_states)
+        return (zeros, None) if self._attention else zeros

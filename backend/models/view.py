@@ -38,6 +38,10 @@ ROLES = {
     "fc2": "down",
     "dense_4h_to_h": "down",
 }
+HALVES = {
+    "attention": {"query", "key", "value", "query-key-value", "attention-output"},
+    "network": {"gate", "up", "gate-up", "down"},
+}
 ROUTERS = ("gate", "router")
 
 
@@ -48,6 +52,15 @@ class Site:
     name: str
     role: str
     block: int
+
+
+@dataclass(frozen=True)
+class Half:
+    """What a block adds to the stream in one go: its attention, or its network."""
+
+    block: int
+    kind: str
+    modules: tuple[str, ...]
 
 
 class View:
@@ -79,6 +92,21 @@ class View:
         """Every linear of every block."""
         for block in range(len(self.blocks)):
             yield from self.sites(block)
+
+    def halves(self) -> list[Half]:
+        """Attention and network of every block, each as the modules that leave it empty."""
+        found = []
+        for block in range(len(self.blocks)):
+            prefix = f"{self.blocks_name}.{block}."
+            children: dict[str, set[str]] = {}
+            for site in self.sites(block):
+                child = site.name.removeprefix(prefix).partition(".")[0]
+                children.setdefault(child, set()).add(site.role)
+            for kind, roles in HALVES.items():
+                own = tuple(prefix + child for child, has in children.items() if has & roles)
+                if own:
+                    found.append(Half(block, kind, own))
+        return found
 
     def module(self, site: Site) -> nn.Module:
         """The layer at a site."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from backend import caches
-from backend.errors import OutOfReachError
 from backend.methods.base import CacheMethod, Stage, setting
+from backend.methods.cache._codes import code_widths, widest
 
 if TYPE_CHECKING:
     from backend.caches.base import Codec
@@ -42,15 +42,13 @@ class KvInt(CacheMethod):
         Raises:
             OutOfReachError: two-bit codes take more than the budget with heads of this size.
         """
-        for total in range(16, 3, -1):
-            keys = min(8, -(-total // 2))
-            found = caches.IntegerCodec(
-                keys, total - keys, self.group_size, self.window, self.keys == "by channel"
-            )
-            if found.bits(heads, head_dim) <= self.bits + 1e-9:
-                return found
-        raise OutOfReachError(
-            f"{self.key()} holds {found.bits(heads, head_dim):.2f} bits or more per number with "
-            f"heads of {head_dim} and chunks of {self.group_size} tokens, not {self.bits:g}; "
-            "ask for more bits or longer chunks."
+        by_channel = self.keys == "by channel"
+        return widest(
+            self,
+            (
+                caches.IntegerCodec(*bits, self.group_size, self.window, by_channel)
+                for bits in code_widths()
+            ),
+            heads,
+            head_dim,
         )

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from backend.decoding.drafter import Drafter
+from backend.decoding.drafter import Draft, Drafter, Writing
 from backend.methods.base import DecodeMethod, Stage, setting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from backend.decoding.model import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,11 @@ class Copyspec(DecodeMethod):
     match_length: int = setting(3, "Tokens that must repeat.", low=1, high=16)
     draft_length: int = setting(8, "Tokens proposed at a time.", low=1, high=64)
 
-    def drafter(self) -> CopyDrafter:
+    def drafter(
+        self,
+        model: LanguageModel | None = None,  # noqa: ARG002 - the text is enough
+        draft: LanguageModel | None = None,  # noqa: ARG002
+    ) -> CopyDrafter:
         """A drafter with an empty index."""
         return CopyDrafter(self.match_length, self.draft_length)
 
@@ -43,15 +49,19 @@ class CopyDrafter(Drafter):
         self._next: dict[tuple[int, ...], int] = {}
         self._indexed = 0
 
-    def propose(self, tokens: Sequence[int], limit: int) -> list[int]:
+    def begin(self, writing: Writing) -> None:  # noqa: ARG002
+        """Forget the text before."""
+        self._next, self._indexed = {}, 0
+
+    def propose(self, tokens: Sequence[int], limit: int) -> Draft:
         """Tokens that followed the last ones before, at most `limit` and `draft_length`."""
         size, count = self.match_length, len(tokens)
         if count < size:
-            return []
+            return Draft()
         for end in range(max(self._indexed, size), count):  # runs that something follows
             self._next[tuple(tokens[end - size : end])] = end
         self._indexed = count
         start = self._next.get(tuple(tokens[-size:]))
         if start is None:
-            return []
-        return list(tokens[start : start + min(limit, self.draft_length)])
+            return Draft()
+        return Draft.chain(tokens[start : start + min(limit, self.draft_length)])

@@ -1,0 +1,128 @@
+"""Keys and values without their smallest channels, token by token (Mustafar, arXiv 2505.22913).
+
+Kept channels lie behind a bitmap, and attention is computed on that form; the newest tokens are
+dense.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from backend.caches.attention import Queries, mix, scores, weights
+from backend.caches.base import Codec
+from backend.caches.chunked import ChunkedLayerCache
+from backend.caches.packed import behind
+from kernels import bitmap_attention, bitpack
+
+
+@dataclass(frozen=True)
+class BitmapCodec(Codec):
+    """Channels kept of keys and of values, tokens in a chunk, and tokens kept dense."""
+
+    key_channels: int
+    value_channels: int
+    chunk: int
+    window: int
+
+    def layer(self, index: int) -> BitmapLayerCache:  # noqa: ARG002 - all layers alike
+        """An empty cache."""
+        return BitmapLayerCache(self)
+
+    def bits(self, heads: int, head_dim: int) -> float:  # noqa: ARG002 - each head alone
+        """Kept channels and the bitmap; the dense window is a fixed cost on top."""
+        kept = 16 * (self.key_channels + self.value_channels) / 2
+        return kept / head_dim + bitmap_bits(head_dim)
+
+
+def bitmap_bits(head_dim: int) -> float:
+    """Bits per number that a bitmap takes: whole bytes a token."""
+    return 8 * bitpack.packed_columns(head_dim, 1) / head_dim
+
+
+class _Kept:
+    """Channels [batch, heads, tokens, kept] of the largest size, and bitmaps beside them."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.values: Tensor | None = None
+        self.bitmap: Tensor | None = None
+
+    def extend(self, states: Tensor) -> None:
+        """Prune further tokens [batch, heads, tokens, channels] behind the others."""
+        order = states.abs().topk(self.count, dim=-1).indices.sort(-1).values
+        marks = torch.zeros(states.shape, dtype=torch.uint8, device=states.device)
+        marks.scatter_(-1, order, 1)
+        bitmap = bitpack.pack_plane(marks.flatten(0, 2), 1).view(*states.shape[:3], -1)
+        kept = states.gather(-1, order)
+        if kept.element_size() > 2:
+            kept = kept.to(torch.bfloat16)
+        self.values, self.bitmap = behind(self.values, kept), behind(self.bitmap, bitmap)
+
+    def decode(self, channels: int, dtype: torch.dtype) -> Tensor:
+        """Dense states [batch, heads, tokens, channels] with zeros where nothing was kept."""
+        index = bitmap_attention.places(self.bitmap, channels, self.count)
+        dense = torch.zeros(*index.shape[:3], channels, dtype=dtype, device=index.device)
+        return dense.scatter_(-1, index, self.values.to(dtype))
+
+    def keep(self, tokens: int) -> None:
+        """Forget all but the first tokens."""
+        self.values = self.values[:, :, :tokens].clone()
+        self.bitmap = self.bitmap[:, :, :tokens].clone()
+
+    def tensors(self) -> Iterator[Tensor]:
+        """All that is kept."""
+        if self.values is not None:
+            yield self.values
+            yield self.bitmap
+
+
+class BitmapLayerCache(ChunkedLayerCache):
+    """Pruned tokens behind bitmaps and a dense window behind them."""
+
+    attends = True
+
+    def __init__(self, codec: BitmapCodec) -> None:
+        super().__init__(codec.chunk, codec.window)
+        self.keys, self.values = _Kept(codec.key_channels), _Kept(codec.value_channels)
+
+    def attend(self, queries: Queries, keys: Tensor, values: Tensor) -> Tensor:
+        """Score and mix pruned tokens as they lie, dense ones as ever."""
+        keys, values = self.recent.append(keys, values)
+        heads, channels = keys.shape[1], keys.shape[3]
+        held = self.chunks * self.chunk
+        found = scores(queries, keys)
+        if held:
+            asked = queries.grouped(heads).float().flatten(2, 3)
+            old = bitmap_attention.scores(asked, self.keys.bitmap, self.keys.values)
+            old = old.unflatten(2, found.shape[2:4]) * queries.scale
+            found = torch.cat([old, found], dim=-1)
+        seen = queries.seen(found.shape[-1] - queries.count)
+        shares = weights(found, queries.softcap, seen)
+        mixed = mix(shares[..., held:], values)
+        if held:
+            part = shares[..., :held].flatten(2, 3)
+            old = bitmap_attention.mix(part, self.values.bitmap, self.values.values, channels)
+            old = old.unflatten(2, found.shape[2:4]).flatten(1, 2)
+            mixed = (mixed.float() + old).to(mixed.dtype)
+        self._settle()
+        return mixed
+
+    def _hold(self, keys: Tensor, values: Tensor) -> None:
+        self.keys.extend(keys.flatten(2, 3))
+        self.values.extend(values.flatten(2, 3))
+
+    def _decode(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        channels = self.recent.keys.shape[3]
+        return self.keys.decode(channels, dtype), self.values.decode(channels, dtype)
+
+    def _keep(self, chunks: int) -> None:
+        self.keys.keep(chunks * self.chunk)
+        self.values.keep(chunks * self.chunk)
+
+    def _held(self) -> Iterator[Tensor]:
+        yield from self.keys.tensors()
+        yield from self.values.tensors()

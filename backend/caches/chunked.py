@@ -1,0 +1,96 @@
+"""What caches share that hold old tokens in chunks and the newest as they are.
+
+A chunk leaves the exact window as soon as the window would still be full without it, so what is
+held does not depend on how many tokens came at a time.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from backend.caches.base import DenseLayerCache, LayerCache
+
+
+class ChunkedLayerCache(LayerCache):
+    """Whole chunks of held tokens and an exact window behind them."""
+
+    def __init__(self, chunk: int, window: int) -> None:
+        self.chunk, self.window = chunk, window
+        self.chunks = 0
+        self.recent = DenseLayerCache()
+
+    @abc.abstractmethod
+    def _hold(self, keys: Tensor, values: Tensor) -> None:
+        """Hold further chunks [batch, heads, chunks, tokens, head_dim] behind the others."""
+
+    @abc.abstractmethod
+    def _decode(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Keys and values [batch, heads, tokens, head_dim] of all chunks."""
+
+    @abc.abstractmethod
+    def _keep(self, chunks: int) -> None:
+        """Forget all but the first chunks."""
+
+    @abc.abstractmethod
+    def _held(self) -> Iterator[Tensor]:
+        """What the chunks are held in."""
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Give decoded chunks, the window and the new tokens; then hold what leaves it."""
+        seen = self._take(keys, values)
+        self._settle()
+        return seen
+
+    def _take(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Put new tokens into the window; returns all tokens."""
+        keys, values = self.recent.append(keys, values)
+        if self.chunks:
+            old_keys, old_values = self._decode(keys.dtype)
+            keys = torch.cat([old_keys, keys], dim=2)
+            values = torch.cat([old_values, values], dim=2)
+        return keys, values
+
+    @property
+    def _leaving(self) -> int:
+        """Chunks that are to leave the window."""
+        return max(0, (self.recent.length - self.window) // self.chunk)
+
+    def _settle(self) -> None:
+        """Hold the chunks that leave the window."""
+        if count := self._leaving:
+            gone = self.recent.drop(count * self.chunk)
+            self._hold(*(part.unflatten(2, (count, self.chunk)) for part in gone))
+            self.chunks += count
+
+    def pick(self, start: int, places: Sequence[int]) -> None:
+        """Cut off the end; a chunk that is cut comes back into the window, as it decodes."""
+        whole = min(self.chunks, start // self.chunk)
+        if whole < self.chunks:
+            window = self.recent.keys, self.recent.values
+            decoded = self._decode(window[0].dtype)
+            self.recent.keys, self.recent.values = (
+                torch.cat([old[:, :, whole * self.chunk :], new], dim=2)
+                for old, new in zip(decoded, window, strict=True)
+            )
+            self._keep(whole)
+            self.chunks = whole
+        self.recent.pick(start - whole * self.chunk, places)
+
+    @property
+    def croppable(self) -> int:
+        """Fewer than would make the next chunk leave the window."""
+        return self.window + self.chunk - self.recent.length - 1
+
+    def tensors(self) -> Iterator[Tensor]:
+        """The chunks and the window."""
+        yield from self._held()
+        yield from self.recent.tensors()
+
+    @property
+    def length(self) -> int:
+        """Tokens held."""
+        return self.chunks * self.chunk + self.recent.length

@@ -1,0 +1,201 @@
+"""More bits for the tokens that attention looks at (ZipCache, arXiv 2405.14256).
+
+A few probe queries are kept; when a chunk leaves the exact window, each of its tokens is weighed
+by the attention the probes give it, divided by the number of probes that could see it. Keys are
+rounded by channel; values token by token after each channel was divided by the root of its
+largest size.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from backend.caches.attention import Queries, attend, scores, weights
+from backend.caches.base import Codec
+from backend.caches.chunked import ChunkedLayerCache
+from backend.caches.packed import Packed, behind, code_bits
+from kernels import bitpack
+
+PROBES = 0.05  # of a chunk's tokens: its last, and as many others
+
+
+@dataclass(frozen=True)
+class SalientCodec(Codec):
+    """Bits of salient and of other tokens, share of the salient, chunk, and exact window."""
+
+    high_bits: int
+    low_bits: int
+    share: float
+    chunk: int
+    window: int
+    keys_by_channel: bool = True
+
+    def layer(self, index: int) -> SalientLayerCache:  # noqa: ARG002 - all layers alike
+        """An empty cache."""
+        return SalientLayerCache(self)
+
+    @property
+    def salient(self) -> int:
+        """Tokens of a chunk that get the wider codes."""
+        return round(self.share * self.chunk)
+
+    @cached_property
+    def probes(self) -> frozenset[int]:
+        """Places in a chunk whose queries are kept: the last ones, and others drawn once."""
+        count = max(1, round(PROBES * self.chunk))
+        others = random.Random(self.chunk).sample(range(self.chunk - count), count)
+        return frozenset([*others, *range(self.chunk - count, self.chunk)])
+
+    def bits(self, heads: int, head_dim: int) -> float:  # noqa: ARG002 - each head alone
+        """Codes, scales, channels' divisors and marks; window and probes come on top."""
+        parts = ((self.high_bits, self.salient), (self.low_bits, self.chunk - self.salient))
+        codes = sum(code_bits(bits, head_dim) * count for bits, count in parts) / self.chunk
+        ranges = 32 / head_dim
+        keys = 32 * len(parts) / self.chunk if self.keys_by_channel else ranges + 16 / self.chunk
+        values = ranges + 16 / self.chunk
+        marks = 8 * bitpack.packed_columns(self.chunk, 1) / (2 * self.chunk * head_dim)
+        return codes + (keys + values) / 2 + marks
+
+
+class _Parted:
+    """Chunks whose salient and other tokens are held in codes of two widths."""
+
+    def __init__(self, codec: SalientCodec, by_channel: bool) -> None:
+        over = 3 if by_channel else 4
+        self.by_channel = by_channel
+        self.high, self.low = Packed(codec.high_bits, over), Packed(codec.low_bits, over)
+        self.divisors: Tensor | None = None
+
+    def extend(self, states: Tensor, order: Tensor, salient: int) -> None:
+        """Hold further chunks; `order` [.., chunks, tokens] has the salient tokens first."""
+        plain = states.float()
+        if not self.by_channel:
+            size = plain.abs().amax(3, keepdim=True).sqrt().clamp(min=1e-6)
+            divisors = size.to(torch.bfloat16)
+            plain = plain / divisors.float()
+            self.divisors = behind(self.divisors, divisors)
+        index = order.unsqueeze(-1).expand_as(plain)
+        parts = plain.gather(3, index).split([salient, plain.shape[3] - salient], dim=3)
+        for held, part in zip((self.high, self.low), parts, strict=True):
+            held.extend(part)
+
+    def decode(self, order: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
+        """All states [batch, heads, tokens, channels] in their places."""
+        parts = torch.cat([self.high.chunks(channels), self.low.chunks(channels)], dim=3)
+        states = torch.empty_like(parts).scatter_(3, order.unsqueeze(-1).expand_as(parts), parts)
+        if self.divisors is not None:
+            states *= self.divisors.float()
+        return states.flatten(2, 3).to(dtype)
+
+    def keep(self, chunks: int) -> None:
+        """Forget all but the first chunks."""
+        self.high.keep(chunks)
+        self.low.keep(chunks)
+        if self.divisors is not None:
+            self.divisors = self.divisors[:, :, :chunks].clone()
+
+    def tensors(self) -> Iterator[Tensor]:
+        """All that is kept."""
+        yield from self.high.tensors()
+        yield from self.low.tensors()
+        if self.divisors is not None:
+            yield self.divisors
+
+
+class SalientLayerCache(ChunkedLayerCache):
+    """Chunks in two widths, an exact window, and the queries of the window's probes."""
+
+    attends = True
+
+    def __init__(self, codec: SalientCodec) -> None:
+        super().__init__(codec.chunk, codec.window)
+        self.codec = codec
+        self.keys, self.values = _Parted(codec, codec.keys_by_channel), _Parted(codec, False)
+        self.marks: Tensor | None = None
+        self.probes: Tensor | None = None
+        self.rows: list[int] = []
+        self._weighed: Tensor | None = None
+
+    def attend(self, queries: Queries, keys: Tensor, values: Tensor) -> Tensor:
+        """Answer from decoded chunks, the window and the new tokens; then hold what leaves it."""
+        start = self.length
+        places = queries.positions.tolist()
+        keys, values = self._take(keys, values)
+        found = attend(queries, keys, values)
+        probing = [row for row, at in enumerate(places) if at % self.chunk in self.codec.probes]
+        if probing:
+            fresh = queries.states[:, :, probing]
+            self.probes = fresh if self.probes is None else torch.cat([self.probes, fresh], 2)
+            self.rows += [start + row for row in probing]
+        if self._leaving:
+            self._weighed = self._weigh(queries, keys)
+        self._settle()
+        return found
+
+    def _weigh(self, queries: Queries, keys: Tensor) -> Tensor:
+        """Normalised attention [batch, heads, tokens] that the probes give each token."""
+        rows = torch.tensor(self.rows, device=keys.device)
+        asked = Queries(self.probes, queries.scale, rows)
+        seen = torch.arange(keys.shape[2], device=keys.device) <= rows[:, None]
+        given = weights(scores(asked, keys), queries.softcap, seen).sum((2, 3))
+        return given / seen.sum(0).clamp(min=1)
+
+    def _hold(self, keys: Tensor, values: Tensor) -> None:
+        start, count = self.chunks * self.chunk, keys.shape[2]
+        if self._weighed is None:  # nobody asked: the newest of a chunk are as good as any
+            weighed = torch.arange(self.chunk, device=keys.device).expand(*keys.shape[:4])
+        else:
+            weighed = self._weighed[:, :, start : start + count * self.chunk]
+            weighed = weighed.unflatten(2, (count, self.chunk))
+        best = weighed.topk(self.codec.salient, dim=-1).indices
+        marks = torch.zeros(weighed.shape, dtype=torch.uint8, device=keys.device)
+        marks.scatter_(-1, best, 1)
+        order = _salient_first(marks)
+        self.keys.extend(keys, order, self.codec.salient)
+        self.values.extend(values, order, self.codec.salient)
+        packed = bitpack.pack_plane(marks.flatten(0, 2), 1).view(*marks.shape[:3], -1)
+        self.marks = behind(self.marks, packed)
+        self._weighed = None
+        first = start + count * self.chunk
+        self._probe_only([index for index, row in enumerate(self.rows) if row >= first])
+
+    def _probe_only(self, indices: list[int]) -> None:
+        if self.probes is not None and len(indices) < len(self.rows):
+            self.probes = self.probes[:, :, indices].clone()
+            self.rows = [self.rows[index] for index in indices]
+
+    def pick(self, start: int, places: Sequence[int]) -> None:
+        """Cut off the end, and the probes there."""
+        moved = {start + place: start + new for new, place in enumerate(places)}
+        self._probe_only(
+            [index for index, row in enumerate(self.rows) if row < start or row in moved]
+        )
+        self.rows = [row if row < start else moved[row] for row in self.rows]
+        super().pick(start, places)
+
+    def _decode(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        channels = self.recent.keys.shape[3]
+        flat = bitpack.unpack_plane(self.marks.flatten(0, 2), 1, self.chunk)
+        order = _salient_first(flat.view(*self.marks.shape[:3], self.chunk))
+        return self.keys.decode(order, channels, dtype), self.values.decode(order, channels, dtype)
+
+    def _keep(self, chunks: int) -> None:
+        self.keys.keep(chunks)
+        self.values.keep(chunks)
+        self.marks = self.marks[:, :, :chunks].clone()
+
+    def _held(self) -> Iterator[Tensor]:
+        yield from self.keys.tensors()
+        yield from self.values.tensors()
+        yield from (part for part in (self.marks, self.probes) if part is not None)
+
+
+def _salient_first(marks: Tensor) -> Tensor:
+    """Order [..., tokens] with the marked tokens before the others, each as they stood."""
+    return (1 - marks).argsort(dim=-1, stable=True)
