@@ -6,7 +6,7 @@ come first and quality next, so that a point can be drawn before the slower read
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,11 +29,11 @@ from backend.measure import (
 from backend.measure.evaluation import EvaluationSet
 from backend.measure.quiet import Quiet
 from backend.measure.reading import Reading, take
-from backend.methods.base import CacheMethod, DecodeMethod
-from backend.models import artefact
+from backend.methods.base import DecodeMethod
 from backend.models.language_model import TransformersModel
 from backend.recipes import Recipe, digest
 from backend.sources import ModelSource
+from backend.subject import Subject
 from backend.texts import Texts
 from data.texts import prompts as fixed_prompts
 
@@ -87,6 +87,7 @@ class Appraisal:
     def __init__(self, order: Order, report: Report, stage: Stage) -> None:
         self.order, self.report, self.stage = order, report, stage
         self.baseline = Baseline(order.source, order.cache, order.fingerprint)
+        self.subject = Subject(order.artefact, order.recipe, order.source.parameters())
         self.notes: list[str] = []
         self.readings: list[Reading] = []
         self.generations: list[dict[str, Any]] = []
@@ -118,7 +119,7 @@ class Appraisal:
             ("generations", self.take_generations, False),
             ("cache", self.take_cache, False),
         ]
-        if self._stage(DecodeMethod):
+        if self._drafter:
             groups.append(("proof", self.take_proof, False))
             if self.order.speed:
                 groups.append(("drafting", self.take_drafting, True))
@@ -131,32 +132,17 @@ class Appraisal:
         """Whether the model gave logits that are not finite."""
         return any(one.name == "nonfinite" and one.value > 0 for one in self.readings)
 
-    @cached_property
-    def variant(self) -> TransformersModel:
-        """The artefact, ready to run."""
-        model = self._artefact.loaded.model
-        return TransformersModel(model, self._codec(model))
-
-    @cached_property
-    def draft(self) -> TransformersModel | None:
-        """The second model that drafts, if the recipe has one."""
-        return drafting.second_model(self.order.artefact)
-
-    @cached_property
-    def _artefact(self) -> artefact.Artefact:
-        return artefact.load(self.order.artefact)
-
     def take_size(self) -> list[Reading]:
         """Bytes on disk and in memory, and the peak of loading and running."""
         with size.watch_peak(None) as peak:
-            loaded = self._artefact.loaded
-            self.variant.logits(torch.zeros(1, 64, dtype=torch.int64))
+            loaded = self.subject.artefact.loaded
+            self.subject.deployed.logits(torch.zeros(1, 64, dtype=torch.int64))
         found = [] if peak.bytes is None else take("peak_bytes", peak.bytes, note=peak.note)
         self.layers = layers.describe(self.order.artefact)
         treated = [layer for layer in self.layers if layer["format"] != "dense-layer"]
         linear = sum(round(8 * layer["bytes"] / layer["bits"]) for layer in treated)
         found += size.size_readings(
-            drafting.tensors_of(loaded.model, self.draft),
+            drafting.tensors_of(loaded.model, self.subject.draft),
             self.order.artefact,
             self.order.source.parameters(),
             linear_parameters=linear,
@@ -165,13 +151,13 @@ class Appraisal:
         if treated:
             held = sum(layer["bytes"] for layer in treated)
             self.kinds["memory"] = size.memory_kind(held, 2 * linear)
-            self.kinds["speed"] = layers.speed(self._artefact.view)
+            self.kinds["speed"] = layers.speed(self.subject.artefact.view)
         return found
 
     def take_quality(self) -> list[Reading]:
         """Distance from the dense model on held-out text."""
         dense = self.baseline.reference("reference", self.evaluation)
-        table = quality.score(self.variant, self.evaluation, dense)
+        table = quality.score(self.subject.computed, self.evaluation, dense)
         table.save(self.order.artefact.with_suffix(".tokens.safetensors"))
         floor = self.baseline.noise_floor(self.evaluation, dense)
         return scores.readings(table) + floor
@@ -183,16 +169,16 @@ class Appraisal:
         )
 
         def ask(model: TransformersModel) -> abilities.Outcomes:
-            return abilities.answer(model, items, self.encode, bos=self.bos)
+            return abilities.answer(model, items, self.subject.encode, bos=self.subject.bos)
 
         key = digest([[item.prompt, item.answer] for item in items])
         dense = self.baseline.kept("abilities", lambda: ask(self.baseline.model).to_json(), key)
-        return abilities.readings(ask(self.variant), abilities.Outcomes.from_json(dense))
+        return abilities.readings(ask(self.subject.computed), abilities.Outcomes.from_json(dense))
 
     def take_generations(self) -> list[Reading]:
         """What it writes beside the dense model."""
         prompts = fixed_prompts()
-        rows = self._prompts()
+        rows = self.subject.prompts()
         count = WRITTEN[self.order.tier]
         dense = self.baseline.kept(
             "writing",
@@ -200,7 +186,7 @@ class Appraisal:
             digest([rows, count]),
         )
         expected = generations.Writing.from_json(dense)
-        written = generations.write(self.variant, rows, count)
+        written = generations.write(self.subject.computed, rows, count)
         leaves = generations.departures(expected, written)
         for prompt, tokens, base, leave in zip(
             prompts, written.tokens, expected.tokens, leaves, strict=True
@@ -209,9 +195,9 @@ class Appraisal:
                 {
                     "prompt": prompt.name,
                     "prompt_text": prompt.text,
-                    "text": self.decode(tokens),
+                    "text": self.subject.decode(tokens),
                     "tokens": list(tokens),
-                    "dense_text": self.decode(base),
+                    "dense_text": self.subject.decode(base),
                     "dense_tokens": list(base),
                     "first_divergence": leave.index,
                     "gap": leave.gap,
@@ -221,63 +207,66 @@ class Appraisal:
 
     def take_cache(self) -> list[Reading]:
         """Bytes of keys and values, and, where they are compressed, what that costs."""
-        codec = self.variant.codec
+        codec = self.subject.deployed.codec
         full = 0 if codec is None or codec.context is None else codec.context
-        length = min(max(256, full), self._most_positions) // 2
-        found = size.cache_readings(self.variant, length=length)
+        length = min(max(256, full), self.subject.longest) // 2
+        found = size.cache_readings(self.subject.deployed, length=length)
         found += self._footprint(found)
         if codec is None:
             return found
         self.notes += self._untreated()
         pressed = evaluation.pressure(
-            self._documents(), self.encode, bos=self.bos, context=PRESSURE_CONTEXT
+            self._documents(), self.subject.encode, bos=self.subject.bos, context=PRESSURE_CONTEXT
         )
         kept = self.baseline.reference("pressure", pressed)
-        found += scores.pressure_readings(quality.score(self.variant, pressed, kept))
+        found += scores.pressure_readings(quality.score(self.subject.computed, pressed, kept))
         asked = needles.questions(
-            [text for _, _, text in self._documents()], self.encode, NEEDLES, bos=self.bos
+            [text for _, _, text in self._documents()],
+            self.subject.encode,
+            NEEDLES,
+            bos=self.subject.bos,
         )
         key = digest([[list(one.context), list(one.tail)] for one in asked])
         dense = self.baseline.kept(
             "needles", lambda: needles.ask(self.baseline.model, asked).to_json(), key
         )
-        hits = needles.ask(self.variant, asked)
+        hits = needles.ask(self.subject.computed, asked)
         return found + needles.readings(hits, needles.Hits.from_json(dense))
 
     def _footprint(self, cache: list[Reading]) -> list[Reading]:
         values = {one.name: one.value for one in cache}
-        context = min(self._most_positions, LONGEST_CONTEXT)
+        context = min(self.subject.longest, LONGEST_CONTEXT)
         one = values["kv_fixed_bytes"] + context * values["kv_bytes_per_token"]
-        one += drafting.cache_bytes(self.draft, context)
+        one += drafting.cache_bytes(self.subject.draft, context)
         total = self._value("resident_bytes") + SEQUENCES * one
         note = f"{SEQUENCES} sequences of {context:,} tokens"
         return take("footprint_bytes", total, kind="counted", note=note)
 
-    @property
-    def _most_positions(self) -> int:
-        return self._artefact.loaded.model.config.get_text_config().max_position_embeddings
-
     def _untreated(self) -> list[str]:
-        names = ", ".join(map(str, self.variant.untreated_layers))
+        names = ", ".join(map(str, self.subject.deployed.untreated_layers))
         told = f"The cache of layers {names} is a window of the model's own; it stayed as it is."
         return [told] if names else []
 
     def take_proof(self) -> list[Reading]:
         """Proof that drafting changes no token."""
-        return self._drafting.proof(self._exact, PROVEN[self.order.tier])
+        return self._drafting.proof(lambda: self.subject.exact, PROVEN[self.order.tier])
 
     def take_drafting(self) -> list[Reading]:
         """What drafting gains, in rounds with the same model without it."""
         return self._drafting.gain(self._plan().seconds)
 
     @property
-    def _drafting(self) -> drafting.Drafting:
-        method = next(one for one in self.order.recipe.stages if isinstance(one, DecodeMethod))
-        return drafting.Drafting(method, self.variant, self.draft, self._prompts())
+    def _drafter(self) -> DecodeMethod | None:
+        stages = self.order.recipe.stages
+        return next((one for one in stages if isinstance(one, DecodeMethod)), None)
 
-    def _exact(self) -> TransformersModel:
-        model = artefact.load(self.order.artefact, packed=False, dtype=torch.float32).loaded.model
-        return TransformersModel(model, self._codec(model))
+    @property
+    def _drafting(self) -> drafting.Drafting:
+        method = self._drafter
+        if method is None:
+            raise RuntimeError("This recipe drafts nothing.")
+        subject = self.subject
+        return drafting.Drafting(method, subject.deployed, subject.draft, subject.prompts())
 
     def take_speed(self) -> list[Reading]:
         """Rates and ratios to the dense model, in rounds with it."""
@@ -286,7 +275,12 @@ class Appraisal:
         linears = sum(layer["bytes"] for layer in self.layers)
         dense, dtype = self.baseline.quickest()
         timed = speed.measure_speed(
-            self.variant, dense, row, self._plan(), bytes_per_step=linears, bandwidth=copied
+            self.subject.deployed,
+            dense,
+            row,
+            self._plan(),
+            bytes_per_step=linears,
+            bandwidth=copied,
         )
         taken = {one.name for one in self.readings}
         told = [f"dense in {dtype}"]
@@ -305,42 +299,15 @@ class Appraisal:
     def evaluation(self) -> EvaluationSet:
         """The held-out tokens."""
         return evaluation.build(
-            self._documents(), self.encode, self.decode, bos=self.bos, tier=self.order.tier
+            self._documents(),
+            self.subject.encode,
+            self.subject.decode,
+            bos=self.subject.bos,
+            tier=self.order.tier,
         )
-
-    @property
-    def bos(self) -> int | None:
-        """The token that opens a text, if the model has one."""
-        return self._artefact.loaded.tokenizer.bos_token_id
-
-    def encode(self, text: str) -> list[int]:
-        """Tokens of a text."""
-        return self._artefact.loaded.encode(text)
-
-    def decode(self, tokens: Iterable[int]) -> str:
-        """Text of tokens."""
-        return self._artefact.loaded.decode(list(tokens))
-
-    def _prompts(self) -> list[list[int]]:
-        return [self._artefact.loaded.open(prompt.text) for prompt in fixed_prompts()]
 
     def _documents(self) -> list[tuple[str, str, str]]:
         return self.order.texts.heldout
 
-    def _stage(self, kind: type[Value]) -> Value | None:
-        return next((one for one in self.order.recipe.stages if isinstance(one, kind)), None)
-
-    def _codec(self, model: torch.nn.Module) -> Any:
-        method = self._stage(CacheMethod)
-        return None if method is None else method.codec(*key_value_shape(model.config))
-
     def _plan(self) -> speed.SpeedPlan:
         return SPEED_PLANS[self.order.speed]
-
-
-def key_value_shape(config: Any) -> tuple[int, int]:
-    """Number and size of the key-value heads of a model's configuration."""
-    text = config.get_text_config()
-    heads = text.num_attention_heads
-    size = getattr(text, "head_dim", None) or text.hidden_size // heads
-    return getattr(text, "num_key_value_heads", None) or heads, size

@@ -30,7 +30,7 @@ from backend.measure.quiet import Quiet
 from backend.measure.reading import PROTOCOL, Reading, take
 from backend.measure.size import watch_peak
 from backend.measure.threads import quickest_threads
-from backend.models import artefact
+from backend.models import artefact, precision
 from backend.models.load import LoadedModel, fetch, load
 from backend.recipes import Recipe
 from backend.sources import ModelSource
@@ -58,7 +58,7 @@ def run_compress(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
     progress = _progress(emit)
     began = time.perf_counter()
     progress("load", 0, 1)
-    loaded = load(source)
+    loaded = _computable(source)
     windows = calibration_windows(
         loaded, Texts.from_json(spec["texts"]).calibration, **spec["calibration"]
     )
@@ -77,6 +77,7 @@ def run_compress(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
             levels=cache / "levels",
         )
         progress("save", 0, 1)
+        precision.recast(result.view.model, precision.DEPLOYED)
         artefact.save(result.view, loaded, recipe, result.structure, target)
         remarks.extend(result.remarks)
 
@@ -85,7 +86,7 @@ def run_compress(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
         make(loaded, recipe, target)
         del loaded
         if draft := recipe.draft():
-            make(load(source), draft, target / artefact.DRAFT)
+            make(_computable(source), draft, target / artefact.DRAFT)
     taken = {
         "seconds": time.perf_counter() - began,
         "peak_bytes": peak.bytes,
@@ -127,6 +128,13 @@ def run_measure(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
     document = _document(spec, order, appraisal, made["seconds"] + time.perf_counter() - began)
     path = write_document(home / "results", document)
     emit("result", {"run_id": spec["run_id"], "path": str(path)})
+
+
+def _computable(source: ModelSource) -> LoadedModel:
+    """The model as it is deployed, in the type in which it is computed."""
+    loaded = load(source, precision.DEPLOYED)
+    precision.recast(loaded.model, precision.computing_dtype(loaded.parameters))
+    return loaded
 
 
 def calibration_windows(

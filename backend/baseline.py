@@ -20,6 +20,7 @@ from backend.measure.evaluation import EvaluationSet
 from backend.measure.hardware import hardware_id
 from backend.measure.reading import Reading
 from backend.measure.reference import Reference, capture
+from backend.models import precision
 from backend.models.language_model import TransformersModel
 from backend.models.load import LoadedModel, load
 from backend.models.view import View
@@ -41,7 +42,7 @@ class Baseline:
 
     @cached_property
     def model(self) -> TransformersModel:
-        """The dense model, ready to run."""
+        """The dense model as it is deployed, in the type in which it is computed."""
         return TransformersModel(self._loaded.model)
 
     def quickest(self) -> tuple[TransformersModel, str]:
@@ -50,23 +51,27 @@ class Baseline:
         Half the bytes are not always faster: without bfloat16 instructions, or on a model that
         fits the cache, float32 may win. What wins is what compression has to beat.
         """
-        types = {"bfloat16": self.model, "float32": None}
         if self.model.device.type != "cpu":
             return self.model, "bfloat16"
+        types: dict[str, TransformersModel] = {}
+
+        def of(name: str) -> TransformersModel:
+            if name not in types:
+                types[name] = TransformersModel(load(self._source, getattr(torch, name)).model)
+            return types[name]
 
         def decide() -> str:
-            types["float32"] = TransformersModel(load(self._source, torch.float32).model)
-            rates = {name: speed.decode_seconds(model) for name, model in types.items()}
+            rates = {name: speed.decode_seconds(of(name)) for name in ("bfloat16", "float32")}
             return min(rates, key=lambda name: rates[name])
 
         name = self.kept("quickest", decide, "decode")
-        if types[name] is None:
-            types[name] = TransformersModel(load(self._source, torch.float32).model)
-        return types[name], name
+        return of(name), name
 
     @cached_property
     def _loaded(self) -> LoadedModel:
-        return load(self._source)
+        loaded = load(self._source, precision.DEPLOYED)
+        precision.recast(loaded.model, precision.computing_dtype(loaded.parameters))
+        return loaded
 
     def reference(self, name: str, tokens: EvaluationSet) -> Reference:
         """Its distribution at every scored token."""

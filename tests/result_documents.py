@@ -28,7 +28,7 @@ def document(run_id: str, readings: list[dict] | None = None, **other: Any) -> d
         "run_id": run_id,
         "status": "done",
         "created": "2026-05-01T10:00:00+00:00",
-        "protocol": "cq-1",
+        "protocol": "cq-2",
         "model": {
             "name": "tales",
             "source": "embedded",

@@ -103,7 +103,8 @@ def test_the_estimate_is_dense_bytes_less_what_the_matrices_lose():
     found = estimate(Recipe.parse("rtn@4"), DEFAULT, NOTHING)
     rotary = 2 * 16 * 4  # two float32 vectors of half a head, in no file
     assert found.dense_bytes == 2 * total + rotary
-    assert found.resident_bytes == 2 * (total - matrices) + matrices // 2
+    most = 2 * (total - matrices) + matrices // 2 + rotary
+    assert 0.999 * most < found.resident_bytes <= most
     assert estimate(Recipe.parse("kv-int@5"), DEFAULT, NOTHING).resident_bytes == found.dense_bytes
 
 

@@ -24,7 +24,7 @@ def row(run_id, x, y, front=False, **other):
         "family": "quantise",
         "status": "done",
         "hardware_id": "aaaa",
-        "protocol": "cq-1",
+        "protocol": "cq-2",
         "created": "2026-05-01T10:00:00+00:00",
         "on_frontier": front,
     }

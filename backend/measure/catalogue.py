@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
-PROTOCOL = "cq-1"
+PROTOCOL = "cq-2"
 
 Direction = Literal["lower", "higher", "none"]
 

@@ -1,4 +1,4 @@
-"""Scores of every token and the readings that follow from them, by protocol cq-1.
+"""Scores of every token and the readings that follow from them, by protocol cq-2.
 
 numpy only: a result can be read, compared and analysed again without the model and without torch.
 """

@@ -1,4 +1,4 @@
-"""Intervals, tests and resampling by protocol cq-1: tokens of one document are never independent.
+"""Intervals, tests and resampling by protocol cq-2: tokens of one document are never independent.
 
 numpy and `scipy.special` only. What is drawn from these numbers (fronts, hypervolume) is in
 `fronts`.

@@ -23,6 +23,7 @@ from backend.errors import ModelError
 from backend.formats import HeldLinear, from_header
 from backend.methods import find
 from backend.models.load import LoadedModel, attention, read_config
+from backend.models.precision import recast
 from backend.models.view import View
 from backend.recipes import Recipe
 from backend.sources import ModelSource
@@ -118,7 +119,7 @@ def load(folder: Path, *, packed: bool = True, dtype: torch.dtype | None = None)
         view.replace(name, HeldLinear(from_header(entry["header"]), bias))
     _assign(view, tensors, record["tied"], folder)
     if dtype is not None:
-        _recast(model, dtype)
+        recast(model, dtype)
     if packed:
         for module in model.modules():
             if isinstance(module, HeldLinear):
@@ -188,13 +189,6 @@ def _assign(
         parameter = getattr(view.model.get_submodule(owner), attribute)
         parent, _, child = name.rpartition(".")
         setattr(view.model.get_submodule(parent), child, parameter)
-
-
-def _recast(model: nn.Module, dtype: torch.dtype) -> None:
-    """Change the type of everything dense; what formats hold stays as it is."""
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
-    model.config.dtype = dtype
 
 
 def _write_shards(tensors: dict[str, torch.Tensor], folder: Path) -> list[str]:
