@@ -16,6 +16,8 @@ import torch
 
 from backend import drafting, layers, questions
 from backend.baseline import Baseline
+from backend.extra_readings import ExtraReadings
+from backend.extras import NO_EXTRAS, Extras
 from backend.measure import (
     abilities,
     evaluation,
@@ -32,6 +34,7 @@ from backend.measure.reading import Reading, take
 from backend.methods.base import CacheMethod, DecodeMethod
 from backend.models import artefact
 from backend.models.language_model import TransformersModel
+from backend.models.session import key_value_shape
 from backend.recipes import Recipe, digest
 from backend.sources import ModelSource
 from backend.texts import Texts
@@ -68,6 +71,7 @@ class Order:
         fingerprint: SHA-256 of the dense model's files.
         texts: what is read.
         heavy: takes so much memory that nothing may run beside it.
+        extras: what else is asked.
     """
 
     artefact: Path
@@ -79,6 +83,7 @@ class Order:
     fingerprint: str
     texts: Texts
     heavy: bool = False
+    extras: Extras = NO_EXTRAS
 
 
 class Appraisal:
@@ -118,6 +123,9 @@ class Appraisal:
             ("generations", self.take_generations, False),
             ("cache", self.take_cache, False),
         ]
+        loaded, variant = lambda: self._artefact.loaded, lambda: self.variant
+        asked = self.order.extras, self.order.tier, variant, loaded, self.baseline, self.notes
+        groups += ExtraReadings(*asked).groups()
         if self._stage(DecodeMethod):
             groups.append(("proof", self.take_proof, False))
             if self.order.speed:
@@ -336,11 +344,3 @@ class Appraisal:
 
     def _plan(self) -> speed.SpeedPlan:
         return SPEED_PLANS[self.order.speed]
-
-
-def key_value_shape(config: Any) -> tuple[int, int]:
-    """Number and size of the key-value heads of a model's configuration."""
-    text = config.get_text_config()
-    heads = text.num_attention_heads
-    size = getattr(text, "head_dim", None) or text.hidden_size // heads
-    return getattr(text, "num_key_value_heads", None) or heads, size

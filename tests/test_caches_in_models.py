@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from backend.appraise import key_value_shape
 from backend.caches.base import Codec, DenseLayerCache
 from backend.errors import ModelError
 from backend.methods import catalogue
 from backend.methods.base import CacheMethod
 from backend.models.language_model import TransformersModel
+from backend.models.session import key_value_shape
 from tests import tiny_transformers as tiny
 
 METHODS = {key: cls for key, cls in catalogue().items() if issubclass(cls, CacheMethod)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +56,14 @@ class _Adapter(CacheLayerMixin):
     def crop(self, tokens_to_remove: int) -> None:
         """Forget the last tokens, given as a negative number."""
         self.held.crop(self.held.length + tokens_to_remove)
+
+
+def key_value_shape(config: Any) -> tuple[int, int]:
+    """Number and size of the key-value heads of a model's configuration."""
+    text = config.get_text_config()
+    heads = text.num_attention_heads
+    size = getattr(text, "head_dim", None) or text.hidden_size // heads
+    return getattr(text, "num_key_value_heads", None) or heads, size
 
 
 def held_cache(config: object, codec: Codec | None) -> tuple[Cache, list[int]]:
