@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -90,7 +90,7 @@ class Session:
         cache: Cache,
         *,
         branching: bool,
-        turn: Callable[[], Turn | None],
+        turn: Turn | None,
     ) -> None:
         self._model, self._cache, self._turn = model, cache, turn
         self._attending = {
