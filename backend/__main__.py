@@ -21,7 +21,7 @@ from backend.errors import ParetoscopeError
 from backend.jobs.records import Job, Submission
 from backend.measure.reading import metric
 from backend.plan import SPEEDS, TIERS, WALKS
-from backend.service import Filter, Service, Texts
+from backend.service import Extras, Filter, Service, Texts
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -80,6 +80,7 @@ def run(service: Service, options: argparse.Namespace) -> int:
         speed=options.speed,
         walk=options.walk,
         texts=Texts(options.calibration, options.heldout),
+        extras=Extras(options.wikitext, tuple(options.tasks)),
     )
     failed = _follow(service, [submission])
     if failed:
@@ -98,6 +99,7 @@ def sweep(service: Service, options: argparse.Namespace) -> int:
         speed=options.speed,
         walk=options.walk,
         texts=Texts(options.calibration, options.heldout),
+        extras=Extras(options.wikitext, tuple(options.tasks)),
     )
     for refusal in found.refusals:
         print(f"left out {refusal.recipe}: {refusal.reason}", file=sys.stderr)
@@ -314,6 +316,7 @@ _EVERYWHERE = (
     (("--json",), {"action": "store_true", "help": "JSON alone on standard output"}),
     (("--home",), {"type": Path, "help": "folder of all state (PARETOSCOPE_HOME)"}),
 )
+_TASKS = "tasks of lm-evaluation-harness, where installed; it downloads their questions"
 _RECIPE = ("recipe",), {"help": "such as gptq@4 or 'lord@8 + rtn@4 + kv-int@5'"}
 _MODEL = ("--model",), {"default": "default", "help": "default, a folder or owner/name@revision"}
 _THOROUGHNESS = (
@@ -322,6 +325,8 @@ _THOROUGHNESS = (
     (("--walk",), {"choices": WALKS, "default": WALKS[0], "help": "calibrate on which blocks"}),
     (("--calibration",), {"type": Path, "help": "text that methods may look at"}),
     (("--heldout",), {"type": Path, "help": "text that the model is judged by"}),
+    (("--wikitext",), {"type": Path, "help": "wiki.test.raw, for perplexity by wt2-2048"}),
+    (("--tasks",), {"type": _words, "default": [], "help": _TASKS}),
 )
 _PLOT = (
     (("--x",), {"default": "resident_bytes", "help": "metric across"}),

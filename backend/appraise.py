@@ -16,6 +16,8 @@ import torch
 
 from backend import drafting, layers, questions
 from backend.baseline import Baseline
+from backend.extra_readings import ExtraReadings
+from backend.extras import NO_EXTRAS, Extras
 from backend.measure import (
     abilities,
     evaluation,
@@ -68,6 +70,7 @@ class Order:
         fingerprint: SHA-256 of the dense model's files.
         texts: what is read.
         heavy: takes so much memory that nothing may run beside it.
+        extras: what else is asked.
     """
 
     artefact: Path
@@ -79,6 +82,7 @@ class Order:
     fingerprint: str
     texts: Texts
     heavy: bool = False
+    extras: Extras = NO_EXTRAS
 
 
 class Appraisal:
@@ -119,6 +123,10 @@ class Appraisal:
             ("generations", self.take_generations, False),
             ("cache", self.take_cache, False),
         ]
+        subject = self.subject
+        loaded, computed = lambda: subject.artefact.loaded, lambda: subject.computed
+        asked = self.order.extras, self.order.tier, computed, loaded, self.baseline, self.notes
+        groups += ExtraReadings(*asked).groups()
         if self._drafter:
             groups.append(("proof", self.take_proof, False))
             if self.order.speed:

@@ -18,6 +18,7 @@ import torch
 from backend.appraise import Appraisal, Order
 from backend.compress import compress
 from backend.errors import DataError
+from backend.extras import Extras
 from backend.measure.hardware import (
     commit,
     hardware,
@@ -112,6 +113,7 @@ def run_measure(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
         spec["model_sha256"],
         Texts.from_json(spec["texts"]),
         spec["heavy"],
+        Extras.from_json(spec.get("extras", {})),
     )
     began = time.perf_counter()
 

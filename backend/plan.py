@@ -13,6 +13,7 @@ from typing import Any
 
 from backend import hub
 from backend.errors import ModelError, SettingError
+from backend.extras import Extras
 from backend.measure.hardware import hardware_id, software, usable_cores
 from backend.measure.reading import PROTOCOL
 from backend.recipes import Recipe, digest
@@ -44,6 +45,7 @@ def plan(
     tier: str = "quick",
     speed: str = "sweep",
     texts: Texts | None = None,
+    extras: Extras | None = None,
     walk: str = "sequential",
     budget: dict[str, float] | None = None,
     heavy: bool = False,
@@ -65,10 +67,12 @@ def plan(
     source, sha256 = resolve(source)
     texts = texts or Texts()
     texts.check()
+    extras = extras or Extras()
+    extras.check()
     versions = software()
     looked = [SCHEMA, sha256, CALIBRATION, texts.key, DTYPE, usable_cores()]
     artefact = digest([looked, recipe.to_json(), walk])
-    quality = digest([artefact, PROTOCOL, tier])
+    quality = digest([artefact, PROTOCOL, tier, *filter(None, [extras.key])])
     timed = digest([quality, speed, hardware_id(), versions])
     spec = {
         "run_id": timed,
@@ -81,6 +85,7 @@ def plan(
         "speed": speed,
         "calibration": CALIBRATION,
         "texts": texts.to_json(),
+        "extras": extras.to_json(),
         "walk": walk,
         "keys": {
             "statistics": digest(looked),

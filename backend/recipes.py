@@ -20,7 +20,6 @@ from backend.methods.base import CacheMethod, DecodeMethod, LayerMethod, Method
 from backend.search import UNIFORM
 from backend.search.base import Allocator
 
-_COMMA = re.compile(r",(?![^(]*\))")
 _STAGE = re.compile(r"(?P<key>[a-z][a-z0-9-]*)(?:@(?P<bits>[0-9.]+)|\((?P<settings>.*)\))?")
 
 
@@ -86,8 +85,9 @@ class Recipe:
         Raises:
             ParetoscopeError: says what is wrong and what would be right.
         """
-        body, _, allocator = text.partition(" by ")
-        parts = [part.strip() for part in _split(body)]
+        body, *allocators = _split(text, " by ")
+        allocator = " by ".join(allocators)
+        parts = [part.strip() for part in _split(body, "+")]
         if parts in ([""], ["dense"]):
             return cls(())
         return cls(tuple(_parse_stage(part) for part in parts), allocator.strip() or UNIFORM)
@@ -144,8 +144,15 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _split(text: str) -> list[str]:
-    return re.split(r"\s*\+\s*(?![^(]*\))", text.strip())
+def _split(text: str, mark: str) -> list[str]:
+    """The parts of a text between marks that stand outside of all parentheses."""
+    parts, depth, start = [], 0, 0
+    for index, letter in enumerate(text):
+        depth += (letter == "(") - (letter == ")")
+        if not depth and index >= start and text.startswith(mark, index):
+            parts.append(text[start:index])
+            start = index + len(mark)
+    return [*parts, text[start:]]
 
 
 def _parse_stage(text: str) -> Method:
@@ -166,7 +173,7 @@ def _parse_stage(text: str) -> Method:
 
 def _parse_settings(text: str) -> dict[str, Any]:
     settings = {}
-    for pair in filter(None, (part.strip() for part in _COMMA.split(text))):
+    for pair in filter(None, (part.strip() for part in _split(text, ","))):
         name, equals, value = pair.partition("=")
         if not equals:
             raise SettingError(f"{pair!r} is no setting; write name=value.")

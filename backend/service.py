@@ -19,6 +19,7 @@ from backend import methods
 from backend.advice import Advice
 from backend.errors import UnknownNameError
 from backend.estimate import Estimate, check_room
+from backend.extras import Extras
 from backend.jobs.dispatcher import Dispatcher
 from backend.jobs.launchers import LocalLauncher
 from backend.jobs.ledger import Ledger
@@ -148,6 +149,7 @@ class Service:
         speed: str = "sweep",
         walk: str = "sequential",
         texts: Texts | None = None,
+        extras: Extras | None = None,
         budget: Mapping[str, float] | None = None,
         owner: str = "",
     ) -> Submission:
@@ -165,6 +167,7 @@ class Service:
             "speed": speed,
             "walk": walk,
             "texts": texts,
+            "extras": extras,
             "budget": dict(budget or {}),
         }
         settings["heavy"] = found is None or found.heavy
@@ -188,6 +191,7 @@ class Service:
         speed: str = "sweep",
         walk: str = "sequential",
         texts: Texts | None = None,
+        extras: Extras | None = None,
         owner: str = "",
     ) -> Sweep:
         """Queue every method at every budget, the dense model first, and say what cannot be.
@@ -197,8 +201,8 @@ class Service:
         """
         source = ModelSource.parse(model)
         wanted, refusals = points(keys, budgets)
-        settings = {"tier": tier, "speed": speed, "walk": walk, "texts": texts}
-        settings["owner"] = owner
+        settings: dict[str, Any] = {"tier": tier, "speed": speed, "walk": walk}
+        settings |= {"texts": texts, "extras": extras, "owner": owner}
         name = str(source.folder) if source.folder and source.name != "default" else model
         submissions = [
             self.submit(recipe, name, budget=budget, **settings)

@@ -13,6 +13,7 @@ from backend import drafting
 from backend.methods.base import CacheMethod
 from backend.models import artefact, precision
 from backend.models.language_model import TransformersModel
+from backend.models.session import key_value_shape
 from backend.recipes import Recipe
 from data.texts import prompts as fixed_prompts
 
@@ -83,11 +84,3 @@ class Subject:
         stages = self._recipe.stages
         method = next((one for one in stages if isinstance(one, CacheMethod)), None)
         return None if method is None else method.codec(*key_value_shape(model.config))
-
-
-def key_value_shape(config: Any) -> tuple[int, int]:
-    """Number and size of the key-value heads of a model's configuration."""
-    text = config.get_text_config()
-    heads = text.num_attention_heads
-    size = getattr(text, "head_dim", None) or text.hidden_size // heads
-    return getattr(text, "num_key_value_heads", None) or heads, size

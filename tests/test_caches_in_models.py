@@ -8,7 +8,7 @@ from backend.errors import ModelError
 from backend.methods import catalogue
 from backend.methods.base import CacheMethod
 from backend.models.language_model import TransformersModel
-from backend.subject import key_value_shape
+from backend.models.session import key_value_shape
 from tests import tiny_transformers as tiny
 
 METHODS = {key: cls for key, cls in catalogue().items() if issubclass(cls, CacheMethod)}

@@ -311,7 +311,8 @@ def test_pairs_that_cannot_follow_each_other_are_refused_in_a_sentence():
 def values_of(field):
     about = field.metadata
     if about["recipe"]:
-        return st.sampled_from([field.default, "gptq@3.5", "svd@6 + rtn@5"])
+        drafts = "rtn@3", "lord@8 + gptq(bits=3, group_size=32)", "gptq(bits=4) by evopress"
+        return st.sampled_from(drafts)
     if about["choices"] is not None:
         return st.sampled_from(about["choices"])
     if isinstance(field.default, int):

@@ -5,7 +5,10 @@ import torch
 
 from backend.measure import abilities, generations, needles
 from backend.measure.abilities import Item, Outcomes
+from backend.measure.axes import ABILITIES, AXES, READINGS
+from backend.measure.catalogue import metric
 from backend.measure.generations import Departure, Writing
+from data import texts
 from tests.tiny_model import TinyModel
 
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -96,6 +99,34 @@ def test_accuracy_and_flips_by_hand():
     assert found["flips"].value == 40
     assert found["flips"].note == "3 lost, 1 gained; McNemar p = 0.625"
     assert "flips" not in {each.name for each in abilities.readings(mine)}
+
+
+def test_groups_count_all_questions_of_their_abilities_by_hand():
+    """Knowledge: 3 of 4 and 1 of 2 facts, 4 of 6; the dense model had 5, of which one is lost."""
+    names = ("facts-head",) * 4 + ("facts-tail",) * 2 + ("recall",) * 2
+    mine = Outcomes(names, (True, True, True, False, True, False, True, True), (0,) * 8)
+    dense = Outcomes(names, (True, True, True, True, True, False, False, True), (0,) * 8)
+    found = {each.name: each for each in abilities.readings(mine, dense)}
+    assert found["kick_knowledge"].value == pytest.approx(100 * 4 / 6)
+    assert found["kick_knowledge"].note == "dense 83 %; 1 lost, 0 gained; McNemar p = 1"
+    assert found["kick_knowledge"].samples == 6
+    assert found["kick_retrieval"].value == 100
+    assert {"kick_reasoning", "kick_generation"}.isdisjoint(found)
+
+
+def test_every_ability_asked_belongs_to_one_group():
+    asked = {one.ability for one in texts.abilities()} | {"choice"}
+    grouped = [name for names in ABILITIES.values() for name in names]
+    assert asked == set(grouped)
+    assert len(grouped) == len(set(grouped))
+
+
+def test_every_axis_has_readings_and_no_reading_two_axes():
+    assert set(READINGS) == set(AXES)
+    named = [name for names in READINGS.values() for name in names]
+    assert len(named) == len(set(named))
+    for axis, names in READINGS.items():
+        assert all(metric(name).evaluation == axis for name in names)
 
 
 def test_flips_over_other_items_are_refused():

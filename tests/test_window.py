@@ -95,6 +95,21 @@ def test_a_models_rotary_embedding_is_found_and_tried(family):
     session.feed(tiny.tokens(1, 4))
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma2", "neox"])
+def test_the_limit_acts_in_a_model_and_only_beyond_it(family):
+    """Up to the limit the text is that of no limit; beyond, the first tokens come nearer."""
+    network, tokens = tiny.build(family), tiny.tokens(1, 60)
+    found = []
+    for limit in (20, 1000):
+        session = TransformersModel(network, WindowCodec(4, 12, 16, limit, 64)).session(1, 60)
+        parts = [session.feed(part) for part in tokens.split([10, *[1] * 50], dim=1)]
+        found.append(torch.cat(parts, 1)[0])
+        assert session.length == 60
+    assert torch.allclose(found[0][:21], found[1][:21], atol=1e-4)
+    assert not torch.allclose(found[0][-1], found[1][-1], atol=1e-3)
+    assert torch.isfinite(found[0]).all()
+
+
 @pytest.mark.parametrize("family", ["gpt2", "opt"])
 def test_positions_that_are_learned_are_no_turn(family):
     assert TransformersModel(tiny.build(family)).turn is None

@@ -93,6 +93,8 @@ def _setting(one: dict[str, Any]) -> dict[str, str]:
     reach = ""
     if one.get("choices"):
         reach = ", ".join(str(choice) for choice in one["choices"])
+    elif one.get("recipe"):
+        reach = "a recipe"
     elif one.get("low") is not None:
         reach = f"{one['low']:g} to {one['high']:g}"
     return {

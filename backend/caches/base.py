@@ -66,6 +66,9 @@ class Codec(abc.ABC):
     context: int | None = None
     """Tokens at which a cache that stops growing meets its budget; None for one that grows."""
 
+    turns: ClassVar[bool] = False
+    """Whether its caches move states to other positions, by the model's rotary embedding."""
+
     @abc.abstractmethod
     def layer(self, index: int) -> LayerCache:
         """An empty cache for layer `index`."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from backend.caches.attention import Queries, mix, scores, weights
+from backend.caches.attention import Queries, attend, mix, scores, weights
 from backend.caches.base import Codec
 from backend.caches.chunked import ChunkedLayerCache
 from backend.caches.packed import behind
@@ -92,24 +92,23 @@ class BitmapLayerCache(ChunkedLayerCache):
     def attend(self, queries: Queries, keys: Tensor, values: Tensor) -> Tensor:
         """Score and mix pruned tokens as they lie, dense ones as ever."""
         keys, values = self.recent.append(keys, values)
+        found = self._ask(queries, keys, values) if self.chunks else attend(queries, keys, values)
+        self._settle()
+        return found
+
+    def _ask(self, queries: Queries, keys: Tensor, values: Tensor) -> Tensor:
         heads, channels = keys.shape[1], keys.shape[3]
         held = self.chunks * self.chunk
-        found = scores(queries, keys)
-        if held:
-            asked = queries.grouped(heads).float().flatten(2, 3)
-            old = bitmap_attention.scores(asked, self.keys.bitmap, self.keys.values)
-            old = old.unflatten(2, found.shape[2:4]) * queries.scale
-            found = torch.cat([old, found], dim=-1)
+        near = scores(queries, keys)
+        asked = queries.grouped(heads).float().flatten(2, 3)
+        far = bitmap_attention.scores(asked, self.keys.bitmap, self.keys.values)
+        found = torch.cat([far.unflatten(2, near.shape[2:4]) * queries.scale, near], dim=-1)
         seen = queries.seen(found.shape[-1] - queries.count)
         shares = weights(found, queries.softcap, seen)
         mixed = mix(shares[..., held:], values)
-        if held:
-            part = shares[..., :held].flatten(2, 3)
-            old = bitmap_attention.mix(part, self.values.bitmap, self.values.values, channels)
-            old = old.unflatten(2, found.shape[2:4]).flatten(1, 2)
-            mixed = (mixed.float() + old).to(mixed.dtype)
-        self._settle()
-        return mixed
+        part = shares[..., :held].flatten(2, 3)
+        old = bitmap_attention.mix(part, self.values.bitmap, self.values.values, channels)
+        return (mixed.float() + old.unflatten(2, near.shape[2:4]).flatten(1, 2)).to(mixed.dtype)
 
     def _hold(self, keys: Tensor, values: Tensor) -> None:
         self.keys.extend(keys.flatten(2, 3))

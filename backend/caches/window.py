@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,6 +29,8 @@ class WindowCodec(Codec):
     slack: int
     limit: int
     context: int
+
+    turns: ClassVar[bool] = True
 
     def layer(self, index: int) -> WindowLayerCache:  # noqa: ARG002 - all layers alike
         """An empty cache."""

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from backend.measure import statistics
+from backend.measure.axes import ABILITIES
 from backend.measure.passes import continuations
 from backend.measure.reading import Reading, take
 
@@ -100,16 +101,17 @@ def answer(
 
 
 def readings(outcomes: Outcomes, dense: Outcomes | None = None) -> list[Reading]:
-    """Return the accuracy of each ability with Wilson's interval, and the flips against `dense`."""
+    """Return the accuracy of each ability and group of them, and the flips against `dense`.
+
+    Intervals are Wilson's. A group counts all questions of its abilities alike.
+    """
     if dense is not None and dense.abilities != outcomes.abilities:
         raise ValueError("Flips are counted over the same items in the same order; these differ.")
     found: list[Reading] = []
+    for group, own in ABILITIES.items():
+        found += _accuracy(f"kick_{group}", outcomes, dense, own)
     for ability in dict.fromkeys(outcomes.abilities):
-        members = [index for index, name in enumerate(outcomes.abilities) if name == ability]
-        share = statistics.wilson(sum(outcomes.correct[index] for index in members), len(members))
-        note = _change(outcomes, dense, members)[1] if dense is not None else ""
-        fields = statistics.as_fields(share, 100) | {"note": note}
-        found += take(f"ability_{ability}", **fields)
+        found += _accuracy(f"ability_{ability}", outcomes, dense, (ability,))
     if dense is not None and outcomes.correct:
         everything = list(range(len(outcomes.correct)))
         flipped, note = _change(outcomes, dense, everything)
@@ -173,6 +175,21 @@ def _choice(item: Item, scores: Sequence[Continuation]) -> int:
         values.append(score.log_probability / weight if score.finite else float("-inf"))
     best = max(range(1, len(values)), key=lambda index: values[index])
     return 0 if values[0] > values[best] else best
+
+
+def _accuracy(
+    name: str, outcomes: Outcomes, dense: Outcomes | None, abilities: Sequence[str]
+) -> list[Reading]:
+    """Return the share of right answers to these abilities; nothing where none was asked."""
+    members = [index for index, each in enumerate(outcomes.abilities) if each in abilities]
+    if not members:
+        return []
+    share = statistics.wilson(sum(outcomes.correct[index] for index in members), len(members))
+    note = ""
+    if dense is not None:
+        before = sum(dense.correct[index] for index in members)
+        note = f"dense {100 * before / len(members):.0f} %; {_change(outcomes, dense, members)[1]}"
+    return take(name, **(statistics.as_fields(share, 100) | {"note": note}))
 
 
 def _change(outcomes: Outcomes, dense: Outcomes, members: Sequence[int]) -> tuple[int, str]:

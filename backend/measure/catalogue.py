@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
+from backend.measure.axes import ABILITIES, READINGS
+
 PROTOCOL = "cq-2"
 
 Direction = Literal["lower", "higher", "none"]
@@ -26,6 +28,7 @@ class Metric:
         direction: which way is better.
         help: one sentence for whoever reads the number.
         group: quality, ability, size, speed, writing, cache or lossless.
+        evaluation: key in `axes.AXES`, or empty.
         axis: whether it makes sense as an axis of a chart.
         log: whether that axis is logarithmic.
     """
@@ -38,6 +41,7 @@ class Metric:
     group: str
     axis: bool = False
     log: bool = False
+    evaluation: str = ""
 
 
 def metric(name: str) -> Metric:
@@ -55,8 +59,44 @@ def metric(name: str) -> Metric:
 
 def _catalogue() -> dict[str, Metric]:
     """Return every metric that is no family, in the order a page lists them."""
-    listed = [*_quality(), *_size(), *_speed(), *_writing()]
-    return {each.name: each for each in listed}
+    listed = [*_quality(), *_abilities(), *_size(), *_speed(), *_writing()]
+    found = {each.name: each for each in listed}
+    for axis, names in READINGS.items():
+        for name in names:
+            found[name] = replace(found[name], evaluation=axis)
+    return found
+
+
+def _abilities() -> list[Metric]:
+    """Return the summary of each group of abilities, and what changed over all of them."""
+    told = {
+        "knowledge": "Facts known by heart, from often to seldom told ones",
+        "retrieval": "Answers that stand in the prompt",
+        "reasoning": "Answers that follow from the prompt or from rules",
+        "generation": "How a sentence or a text goes on",
+    }
+    groups = [
+        Metric(
+            f"kick_{name}",
+            name.capitalize(),
+            "%",
+            "higher",
+            f"{told[name]}: share of right answers over all abilities of the group.",
+            "ability",
+            axis=True,
+        )
+        for name in ABILITIES
+    ]
+    flips = Metric(
+        "flips",
+        "Answers flipped",
+        "%",
+        "lower",
+        "Share of questions whose outcome differs from the dense model's, for better or worse.",
+        "ability",
+        axis=True,
+    )
+    return [*groups, flips]
 
 
 def _quality() -> list[Metric]:
@@ -90,6 +130,11 @@ def _quality() -> list[Metric]:
         ("ppl", "Perplexity", "", "lower",
          "Exponent of the mean loss per token; comparable only under one tokenizer and one "
          "protocol.", False, False),
+        ("wt2_ppl", "WikiText-2 perplexity", "", "lower",
+         "By the protocol of papers: raw test text in windows of 2,048 tokens; comparable under "
+         "one tokenizer.", False, False),
+        ("wt2_ppl_ratio", "WikiText-2 perplexity ratio", "×", "lower",
+         "WikiText-2 perplexity divided by the dense model's on the same windows.", True, True),
         ("bpb", "Bits per byte", "bits/byte", "lower",
          "Loss per UTF-8 byte of text, the only loss comparable between models.", True, False),
         ("top1_agree", "Same first choice", "%", "higher",
@@ -103,20 +148,10 @@ def _quality() -> list[Metric]:
          "Share of positions whose logits are not finite; above 0 the model is broken.",
          False, False),
     ]  # fmt: skip
-    flips = Metric(
-        "flips",
-        "Answers flipped",
-        "%",
-        "lower",
-        "Share of questions whose outcome differs from the dense model's, for better or worse.",
-        "ability",
-        axis=True,
-    )
-    listed = [
+    return [
         Metric(name, title, unit, direction, text, "quality", axis, log)
         for name, title, unit, direction, text, axis, log in rows
     ]
-    return [*listed, flips]
 
 
 def _size() -> list[Metric]:
@@ -262,6 +297,16 @@ FAMILIES: dict[str, Metric] = {
         "Share of questions answered right, without sampling.",
         "ability",
         axis=True,
+    ),
+    "task_": Metric(
+        "task_",
+        "Task",
+        "%",
+        "higher",
+        "Share of questions of a task of lm-evaluation-harness answered right.",
+        "ability",
+        axis=True,
+        evaluation="knowledge and capacity",
     ),
     "needle_": Metric(
         "needle_",

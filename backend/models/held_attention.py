@@ -7,7 +7,7 @@ values get what the model's own attention would compute.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +39,7 @@ class Feed:
     held: dict[int, LayerCache]
     positions: Tensor
     among: Tensor | None
-    turn: Callable[[], Turn | None]
+    turn: Turn | None
 
 
 _FEED: ContextVar[Feed | None] = ContextVar("feed", default=None)

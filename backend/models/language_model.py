@@ -53,12 +53,9 @@ class TransformersModel:
     def session(self, batch: int, length: int) -> Session:  # noqa: ARG002 - caches here grow
         """A fresh cache for `batch` sequences of at most `length` tokens."""
         cache, _ = held_cache(self.model.config, self.codec)
-        return Session(
-            self.model,
-            cache,
-            branching=self._branching and batch == 1,
-            turn=lambda: self.turn,
-        )
+        turn = self.turn if self.codec is not None and self.codec.turns else None
+        branching = self._branching and batch == 1
+        return Session(self.model, cache, branching=branching, turn=turn)
 
     @cached_property
     def turn(self) -> Turn | None:

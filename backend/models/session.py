@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,14 @@ class _Adapter(CacheLayerMixin):
         self.held.crop(self.held.length + tokens_to_remove)
 
 
+def key_value_shape(config: Any) -> tuple[int, int]:
+    """Number and size of the key-value heads of a model's configuration."""
+    text = config.get_text_config()
+    heads = text.num_attention_heads
+    size = getattr(text, "head_dim", None) or text.hidden_size // heads
+    return getattr(text, "num_key_value_heads", None) or heads, size
+
+
 def held_cache(config: object, codec: Codec | None) -> tuple[Cache, list[int]]:
     """A cache for one batch, and the layers that `codec` does not treat.
 
@@ -81,7 +90,7 @@ class Session:
         cache: Cache,
         *,
         branching: bool,
-        turn: Callable[[], Turn | None],
+        turn: Turn | None,
     ) -> None:
         self._model, self._cache, self._turn = model, cache, turn
         self._attending = {

@@ -1,0 +1,80 @@
+"""One weight or structure method, one cache method and one drafter: every such recipe runs."""
+
+import copy
+import functools
+import itertools
+
+import pytest
+import torch
+
+from backend import methods
+from backend.compress import compress
+from backend.decoding.greedy import generate
+from backend.decoding.speculate import speculate
+from backend.errors import ModelError, OutOfReachError
+from backend.methods.base import CacheMethod, DecodeMethod, LayerMethod, ModelMethod
+from backend.models.language_model import TransformersModel
+from backend.models.session import key_value_shape
+from backend.recipes import Recipe
+from tests import tiny_transformers as tiny
+
+METHODS = methods.catalogue()
+WEIGHTS = [key for key, cls in METHODS.items() if issubclass(cls, LayerMethod | ModelMethod)]
+CACHES = [key for key, cls in METHODS.items() if issubclass(cls, CacheMethod)]
+DRAFTERS = [key for key, cls in METHODS.items() if issubclass(cls, DecodeMethod)]
+FAMILIES = ("llama", "gpt2", "gemma3", "mixtral")
+WINDOWS = tiny.tokens(4, 16)
+
+
+def fitted(cls, treat):
+    """What `treat` makes of a method at the least budget in reach."""
+    for bits in range(3, 18):
+        try:
+            return treat(cls().at(float(bits)))
+        except OutOfReachError:
+            continue
+    raise AssertionError(f"{cls.key()} treats no tiny model.")
+
+
+@functools.cache
+def treated(family, key, folder):
+    """A tiny model treated by one method."""
+
+    def treat(method):
+        source = tiny.loaded(tiny.build(family), folder)
+        return compress(source, Recipe((method,)), WINDOWS).view.model
+
+    return fitted(METHODS[key], treat)
+
+
+def pairs(key):
+    """Caches and drafters to combine with one method, with the families taking turns."""
+    turn = itertools.cycle(FAMILIES)
+    for _ in range(WEIGHTS.index(key)):
+        next(turn)
+    return [(cache, drafter, next(turn)) for cache, drafter in itertools.product(CACHES, DRAFTERS)]
+
+
+@pytest.mark.parametrize("key", WEIGHTS)
+def test_every_recipe_of_weights_cache_and_drafting_writes_its_own_text(key, tmp_path):
+    """The text of the same model and cache without the drafter, and all of it finite."""
+    prompt = tiny.tokens(1, 40)[0].tolist()
+    for cache, drafter, family in pairs(key):
+        try:
+            model = treated(family, key, tmp_path / family)
+        except ModelError:  # a method of structure names the families it knows
+            model = treated("llama", key, tmp_path / "llama")
+        shape = key_value_shape(model.config)
+        codec = fitted(METHODS[cache], lambda method, shape=shape: method.codec(*shape))
+        variant = TransformersModel(model, codec)
+        method = METHODS[drafter]()
+        recipe = Recipe((METHODS[key](), METHODS[cache](), method))
+        assert Recipe.parse(recipe.text()) == recipe
+        draft = copy.deepcopy(model) if method.draft_recipe else None
+        second = None if draft is None else TransformersModel(draft)
+        (plain,) = generate(variant, [prompt], 6, ignore_end=True)
+        fast = speculate(variant, method.drafter(variant, second), prompt, 6, ignore_end=True)
+        assert fast.tokens == plain.tokens, (cache, drafter, family)
+        session = variant.session(1, 40)
+        assert torch.isfinite(session.feed(torch.tensor([prompt]))).all()
+        assert session.cache_bytes() > 0
