@@ -6,7 +6,6 @@ of their own in `X-Visitor`, which is never told to anyone else.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.background import BackgroundTask
@@ -23,6 +22,7 @@ from starlette.responses import FileResponse, JSONResponse
 
 from backend.errors import ParetoscopeError, UnknownNameError
 from backend.limits import AT_HOME, LimitError, Limits
+from backend.rest_comparing import PREFIX, Visitor, add_comparing
 from backend.rest_values import (
     EstimateView,
     Frontier,
@@ -34,11 +34,10 @@ from backend.rest_values import (
     SweepWish,
     Swept,
     View,
+    answer,
 )
 from backend.service import Filter, Service
 
-PREFIX = "/api/v1"
-Visitor = Annotated[str, Header(alias="X-Visitor", max_length=64)]
 Names = Annotated[list[str] | None, Query(max_length=50)]
 
 
@@ -60,6 +59,7 @@ def serving(service: Service, limits: Limits = AT_HOME) -> dict[str, Any]:
     _add_runs(router, service)
     _add_jobs(router, service, limits)
     _add_shares(router, service)
+    add_comparing(router, service, limits)
     document = get_openapi(
         title="Paretoscope",
         version="1",
@@ -95,16 +95,6 @@ def refuse_form(_: Request, error: Exception) -> JSONResponse:
     first = error.errors()[0] if isinstance(error, RequestValidationError) else {}
     place = ".".join(str(part) for part in first.get("loc", ())[1:]) or "The request"
     return JSONResponse({"error": f"{place}: {first.get('msg', 'not readable')}."}, 422)
-
-
-def answer(request: Request, content: Any, key: str = "") -> Response:
-    """JSON with an ETag, or 304 where the asker has it; `key` names the content if it is known."""
-    body = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    tag = f'"{key or hashlib.sha256(body.encode()).hexdigest()[:16]}"'
-    headers = {"ETag": tag, "Cache-Control": "no-cache"}
-    if request.headers.get("if-none-match") == tag:
-        return Response(status_code=304, headers=headers)
-    return Response(body, media_type="application/json", headers=headers)
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
