@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from backend.budget import Budget, fit
+from backend.compose import Composition, compose
 from backend.dimensions import Dimensions
 from backend.estimate import Estimate, estimate
 from backend.forecast import METRIC, Forecaster
@@ -48,6 +50,15 @@ class Advice:
         """What a run will take; None for a model whose files are not here yet."""
         known = self._known()
         return estimate(recipe, source, known, Forecaster.of(known))
+
+    def compose(self, recipe: str | dict[str, Any]) -> Composition:
+        """A recipe in either form, with its stages, their settings and what may be added.
+
+        Raises:
+            ParetoscopeError: it cannot be.
+        """
+        read = Recipe.parse if isinstance(recipe, str) else Recipe.from_json
+        return compose(read(recipe))
 
     def fit(self, recipe: str, budget: str, model: str = "default") -> Fitted | None:
         """The recipe turned to a budget such as `6 GB, 8k context x 1` or `kld <= 0.05`.

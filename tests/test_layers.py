@@ -57,7 +57,7 @@ HOMES = {
 
 DOORS = {
     "backend.__main__", "backend.limits", "backend.rest", "backend.rest_comparing",
-    "backend.service",
+    "backend.rest_values", "backend.service",
 }  # fmt: skip
 """The service and what stands in front of it: the command line, REST and its limits."""
 

@@ -23,7 +23,7 @@ V1 = rest.PREFIX
 
 def client_of(service, limits=AT_HOME):
     about = rest.serving(service, limits)
-    about["routes"] = [*routes.page_routes(service, public=limits.public), *about["routes"]]
+    about["routes"] = [*routes.page_routes(service, limits), *about["routes"]]
     return TestClient(FastAPI(**about, middleware=[Middleware(Guard)]))
 
 

@@ -56,7 +56,9 @@ def methods(service: Service) -> list[dict[str, Any]]:
     found = []
     for about in service.methods():
         key = about["key"]
-        own = runs.iloc[[at for at, recipe in enumerate(runs["recipe"]) if _only(recipe) == key]]
+        own = runs.iloc[
+            [at for at, recipe in enumerate(runs["recipe"]) if only_method(recipe) == key]
+        ]
         found.append(
             {name: about[name] for name in ("key", "summary", "paper", "claim", "limits", "stage")}
             | {
@@ -79,7 +81,7 @@ def methods(service: Service) -> list[dict[str, Any]]:
     return found
 
 
-def _only(recipe: str) -> str:
+def only_method(recipe: str) -> str:
     """The method of a recipe of one stage, or nothing."""
     return "" if " + " in recipe else recipe.split("@")[0].split("(")[0]
 

@@ -64,8 +64,7 @@ def pareto(
     sides = _Sides(x, y, Scale.of(x, frame["x"], x_limit), Scale.of(y, frame["y"], floor))
     figure = go.Figure(layout=_layout(sides))
     tied = ties(frame) if tied is None else tied
-    groups = frame[frame["on_frontier"]].groupby(["model", "protocol", "hardware_id"], sort=True)
-    for position, (_, rows) in enumerate(groups):
+    for position, rows in enumerate(_frontiers(frame)):
         figure.add_trace(_line(rows, sides, position))
     names = labels(frame)
     for family, rows in frame.groupby("family", sort=True):
@@ -88,6 +87,14 @@ def pareto(
     if x_limit is not None and x_limit > 0:
         figure.add_shape(**_shade(sides, x_limit))
     return figure
+
+
+def _frontiers(frame: pd.DataFrame) -> list[pd.DataFrame]:
+    """Runs of each frontier, that of the most runs first; only like with like is joined."""
+    groups = frame.groupby(["model", "protocol", "hardware_id"], sort=True)
+    by_size = sorted((rows for _, rows in groups), key=len, reverse=True)
+    found = [rows[rows["on_frontier"]] for rows in by_size]
+    return [rows for rows in found if len(rows)]
 
 
 def ties(frame: pd.DataFrame) -> set[str]:

@@ -98,13 +98,16 @@ def origin(service: Service, frame: pd.DataFrame) -> str:
     """Where and when the runs were measured, in one line."""
     if frame.empty:
         return ""
-    names = [hardware_name(service, one) for one in sorted(set(frame["hardware_id"]))]
+    machines = {one: hardware_name(service, one) for one in sorted(set(frame["hardware_id"]))}
+    names = dict.fromkeys(machines.values())
+    more = len(machines) - len(names)
     days = sorted(str(one)[:10] for one in frame["created"])
     span = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
     protocols = ", ".join(sorted(set(frame["protocol"])))
     newest = frame.loc[frame["created"].astype(str).idxmax(), "run_id"]
     commit = service.run(newest).manifest.get("software", {}).get("commit", "")
-    told = f"Measured on {'; '.join(names)} · {span} · protocol {protocols}"
+    places = "; ".join(names) + (f" and {more} alike" if more else "")
+    told = f"Measured on {places} · {span} · protocol {protocols}"
     return safe.plain(f"{told} · commit {commit}" if commit else told)
 
 

@@ -11,30 +11,28 @@ export function jobs(place) {
   self.list = make("div", { class: "ps-jobs" });
   self.told = make("div", { class: "ps-told", role: "status", "aria-live": "polite" });
   replace(place, make("h2", { text: "Jobs" }), self.told, self.list);
+  window.addEventListener("paretoscope-jobs", ask);
   document.addEventListener("visibilitychange", () => !document.hidden && ask());
   ask();
 }
 
-// What the form asks for: one recipe, or methods at budgets.
-export async function submit(model, mode, methods, budgets, recipe, tier, speed) {
-  const shared = { model: model || "default", tier, speed: speed ? "sweep" : "" };
+// What the form asks for: recipes with their budgets; the dense model, which all are measured by,
+// goes first where there are several.
+export async function submit(shared, rows) {
   replace(self.told, make("p", { class: "ps-quiet", text: "Asking…" }));
+  const done = [];
   try {
-    if (mode === "Recipe") {
-      const done = await post("api/v1/jobs", { ...shared, recipe: recipe || "" });
-      if (done.outcome === "cached") change({ run: done.run_id });
-      replace(self.told, done.outcome !== "queued" && make("p", { class: "ps-quiet", text: done.outcome === "cached" ? "This was measured before; here is its result." : "This is under way already." }));
-    } else {
-      const done = await post("api/v1/sweep", { ...shared, methods: methods || [], budgets: (budgets || []).map(Number) });
-      const cached = done.submissions.filter((one) => one.outcome === "cached").length;
-      replace(self.told,
-        ...done.refusals.map((one) => make("p", { class: "ps-error", text: `${one.recipe}: ${one.reason}` })),
-        cached > 0 && make("p", { class: "ps-quiet", text: `${cached} of ${done.submissions.length} were measured before.` }));
+    for (const row of [...(rows.length > 1 ? [{ recipe: "dense", budget: {} }] : []), ...rows]) {
+      done.push(await post("api/v1/jobs", { ...shared, recipe: row.recipe, budget: row.budget }));
     }
-    ask();
+    const known = done.filter((one) => one.outcome === "cached");
+    if (done.length === 1 && known.length) change({ run: done[0].run_id, tab: "" });
+    replace(self.told, known.length > 0 && make("p", { class: "ps-quiet", text: done.length === 1 ? "This was measured before; here is its result." : `${known.length} of ${done.length} were measured before.` }),
+      done.length === 1 && done[0].outcome === "joined" && make("p", { class: "ps-quiet", text: "This is under way already." }));
   } catch (error) {
     replace(self.told, failure(error));
   }
+  ask();
 }
 
 async function ask() {
@@ -80,7 +78,7 @@ function row(job) {
   const percent = job.state === "done" ? 100 : share;
   const act = (name, text, title) => make("button", { class: "ps-button ps-small", type: "button", text, "aria-label": `${title} ${job.recipe}`, title, "data-key": `${job.job_id}-${name}`, onclick: () => order(job, name) });
   const bad = ["failed", "timeout"].includes(job.state);
-  return make("div", { class: `ps-job ps-is-${job.state}`, "data-job": job.job_id },
+  return make("div", { class: `ps-job ps-is-${job.state}`, "data-job": job.job_id, "data-run": job.run_id },
     make("div", { class: "ps-job-head" },
       job.state === "done" ? make("button", { class: "ps-textual", type: "button", text: job.recipe, onclick: () => change({ run: job.run_id, tab: "" }) }) : make("strong", { text: job.recipe }),
       make("span", { class: "ps-state", text: job.state }),

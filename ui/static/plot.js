@@ -22,7 +22,7 @@ export async function plot(place, begun, trigger) {
     replace(parts.canvas, failure(error));
     return;
   }
-  const self = { parts, start, trigger, shown: null, drawn: false, near: {} };
+  const self = { parts, start, trigger, shown: null, drawn: false, near: {}, planned: [] };
   controls(self);
   watch((now, before) => {
     const same = ["x", "y", "limit"].every((name) => now[name] === before[name])
@@ -34,6 +34,7 @@ export async function plot(place, begun, trigger) {
     get("page/start").then((found) => { self.start = found; controls(self); }, () => {});
     refresh(self);
   });
+  window.addEventListener("paretoscope-plan", (event) => { self.planned = event.detail || []; if (self.drawn) draw(self); });
   window.addEventListener("paretoscope-online", (event) => event.detail && refresh(self));
   new MutationObserver(() => draw(self)).observe(document.body, { attributeFilter: ["class"] });
   let width = window.innerWidth;
@@ -73,12 +74,11 @@ function controls(self) {
     axis("x", "Across"), axis("y", "Up"),
     limit(start),
     choice("model", "Model", start.models.map((one) => ({ id: one, text: one }))),
-    choice("hardware", "Machine", start.hardware),
-    make("button", { class: "ps-button ps-quietly", type: "button", text: "Reset zoom", onclick: () => self.shown && zoomOut(self) }));
+    choice("hardware", "Machine", start.hardware));
   replace(parts.chips, ...start.families.map((family) => {
     const on = !now.family.length || now.family.includes(family.name);
     return make("button", { class: "ps-chip", type: "button", "aria-pressed": String(on), onclick: () => toggle(start, family.name) }, sign(family), family.name);
-  }));
+  }), make("button", { class: "ps-button ps-quietly", type: "button", text: "Reset zoom", onclick: () => self.shown && zoomOut(self) }));
 }
 
 const PREFIXES = { "": 1, k: 1e3, M: 1e6, G: 1e9, T: 1e12, Ki: 2 ** 10, Mi: 2 ** 20, Gi: 2 ** 30, Ti: 2 ** 40 };
@@ -144,6 +144,7 @@ function draw(self) {
   if (!self.drawn) replace(canvas);
   const narrow = canvas.clientWidth < 600;
   const { data, layout } = themed(self.shown.figure, narrow);
+  data.push(...planned(self));
   if (layout.uirevision !== self.revision) self.near = {};
   self.revision = layout.uirevision;
   for (const side of Object.keys(self.near)) Object.assign(layout[side], OWN_TICKS);
@@ -156,6 +157,19 @@ function draw(self) {
     canvas.on("plotly_doubleclick", () => { zoomOut(self); return false; });
   }
   canvas.dataset.drawn = String(self.shown.points);
+}
+
+// What the form is about to run, hollow, where it is expected; nothing where it is known.
+function planned(self) {
+  const now = view();
+  if ((now.x || "resident_bytes") !== "resident_bytes" || (now.y || "kld_mean") !== "kld_mean") return [];
+  const known = new Set(self.shown.table.rows.map((row) => row.recipe));
+  const rows = self.planned.filter((row) => row.bytes && row.kld > 0 && !known.has(row.recipe));
+  return rows.length ? [{
+    type: "scatter", mode: "markers", name: "planned", x: rows.map((row) => row.bytes), y: rows.map((row) => row.kld),
+    hovertemplate: rows.map((row) => `%{text}<br>expected ${row.size}, ${row.quality}${row.interval ? `<br>  95 %: ${row.interval}` : ""}<br>not run yet<extra></extra>`), text: rows.map((row) => row.recipe.replaceAll("<", "‹")),
+    marker: { symbol: rows.map((row) => `${row.family.symbol}-open`), size: 11, color: rows.map((row) => row.family.colour), line: { width: 1.5 } },
+  }] : [];
 }
 
 function pick(self, run) {
