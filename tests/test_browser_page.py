@@ -271,18 +271,22 @@ def test_a_short_link_opens_the_view_that_was_kept(visit, server):
 
 def test_a_bound_shades_the_chart_and_is_kept_in_the_address(visit):
     page = drawn(visit())
-    page.locator("input[data-limit]").fill("1 MB")
-    page.keyboard.press("Enter")
-    page.wait_for_function(
-        "document.querySelector('.ps-plot').layout.shapes.some((s) => s.name === 'limit')"
-    )
-    assert "limit=1000000" in page.url
+    limits = "document.querySelector('.ps-plot').layout.shapes.filter((s) => s.name === 'limit')"
+    for side, text, count in (("x", "1 MB", 1), ("y", "0.1", 2)):
+        page.locator(f"input[data-limit={side}]").fill(text)
+        page.keyboard.press("Enter")
+        page.wait_for_function(f"{limits}.length === {count}")
+    assert "limit=1000000&ylimit=0.1" in page.url
 
 
 def test_every_method_is_told_beside_what_was_measured(visit):
     page = visit("/?tab=methods")
     expect(page.locator("#method-gptq")).to_contain_text("arXiv 2210.17323")
     expect(page.locator("#method-gptq table")).to_contain_text("gptq@3")
+    expect(page.locator("#method-gptq svg circle")).to_have_count(2)
+    page.get_by_role("searchbox", name="Find a method").fill("sparse")
+    expect(page.locator("#method-gptq")).to_be_hidden()
+    expect(page.locator("#method-sparsegpt")).to_be_visible()
 
 
 def add_stage(page, key):
@@ -420,7 +424,7 @@ def test_a_stopped_server_is_told_and_a_link_opens_the_same_view_after_a_restart
     assert page.locator("select[data-axis=y]").input_value() == "top1_agree"
     shown = page.get_by_role("group", name="Families shown")
     pressed = shown.locator("[aria-pressed=true]").all_inner_texts()
-    assert [text.split()[-1] for text in pressed] == ["quantise", "dense"]
+    assert [text.split()[-1] for text in pressed] == ["quantise"]
     expect(page.locator(".ps-link")).to_have_value(server.address + path)
 
 

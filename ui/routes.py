@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.routing import Mount
@@ -22,6 +22,14 @@ from ui import cards, catalogue, comparison, planning, report, safe, views
 STATIC = Path(__file__).parent / "static"
 RUN_ID = re.compile(r"[0-9a-f]{1,16}")
 Name = Annotated[str, Query(max_length=80)]
+
+
+def bounds(limit: float | None = None, ylimit: float | None = None) -> views.Bounds:
+    """Bounds on both sides, as query parameters."""
+    return views.Bounds(limit, ylimit)
+
+
+Bounded = Annotated[views.Bounds, Depends(bounds)]
 
 
 class ComposeWish(BaseModel):
@@ -61,20 +69,24 @@ def page_routes(service: Service, limits: Limits = AT_HOME) -> list[Any]:
     def figure(
         request: Request,
         wanted: Chosen,
+        limits: Bounded,
         x: Name = views.DEFAULT_X,
         y: Name = views.DEFAULT_Y,
-        limit: float | None = None,
     ) -> Response:
-        return answer(request, views.figure(service, x, y, wanted, limit))
+        return answer(request, views.figure(service, x, y, wanted, limits))
 
     _add_runs(router, service)
     _add_form(router, service, limits)
 
     @router.get("/page/report")
     def download_report(
-        wanted: Chosen, x: Name = views.DEFAULT_X, y: Name = views.DEFAULT_Y
+        wanted: Chosen,
+        limits: Bounded,
+        x: Name = views.DEFAULT_X,
+        y: Name = views.DEFAULT_Y,
     ) -> Response:
-        text = report.document(views.figure(service, x, y, wanted))
+        view = views.figure(service, x, y, wanted, limits)
+        text = report.document(view, report.front(service, view, x, y))
         named = {"Content-Disposition": 'attachment; filename="paretoscope.html"'}
         return HTMLResponse(text, headers=named)
 
@@ -142,6 +154,9 @@ def _preview(service: Service, run_id: str) -> str:
         f"<title>{safe.markup(title)}</title>"
         f"<meta property='og:title' content='{safe.markup(title)}'>"
         f"<meta property='og:description' content='{safe.markup(told)}'>"
+        "<meta property='og:type' content='website'><meta property='og:site_name' "
+        "content='Paretoscope'><meta name='twitter:card' content='summary'>"
+        f"<meta name='description' content='{safe.markup(told)}'>"
         f"<meta http-equiv='refresh' content='0; url={target}'></head>"
         f"<body><a href='{target}'>{safe.markup(title)}</a></body></html>"
     )

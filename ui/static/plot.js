@@ -25,8 +25,8 @@ export async function plot(place, begun, trigger) {
   const self = { parts, start, trigger, shown: null, drawn: false, near: {}, planned: [] };
   controls(self);
   watch((now, before) => {
-    const same = ["x", "y", "limit"].every((name) => now[name] === before[name])
-      && ["family", "model", "hardware"].every((name) => now[name].join() === before[name].join());
+    const same = ["x", "y", "limit", "ylimit"].every((name) => now[name] === before[name])
+      && ["family", "model", "hardware", "protocol"].every((name) => now[name].join() === before[name].join());
     if (!same) { controls(self); refresh(self); } else if (now.run !== before.run) draw(self);
   });
   window.addEventListener("paretoscope-runs", (event) => {
@@ -64,18 +64,18 @@ function controls(self) {
       if (!groups.has(one.group)) groups.set(one.group, make("optgroup", { label: one.group }));
       groups.get(one.group).append(make("option", { value: one.name, text: one.title, selected: one.name === (now[name] || start[name]) }));
     }
-    return labelled(label, make("select", { "data-axis": name, onchange: (event) => change({ [name]: event.target.value === start[name] ? "" : event.target.value, limit: name === "x" ? "" : now.limit }) }, ...groups.values()));
+    return labelled(label, make("select", { "data-axis": name, onchange: (event) => change({ [name]: event.target.value === start[name] ? "" : event.target.value, [BOUNDS[name]]: "" }) }, ...groups.values()));
   };
   const choice = (name, label, options) => options.length > 1 && labelled(label,
     make("select", { "data-filter": name, onchange: (event) => change({ [name]: event.target.value ? [event.target.value] : [] }) },
       make("option", { value: "", text: "All" }),
       ...options.map((one) => make("option", { value: one.id, text: one.text, selected: now[name].includes(one.id) }))));
   replace(parts.controls,
-    axis("x", "Across"), axis("y", "Up"),
-    limit(start),
+    axis("x", "Across"), limit(start, "x"), axis("y", "Up"), limit(start, "y"),
     choice("model", "Model", start.models.map((one) => ({ id: one, text: one }))),
-    choice("hardware", "Machine", start.hardware));
-  replace(parts.chips, ...start.families.map((family) => {
+    choice("hardware", "Machine", start.hardware),
+    choice("protocol", "Protocol", (start.protocols || []).map((one) => ({ id: one, text: one }))));
+  replace(parts.chips, ...start.families.filter((one) => one.name !== "dense").map((family) => {
     const on = !now.family.length || now.family.includes(family.name);
     return make("button", { class: "ps-chip", type: "button", "aria-pressed": String(on), onclick: () => toggle(start, family.name) }, sign(family), family.name);
   }), make("button", { class: "ps-button ps-quietly", type: "button", text: "Reset zoom", onclick: () => self.shown && zoomOut(self) }));
@@ -83,27 +83,31 @@ function controls(self) {
 
 const PREFIXES = { "": 1, k: 1e3, M: 1e6, G: 1e9, T: 1e12, Ki: 2 ** 10, Mi: 2 ** 20, Gi: 2 ** 30, Ti: 2 ** 40 };
 
-// A bound on the axis across, such as 8 GB or 20: what lies beyond is shaded.
-function limit(start) {
-  const axis = start.axes.find((one) => one.name === (view().x || start.x));
+const BOUNDS = { x: "limit", y: "ylimit" };
+
+// A bound on an axis, such as 8 GB or 20: what lies beyond is shaded.
+function limit(start, side) {
+  const name = BOUNDS[side];
+  const axis = start.axes.find((one) => one.name === (view()[side] || start[side]));
   const bytes = axis?.unit.startsWith("B");
-  const now = Number(view().limit);
+  const now = Number(view()[name]);
   const shown = now > 0 ? (bytes ? `${now / 1e6} MB` : String(now)) : "";
   const entered = (event) => {
     const found = /^\s*([\d.]+)\s*(?:([kMGT]i?)?B?)?\s*$/.exec(event.target.value);
     const value = found ? Number(found[1]) * PREFIXES[found[2] || ""] : 0;
     event.target.setCustomValidity(event.target.value.trim() && !(value > 0) ? "Write a number, such as 1.2 MB" : "");
-    if (event.target.reportValidity()) change({ limit: value > 0 ? String(value) : "" });
+    if (event.target.reportValidity()) change({ [name]: value > 0 ? String(value) : "" });
   };
-  return labelled(axis?.direction === "higher" ? "At least" : "At most", make("input", { "data-limit": true, value: shown, placeholder: bytes ? "no bound, MB" : "no bound", onchange: entered }));
+  return labelled(axis?.direction === "higher" ? "At least" : "At most", make("input", { "data-limit": side, value: shown, placeholder: bytes ? "MB" : axis?.unit || "any", onchange: entered }));
 }
 
 function labelled(text, control) {
-  return make("label", { class: "ps-field" }, make("span", { text }), control);
+  const width = control.dataset.axis ? "ps-wide-field" : control.dataset.limit ? "ps-short-field" : "";
+  return make("label", { class: `ps-field ${width}` }, make("span", { text }), control);
 }
 
 function toggle(start, name) {
-  const all = start.families.map((one) => one.name);
+  const all = start.families.map((one) => one.name).filter((one) => one !== "dense");
   const on = new Set(view().family.length ? view().family : all);
   if (on.has(name)) on.delete(name); else on.add(name);
   change({ family: on.size === all.length || !on.size ? [] : all.filter((one) => on.has(one)) });
@@ -111,7 +115,7 @@ function toggle(start, name) {
 
 export function question() {
   const query = filters();
-  for (const name of ["x", "y", "limit"]) if (view()[name]) query.set(name, view()[name]);
+  for (const name of ["x", "y", "limit", "ylimit"]) if (view()[name]) query.set(name, view()[name]);
   return query.toString();
 }
 
@@ -211,6 +215,8 @@ function themed(figure, narrow) {
   for (const trace of data) {
     if (trace.meta?.role === "frontier") {
       Object.assign(trace.line, { color: accent, dash: trace.meta.group ? "dash" : "solid" });
+    } else if (trace.meta?.role === "failed") {
+      trace.marker.color = colour("--ps-bad", "#b91c1c");
     } else if (trace.meta?.role === "dots") {
       trace.marker.line.color = trace.marker.size.map((size) => (size > 10 ? text : ground));
       if (trace.meta.family === "dense") trace.marker.color = text;
@@ -234,7 +240,7 @@ function themed(figure, narrow) {
     layout[side].showgrid = true;
   }
   for (const shape of layout.shapes || []) {
-    if (shape.name === "limit") shape.fillcolor = quiet;
+    if (shape.name === "limit") Object.assign(shape, { fillcolor: quiet, line: { color: quiet, width: 1 } });
     else if (shape.line) shape.line.color = quiet;
   }
   for (const note of layout.annotations || []) note.font.color = quiet;
