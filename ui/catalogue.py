@@ -77,7 +77,7 @@ def methods(service: Service) -> list[dict[str, Any]]:
                         "run_id": row["run_id"],
                         "recipe": safe.plain(row["recipe"]),
                         "size": numbers.quantity(row["resident_bytes"], "B"),
-                        "kld": numbers.quantity(row["kld_mean"], "nats/token"),
+                        "kld": numbers.quantity(row["kld_mean"]),
                         "agree": numbers.quantity(row["top1_agree"], "%"),
                     }
                     for row in own.sort_values("resident_bytes").to_dict("records")[:8]

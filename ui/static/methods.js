@@ -38,11 +38,11 @@ function draw(tag, about) {
 function small(one) {
   if (!one.chart) return false;
   const { front, spots } = one.chart;
-  const picture = draw("svg", { viewBox: "0 0 200 100", class: "ps-small-chart", role: "img", "aria-label": `${one.key}: ${spots.length} runs, size against divergence, beside the frontier of all methods` });
-  const path = front.map(([x, y], at) => (at ? `H${2 * x}V${y}` : `M${2 * x} ${y}`)).join("");
+  const picture = draw("svg", { viewBox: "0 0 300 100", class: "ps-small-chart", role: "img", "aria-label": `${one.key}: ${spots.length} runs, size against divergence, beside the frontier of all methods` });
+  const path = front.map(([x, y], at) => (at ? `H${3 * x}V${y}` : `M${3 * x} ${y}`)).join("");
   picture.append(draw("path", { d: path, class: "ps-front" }));
   for (const spot of spots) {
-    const dot = draw("circle", { cx: 2 * spot.x, cy: spot.y, r: 3.4, fill: one.family.colour });
+    const dot = draw("circle", { cx: 3 * spot.x, cy: spot.y, r: 3, fill: one.family.colour });
     const title = draw("title", {});
     title.textContent = spot.recipe;
     dot.append(title);
@@ -66,7 +66,7 @@ function method(one) {
     make("h4", { text: "Measured here" }),
     small(one),
     one.measured.length
-      ? make("div", { class: "ps-scroll" }, make("table", {}, make("tbody", {}, ...one.measured.map((run) => make("tr", {},
+      ? make("div", { class: "ps-scroll" }, make("table", {}, make("thead", {}, make("tr", {}, ...["Recipe", "Size", "KLD, nats", "Same first"].map((text) => make("th", { scope: "col", text })))), make("tbody", {}, ...one.measured.map((run) => make("tr", {},
         make("td", {}, make("button", { class: "ps-textual", type: "button", text: run.recipe, onclick: () => change({ run: run.run_id, tab: "" }) })),
         ...[run.size, run.kld, run.agree].map((text) => make("td", { text })))))))
       : make("p", { class: "ps-quiet", text: "Not yet." }));
