@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from backend import methods
+from backend import methods, search
 from backend.errors import ParetoscopeError
 from backend.methods.base import Method
-from backend.recipes import ALLOCATORS, Recipe
+from backend.recipes import Recipe
+from backend.search.base import Allocator
+from backend.settings import describe
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Composition:
         recipe: the long form, as `Recipe.from_json` reads it.
         stages: what each method says of itself, with `value` for each setting and `level`.
         methods: every method not in it.
-        allocators: every way to divide its budget over layers.
+        division: what divides its budget over layers, told as a stage is; None for all alike.
+        allocators: every way to divide it.
     """
 
     text: str
@@ -50,6 +53,7 @@ class Composition:
     recipe: dict[str, Any]
     stages: tuple[dict[str, Any], ...]
     methods: tuple[Option, ...]
+    division: dict[str, Any] | None
     allocators: tuple[Option, ...]
 
 
@@ -62,15 +66,23 @@ def compose(recipe: Recipe) -> Composition:
         recipe.to_json(),
         tuple(_stage(stage) for stage in recipe.stages),
         tuple(_method(recipe, cls) for key, cls in methods.catalogue().items() if key not in used),
-        tuple(_allocator(recipe, key) for key in ALLOCATORS),
+        None
+        if recipe.division is None
+        else _valued(describe(type(recipe.division)), recipe.division),
+        tuple(_allocator(recipe, key) for key in (search.UNIFORM, *search.catalogue())),
     )
 
 
 def _stage(stage: Method) -> dict[str, Any]:
-    values = stage.settings()
-    about = methods.describe(type(stage))
-    settings = [one | {"value": values[one["name"]]} for one in about["settings"]]
-    return about | {"settings": settings, "level": stage.level if stage.level in values else ""}
+    level = stage.level if stage.level in stage.settings() else ""
+    return _valued(methods.describe(type(stage)), stage) | {"level": level}
+
+
+def _valued(about: dict[str, Any], one: Method | Allocator) -> dict[str, Any]:
+    values = one.settings()
+    return about | {
+        "settings": [field | {"value": values[field["name"]]} for field in about["settings"]]
+    }
 
 
 def _method(recipe: Recipe, cls: type[Method]) -> Option:
@@ -83,6 +95,9 @@ def _method(recipe: Recipe, cls: type[Method]) -> Option:
 
 
 def _allocator(recipe: Recipe, key: str) -> Option:
+    divides = recipe.division
+    if key == (search.UNIFORM if divides is None else divides.key()):
+        return Option(key, recipe=recipe.text())
     try:
         return Option(key, recipe=Recipe(recipe.stages, key).text())
     except ParetoscopeError as error:

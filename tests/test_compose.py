@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from backend import methods
+from backend import methods, search
 from backend.compose import compose
 from backend.errors import ParetoscopeError
-from backend.recipes import ALLOCATORS, Recipe
+from backend.recipes import Recipe
 
 
 @pytest.mark.parametrize("text", ["dense", *methods.catalogue()])
@@ -46,7 +46,14 @@ def test_a_stage_carries_its_settings_with_their_values():
 def test_a_budget_is_divided_only_where_one_method_treats_layers():
     for text, legal in (("gptq@4", True), ("kv-int@4", False)):
         found = {one.key: one for one in compose(Recipe.parse(text)).allocators}
-        assert set(found) == set(ALLOCATORS)
+        assert set(found) == {"uniform", *search.catalogue()}
         assert found["uniform"].recipe
         assert bool(found["evopress"].recipe) is legal
         assert legal or "exactly one method" in found["evopress"].reason
+
+
+def test_what_divides_a_budget_shows_its_settings_with_their_values():
+    assert compose(Recipe.parse("gptq@4")).division is None
+    divides = Recipe.parse("gptq@4 by evopress").division
+    told = compose(Recipe.parse("gptq@4 by evopress")).division
+    assert {one["name"]: one["value"] for one in told["settings"]} == divides.settings()

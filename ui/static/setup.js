@@ -86,12 +86,19 @@ function builder() {
     ...stages.map((stage) => make("optgroup", { label: stage }, ...recipe.methods.filter((one) => one.stage === stage).map((one) => make("option", { value: one.recipe, disabled: Boolean(one.reason), title: one.reason || one.summary, text: one.reason ? `${one.key} (not here)` : one.key })))));
   const barred = recipe.methods.filter((one) => one.reason);
   const spread = make("select", { "data-allocator": true, onchange: () => compose(spread.value) }, ...recipe.allocators.map((one) => make("option", { value: one.recipe, disabled: Boolean(one.reason), title: one.reason, selected: one.recipe === recipe.text, text: one.key })));
+  const divide = (name, value) => {
+    const long = structuredClone(recipe.recipe);
+    const all = recipe.division.settings.map((each) => `${each.name}=${each.name === name ? value : each.value}`);
+    compose({ ...long, allocator: `${recipe.division.key}(${all.join(", ")})` });
+  };
   return [
     ...recipe.stages.map(stage), add,
     self.refusal && make("p", { class: "ps-error", role: "alert", text: self.refusal }),
     recipe.stages.length > 0 && barred.length > 0 && make("details", {}, make("summary", { text: `Why ${barred.length} cannot be added` }),
       make("ul", { class: "ps-why" }, ...barred.map((one) => make("li", { text: one.reason })))),
     recipe.stages.length > 0 && field("Budget over layers", spread),
+    recipe.division?.settings.length > 0 && make("details", {}, make("summary", { text: `Settings of ${recipe.division.key}` }),
+      ...recipe.division.settings.map((each) => control(each, (value) => divide(each.name, value)))),
     field("As text", text),
   ];
 }
@@ -99,21 +106,21 @@ function builder() {
 function stage(one, at) {
   const level = one.settings.find((each) => each.name === one.level);
   const rest = one.settings.filter((each) => each !== level);
+  const set = (name, value) => {
+    const long = structuredClone(self.recipe.recipe);
+    long.stages[at].settings[name] = value;
+    compose(long);
+  };
   const drop = () => { const long = structuredClone(self.recipe.recipe); long.stages.splice(at, 1); if (long.stages.length === 0) long.allocator = "uniform"; compose(long); };
   return make("fieldset", { class: "ps-stage", "data-stage": one.key },
     make("legend", {}, sign(one.family), one.key, " ", make("span", { class: "ps-quiet", text: one.stage })),
     make("button", { class: "ps-button ps-small ps-drop", type: "button", text: "✕", "aria-label": `Remove ${one.key}`, onclick: drop }),
-    level && control(at, level),
-    rest.length > 0 && make("details", { open: self.opened === one.key, ontoggle: (event) => { if (event.target.open) self.opened = one.key; } }, make("summary", { text: "Settings" }), ...rest.map((each) => control(at, each))));
+    level && control(level, (value) => set(level.name, value)),
+    rest.length > 0 && make("details", { open: self.opened === one.key, ontoggle: (event) => { if (event.target.open) self.opened = one.key; } }, make("summary", { text: "Settings" }), ...rest.map((each) => control(each, (value) => set(each.name, value)))));
 }
 
 // A control for a setting, as its method declares it.
-function control(at, one) {
-  const set = (value) => {
-    const long = structuredClone(self.recipe.recipe);
-    long.stages[at].settings[one.name] = value;
-    compose(long);
-  };
+function control(one, set) {
   let input;
   if (one.choices) {
     input = make("select", { onchange: () => set(one.choices[input.selectedIndex]) }, ...one.choices.map((choice) => make("option", { text: String(choice), selected: choice === one.value })));
