@@ -37,7 +37,7 @@ def main() -> None:
         raise SystemExit(str(error)) from None
     with service:
         host = flags.host or ("0.0.0.0" if space else "127.0.0.1")
-        blocks = page.build(service)
+        blocks = page.build(service, limits)
         _, address, _ = blocks.launch(
             server_name=host,
             server_port=flags.port,

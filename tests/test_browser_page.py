@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.page_results import BEATEN, HOSTILE, MIDDLE, PAYLOADS, SMALL, fill
+from ui import programs
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
@@ -56,7 +57,8 @@ class Server:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.page_server", str(self.home), str(self.port), *self.more],
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
             stdout=subprocess.DEVNULL,
         )
         for _ in range(240):
@@ -399,6 +401,24 @@ def test_a_narrow_screen_has_nothing_beside_it(visit, path, shown):
         shown,
     )
     assert beyond == []
+
+
+def test_programs_ask_the_same_through_gradios_client(server):
+    gradio_client = pytest.importorskip("gradio_client")
+    client = gradio_client.Client(server.address, verbose=False)
+    points = client.predict("resident_bytes", "kld_mean", "default", api_name="/frontier")
+    assert {one["run_id"]: one["on_frontier"] for one in points}[SMALL] is True
+    assert client.predict(MIDDLE, api_name="/run")["recipe"] == "gptq@4"
+    assert client.predict("gptq@4", "default", api_name="/estimate")["dense_bytes"] == 1_706_368
+    with pytest.raises(gradio_client.exceptions.AppError, match="not on this machine"):
+        client.predict(MIDDLE, "Once", 8, api_name="/write")
+
+
+def test_language_models_find_the_tools_where_the_extra_is_installed(server):
+    if not programs.speaks_mcp():
+        pytest.skip("the optional package mcp 1.x is not installed")
+    with urllib.request.urlopen(f"{server.address}/gradio_api/mcp/schema") as answer:
+        assert "frontier" in answer.read().decode()
 
 
 def test_six_tabs_work_at_once(visit):

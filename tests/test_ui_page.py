@@ -99,7 +99,7 @@ def test_only_what_is_offered_to_programs_is_a_public_endpoint(blocks):
     public = {
         one["api_name"] for one in blocks["dependencies"] if one["api_visibility"] == "public"
     }
-    assert public == {"methods", "estimate", "frontier", "run"}
+    assert public == {"methods", "estimate", "frontier", "run", "compress", "job", "write"}
 
 
 def ahead(service, recipes, budgets=(), model="default"):

@@ -21,7 +21,7 @@ _HEAD = (
 )
 
 
-def build(service: Service) -> gr.Blocks:
+def build(service: Service, limits: Limits = AT_HOME) -> gr.Blocks:
     """The page over a service; nothing on it holds state in the server."""
     with gr.Blocks(title=TITLE, fill_width=True, analytics_enabled=False) as page:
         components.Header()
@@ -38,7 +38,7 @@ def build(service: Service) -> gr.Blocks:
                     components.Comparison()
                 with gr.Tab("Methods"):
                     components.MethodList()
-        programs.offer(service)
+        programs.offer(service, limits)
     return page
 
 
@@ -53,7 +53,7 @@ def launching(service: Service, limits: Limits = AT_HOME) -> dict[str, Any]:
         "css_paths": [theme.STYLE],
         "head": _HEAD,
         "ssr_mode": False,
-        "mcp_server": False,
+        "mcp_server": programs.speaks_mcp(),
         "run_history": False,
         "footer_links": [],
         "quiet": True,
