@@ -339,4 +339,4 @@ def _known_metric(name: str) -> None:
         raise UnknownNameError(str(error.args[0])) from None
 
 
-__all__ = ["Filter", "Refusal", "Service", "Sweep", "Texts", "home_folder"]
+__all__ = ["Filter", "Refusal", "Run", "Service", "Sweep", "Texts", "home_folder"]

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from backend.service import Filter, Service
+from backend.errors import UnknownNameError
+from backend.service import Filter, Run, Service
 from ui import charts, numbers, safe
 from ui.axes import Axis
 
@@ -155,10 +156,19 @@ def _setting(one: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def known_run(service: Service, run_id: str) -> Run | None:
+    """One run whole; None where its file is gone while the index still has it."""
+    try:
+        return service.run(run_id)
+    except UnknownNameError:
+        return None
+
+
 @lru_cache(maxsize=512)
 def machine(service: Service, run_id: str) -> str:
     """The machine that a run was measured on, in words."""
-    about = service.run(run_id).manifest.get("hardware", {})
+    run = known_run(service, run_id)
+    about = {} if run is None else run.manifest.get("hardware", {})
     parts = [", ".join(str(one.get("name", one)) if isinstance(one, dict) else str(one)
                        for one in about.get("gpus") or [])]  # fmt: skip
     parts.append(str(about.get("cpu", "")))

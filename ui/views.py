@@ -18,7 +18,7 @@ from backend.errors import ParetoscopeError
 from backend.service import Filter, Service
 from ui import charts, numbers, safe
 from ui.axes import Axis
-from ui.catalogue import GROUPS, axis, family_mark, family_order, hardware_name
+from ui.catalogue import GROUPS, axis, family_mark, family_order, hardware_name, known_run
 
 TABLE = ("resident_bytes", "footprint_bytes", "kld_mean", "top1_agree", "decode_speedup")
 ROWS = 500  # of the table; more would only slow the browser
@@ -129,7 +129,8 @@ def origin(service: Service, frame: pd.DataFrame) -> str:
     span = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
     protocols = ", ".join(sorted(set(frame["protocol"])))
     newest = frame.loc[frame["created"].astype(str).idxmax(), "run_id"]
-    commit = service.run(newest).manifest.get("software", {}).get("commit", "")
+    run = known_run(service, newest)
+    commit = "" if run is None else run.manifest.get("software", {}).get("commit", "")
     places = "; ".join(names) + (f" and {more} alike" if more else "")
     told = f"Measured on {places} · {span} · protocol {protocols}"
     return safe.plain(f"{told} · commit {commit}" if commit else told)
@@ -152,8 +153,8 @@ def _failed(service: Service, x: str, chosen: Filter) -> list[charts.Failed]:
 def _floor(service: Service, frame: pd.DataFrame) -> float | None:
     if len(set(zip(frame["model"], frame["protocol"], strict=True))) != 1:
         return None
-    run = service.run(frame["run_id"].iloc[0])
-    found = run.reading("kld_floor")
+    run = known_run(service, frame["run_id"].iloc[0])
+    found = None if run is None else run.reading("kld_floor")
     return None if found is None else found.value
 
 

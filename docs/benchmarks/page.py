@@ -40,17 +40,17 @@ def main() -> None:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         raise SystemExit("Install Chromium with the system first.")
-    found: dict[str, Any] = {"load_before": os.getloadavg()[0]}
+    found = Told({"load_before": os.getloadavg()[0]})
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         home = Path(folder)
         browser = playwright.chromium.launch(
             executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
         )
         with serving(home / "first") as (address, process):
-            found |= load(browser, address, repeats)
+            found.update(load(browser, address, repeats))
             found["click_to_card_ms"] = told(repeat(clicks(browser, address), 2 * repeats))
             found["viewers_percent_of_a_core"] = viewers(browser, address, process)
-            found |= live(address, repeats)
+            found.update(live(address, repeats))
         fill(home / "many", 2_000)
         with serving(home / "many") as (address, _):
             found["redraw_2000_ms"] = told(repeat(redraws(browser, address), repeats))
@@ -61,6 +61,20 @@ def main() -> None:
             found["frontier_100000_ms"] = told(times)
     json.dump(found, sys.stdout, indent=1)
     sys.stdout.write("\n")
+
+
+class Told(dict[str, Any]):
+    """Figures that are also told as soon as they are known."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        """Keep one and tell it."""
+        super().__setitem__(name, value)
+        sys.stderr.write(f"{name} {value}\n")
+
+    def update(self, more: dict[str, Any]) -> None:  # type: ignore[override]
+        """Keep several."""
+        for name, value in more.items():
+            self[name] = value
 
 
 def load(browser: Browser, address: str, repeats: int) -> dict[str, Any]:
