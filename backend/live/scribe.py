@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
+from backend import drafting
 from backend.appraise import codec_of
 from backend.decoding.drafter import Drafter, Silent
 from backend.decoding.model import Session
-from backend.decoding.sampling import Luck
-from backend.decoding.speculate import Step, highest, steps
+from backend.decoding.speculate import Step, steps
 from backend.errors import DataError, ParetoscopeError
 from backend.jobs.stream import Emitter
 from backend.live.channel import Channel
@@ -44,13 +44,19 @@ class Writer:
     loaded: LoadedModel
     model: TransformersModel
     recipe: Recipe
+    draft: TransformersModel | None = None
 
     @property
     def drafter(self) -> Drafter:
         """A fresh drafter, silent where the recipe has none."""
         stages = self.recipe.stages
         method = next((one for one in stages if isinstance(one, DecodeMethod)), None)
-        return Silent() if method is None else method.drafter()
+        return Silent() if method is None else method.drafter(self.model, self.draft)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors that are in memory to write, each storage once."""
+        return resident(drafting.tensors_of(self.loaded.model, self.draft)).total
 
 
 def serve(spec: dict[str, Any], folder: Path, emit: Emitter) -> None:
@@ -63,7 +69,7 @@ def serve(spec: dict[str, Any], folder: Path, emit: Emitter) -> None:
     """
     torch.set_num_threads(quickest_threads(usable_cores()))
     quiet = Quiet(folder.parent / "cache" / "dense")
-    channel, shelf = Channel(emit), Shelf(lambda one: resident(one.loaded.model).total)
+    channel, shelf = Channel(emit), Shelf(lambda one: one.nbytes)
     for order in channel.orders(spec["idle_seconds"]):
         try:
             with quiet.shared():
@@ -99,10 +105,8 @@ def _open(source: ModelSource, place: str | None) -> Writer:
         loaded = load(source)
         return Writer(loaded, TransformersModel(loaded.model), Recipe(()))
     found = artefact.load(Path(place))
-    model = found.loaded.model
-    return Writer(
-        found.loaded, TransformersModel(model, codec_of(found.recipe, model)), found.recipe
-    )
+    model = TransformersModel(found.loaded.model, codec_of(found.recipe, found.loaded.model))
+    return Writer(found.loaded, model, found.recipe, drafting.second_model(Path(place)))
 
 
 def _hand(number: int, writer: Writer, dense: Writer, order: dict[str, Any]) -> Hand:
@@ -114,10 +118,9 @@ def _hand(number: int, writer: Writer, dense: Writer, order: dict[str, Any]) -> 
             f"The prompt has {len(prompt)} tokens and {count} are to follow; this model reads 1 to "
             f"{limit} in all. Shorten the prompt or ask for fewer."
         )
-    luck = order["temperature"]
-    pick = Luck(luck, order["seed"]).pick if luck > 0 else highest
     session = writer.model.session(1, len(prompt) + count)
-    stream = steps(writer.model, writer.drafter, prompt, count, pick=pick, session=session)
+    luck = {"temperature": order["temperature"], "seed": order["seed"]}
+    stream = steps(writer.model, writer.drafter, prompt, count, session=session, **luck)
     judge = None if number == 0 else Judge(dense.model, prompt)
     return Hand(number, writer, stream, session, judge, count)
 
