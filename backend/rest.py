@@ -10,6 +10,7 @@ import json
 import shutil
 import tempfile
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -105,7 +106,7 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def job_list(service: Service, limits: Limits, visitor: str) -> dict[str, Any]:
     """All jobs as a visitor may see them."""
     revision = service.revision()
-    jobs = [_job_view(job, limits, visitor) for job in service.jobs()]
+    jobs = [_job_view(service, job, limits, visitor) for job in service.jobs()]
     return {"revision": revision, "jobs": jobs}
 
 
@@ -204,7 +205,7 @@ def _add_jobs(router: APIRouter, service: Service, limits: Limits) -> None:
     @router.get(f"{PREFIX}/jobs/{{job_id}}", tags=["jobs"])
     def show_job(job_id: str, visitor: Visitor = "") -> JobView:
         """One job as it stands."""
-        return JobView(**_job_view(service.job(job_id), limits, visitor))
+        return JobView(**_job_view(service, service.job(job_id), limits, visitor))
 
     @router.get(f"{PREFIX}/jobs/{{job_id}}/events", tags=["jobs"])
     def list_events(job_id: str, after: int = 0) -> list[dict[str, Any]]:
@@ -220,7 +221,7 @@ def _add_jobs(router: APIRouter, service: Service, limits: Limits) -> None:
     def cancel(job_id: str, visitor: Visitor = "") -> JobView:
         """Stop a job that waits or runs."""
         _check_owner(service, limits, job_id, visitor)
-        return JobView(**_job_view(service.cancel(job_id), limits, visitor))
+        return JobView(**_job_view(service, service.cancel(job_id), limits, visitor))
 
     @router.post(f"{PREFIX}/jobs/{{job_id}}/retry", tags=["jobs"], status_code=202)
     def retry(job_id: str, visitor: Visitor = "") -> Queued:
@@ -245,9 +246,23 @@ def _add_shares(router: APIRouter, service: Service) -> None:
         return view
 
 
-def _job_view(job: Any, limits: Limits, visitor: str) -> dict[str, Any]:
-    values = {name: getattr(job, name) for name in JobView.model_fields if name != "may_change"}
-    return values | {"state": str(job.state), "may_change": limits.may_change(job.owner, visitor)}
+def _job_view(service: Service, job: Any, limits: Limits, visitor: str) -> dict[str, Any]:
+    added = {"may_change", "expected"}
+    values = {name: getattr(job, name) for name in JobView.model_fields if name not in added}
+    return values | {
+        "state": str(job.state),
+        "may_change": limits.may_change(job.owner, visitor),
+        "expected": _expected(service, job.recipe, job.model) if job.active else None,
+    }
+
+
+@lru_cache(maxsize=512)
+def _expected(service: Service, recipe: str, model: str) -> float | None:
+    try:
+        found = service.estimate(recipe, model)
+    except ParetoscopeError:  # a folder, of which a job keeps only the name
+        return None
+    return None if found is None else round(found.seconds, 1)
 
 
 def _check_owner(service: Service, limits: Limits, job_id: str, visitor: str) -> None:

@@ -85,6 +85,9 @@ class JobView(BaseModel):
     ended: float | None
     reason: str
     may_change: bool
+    expected: float | None = Field(
+        description="seconds from start to end, estimated; null where unknown or over"
+    )
 
 
 class JobList(BaseModel):

@@ -84,7 +84,7 @@ function row(job) {
       make("span", { class: "ps-state", text: job.state }),
       job.may_change && job.active && act("cancel", "✕", "Cancel"),
       job.may_change && !job.active && job.state !== "done" && act("retry", "↻", "Try again"),
-      !job.active && job.state !== "done" && act("log", "log", "Show the log of")),
+      job.state !== "done" && job.state !== "queued" && act("log", "log", "Show the log of")),
     job.state !== "done" && make("div", { class: "ps-bar", role: "progressbar", "aria-valuemin": "0", "aria-valuemax": "100", "aria-valuenow": String(percent), "aria-label": `${job.recipe}: ${job.state}` }, make("i", { style: { width: `${percent}%` } })),
     make("div", { class: "ps-job-foot" },
       make("span", { text: bad ? job.reason : job.state === "running" ? job.stage || "starting" : job.state === "queued" ? "waits for its turn" : job.model }),
@@ -94,7 +94,9 @@ function row(job) {
 function clock(job) {
   if (!job.started) return "";
   const seconds = Math.max(0, Math.round((job.ended || Date.now() / 1000) - job.started));
-  return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+  const spent = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+  const left = job.active && job.expected ? Math.round(job.expected - seconds) : 0;
+  return left > 0 ? `${spent} · ≈ ${left < 90 ? `${left} s` : `${Math.round(left / 60)} min`} left` : spent;
 }
 
 function clocks(all) {
