@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from backend import drafting
-from backend.appraise import codec_of
 from backend.decoding.drafter import Drafter, Silent
 from backend.decoding.model import Session
 from backend.decoding.speculate import Step, steps
@@ -33,6 +32,7 @@ from backend.models.language_model import TransformersModel
 from backend.models.load import LoadedModel, load
 from backend.recipes import Recipe
 from backend.sources import ModelSource
+from backend.subject import codec_of
 
 SHOWN = 5  # likeliest tokens told of each model
 
