@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from backend.budget import Budget, fit
+from backend.compose import Composition, compose
 from backend.dimensions import Dimensions
 from backend.estimate import Estimate, estimate
 from backend.forecast import METRIC, Forecaster
@@ -43,11 +45,20 @@ class Advice:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._learned: tuple[int, pd.DataFrame, Forecaster] | None = None
 
     def estimate(self, recipe: Recipe, source: ModelSource) -> Estimate | None:
         """What a run will take; None for a model whose files are not here yet."""
-        known = self._known()
-        return estimate(recipe, source, known, Forecaster.of(known))
+        return estimate(recipe, source, *self._known())
+
+    def compose(self, recipe: str | dict[str, Any]) -> Composition:
+        """A recipe in either form, with its stages, their settings and what may be added.
+
+        Raises:
+            ParetoscopeError: it cannot be.
+        """
+        read = Recipe.parse if isinstance(recipe, str) else Recipe.from_json
+        return compose(read(recipe))
 
     def fit(self, recipe: str, budget: str, model: str = "default") -> Fitted | None:
         """The recipe turned to a budget such as `6 GB, 8k context x 1` or `kld <= 0.05`.
@@ -62,7 +73,7 @@ class Advice:
         dimensions = Dimensions.of(source)
         if dimensions is None:
             return None
-        forecaster = Forecaster.of(self._known())
+        _, forecaster = self._known()
 
         def divergence(one: Recipe) -> float | None:
             found = forecaster.quality(one, source.name)
@@ -78,5 +89,10 @@ class Advice:
             limits.to_json(),
         )
 
-    def _known(self) -> pd.DataFrame:
-        return self._store.results.runs(metrics=(METRIC,)).head(KNOWN_RUNS)
+    def _known(self) -> tuple[pd.DataFrame, Forecaster]:
+        """What estimates rest on, learned anew when there are more results."""
+        count = self._store.results.count()
+        if self._learned is None or self._learned[0] != count:
+            known = self._store.results.runs(metrics=(METRIC,)).head(KNOWN_RUNS)
+            self._learned = count, known, Forecaster.of(known)
+        return self._learned[1:]

@@ -6,16 +6,16 @@ of their own in `X-Visitor`, which is never told to anyone else.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.background import BackgroundTask
@@ -23,6 +23,7 @@ from starlette.responses import FileResponse, JSONResponse
 
 from backend.errors import ParetoscopeError, UnknownNameError
 from backend.limits import AT_HOME, LimitError, Limits
+from backend.rest_comparing import PREFIX, Visitor, add_comparing
 from backend.rest_values import (
     EstimateView,
     Frontier,
@@ -34,11 +35,10 @@ from backend.rest_values import (
     SweepWish,
     Swept,
     View,
+    answer,
 )
 from backend.service import Filter, Service
 
-PREFIX = "/api/v1"
-Visitor = Annotated[str, Header(alias="X-Visitor", max_length=64)]
 Names = Annotated[list[str] | None, Query(max_length=50)]
 
 
@@ -60,6 +60,7 @@ def serving(service: Service, limits: Limits = AT_HOME) -> dict[str, Any]:
     _add_runs(router, service)
     _add_jobs(router, service, limits)
     _add_shares(router, service)
+    add_comparing(router, service, limits)
     document = get_openapi(
         title="Paretoscope",
         version="1",
@@ -97,16 +98,6 @@ def refuse_form(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"error": f"{place}: {first.get('msg', 'not readable')}."}, 422)
 
 
-def answer(request: Request, content: Any, key: str = "") -> Response:
-    """JSON with an ETag, or 304 where the asker has it; `key` names the content if it is known."""
-    body = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    tag = f'"{key or hashlib.sha256(body.encode()).hexdigest()[:16]}"'
-    headers = {"ETag": tag, "Cache-Control": "no-cache"}
-    if request.headers.get("if-none-match") == tag:
-        return Response(status_code=304, headers=headers)
-    return Response(body, media_type="application/json", headers=headers)
-
-
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as plain values, None where there is none."""
     return json.loads(frame.to_json(orient="records", double_precision=15))
@@ -115,7 +106,7 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def job_list(service: Service, limits: Limits, visitor: str) -> dict[str, Any]:
     """All jobs as a visitor may see them."""
     revision = service.revision()
-    jobs = [_job_view(job, limits, visitor) for job in service.jobs()]
+    jobs = [_job_view(service, job, limits, visitor) for job in service.jobs()]
     return {"revision": revision, "jobs": jobs}
 
 
@@ -214,7 +205,7 @@ def _add_jobs(router: APIRouter, service: Service, limits: Limits) -> None:
     @router.get(f"{PREFIX}/jobs/{{job_id}}", tags=["jobs"])
     def show_job(job_id: str, visitor: Visitor = "") -> JobView:
         """One job as it stands."""
-        return JobView(**_job_view(service.job(job_id), limits, visitor))
+        return JobView(**_job_view(service, service.job(job_id), limits, visitor))
 
     @router.get(f"{PREFIX}/jobs/{{job_id}}/events", tags=["jobs"])
     def list_events(job_id: str, after: int = 0) -> list[dict[str, Any]]:
@@ -230,7 +221,7 @@ def _add_jobs(router: APIRouter, service: Service, limits: Limits) -> None:
     def cancel(job_id: str, visitor: Visitor = "") -> JobView:
         """Stop a job that waits or runs."""
         _check_owner(service, limits, job_id, visitor)
-        return JobView(**_job_view(service.cancel(job_id), limits, visitor))
+        return JobView(**_job_view(service, service.cancel(job_id), limits, visitor))
 
     @router.post(f"{PREFIX}/jobs/{{job_id}}/retry", tags=["jobs"], status_code=202)
     def retry(job_id: str, visitor: Visitor = "") -> Queued:
@@ -255,9 +246,23 @@ def _add_shares(router: APIRouter, service: Service) -> None:
         return view
 
 
-def _job_view(job: Any, limits: Limits, visitor: str) -> dict[str, Any]:
-    values = {name: getattr(job, name) for name in JobView.model_fields if name != "may_change"}
-    return values | {"state": str(job.state), "may_change": limits.may_change(job.owner, visitor)}
+def _job_view(service: Service, job: Any, limits: Limits, visitor: str) -> dict[str, Any]:
+    added = {"may_change", "expected"}
+    values = {name: getattr(job, name) for name in JobView.model_fields if name not in added}
+    return values | {
+        "state": str(job.state),
+        "may_change": limits.may_change(job.owner, visitor),
+        "expected": _expected(service, job.recipe, job.model) if job.active else None,
+    }
+
+
+@lru_cache(maxsize=512)
+def _expected(service: Service, recipe: str, model: str) -> float | None:
+    try:
+        found = service.estimate(recipe, model)
+    except ParetoscopeError:  # a folder, of which a job keeps only the name
+        return None
+    return None if found is None else round(found.seconds, 1)
 
 
 def _check_owner(service: Service, limits: Limits, job_id: str, visitor: str) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any, Literal
 
+from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 Tier = Literal["smoke", "quick", "full"]
@@ -82,6 +85,9 @@ class JobView(BaseModel):
     ended: float | None
     reason: str
     may_change: bool
+    expected: float | None = Field(
+        description="seconds from start to end, estimated; null where unknown or over"
+    )
 
 
 class JobList(BaseModel):
@@ -124,3 +130,13 @@ class EstimateView(BaseModel):
     basis: str
     exact: bool
     quality: ForecastView | None
+
+
+def answer(request: Request, content: Any, key: str = "") -> Response:
+    """JSON with an ETag, or 304 where the asker has it; `key` names the content if it is known."""
+    body = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    tag = f'"{key or hashlib.sha256(body.encode()).hexdigest()[:16]}"'
+    headers = {"ETag": tag, "Cache-Control": "no-cache"}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    return Response(body, media_type="application/json", headers=headers)

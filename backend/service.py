@@ -17,6 +17,7 @@ import pandas as pd
 
 from backend import methods
 from backend.advice import Advice
+from backend.comparing import Comparing
 from backend.errors import UnknownNameError
 from backend.estimate import Estimate, check_room
 from backend.extras import Extras
@@ -24,6 +25,7 @@ from backend.jobs.dispatcher import Dispatcher
 from backend.jobs.launchers import LocalLauncher
 from backend.jobs.ledger import Ledger
 from backend.jobs.records import Event, Job, Submission
+from backend.live.desk import Desk
 from backend.measure.reading import METRICS, metric
 from backend.plan import plan
 from backend.recipes import Recipe
@@ -75,6 +77,7 @@ class Service:
             if not self.store.results.count():
                 self._take_first_results()
             self._launcher = LocalLauncher(self.home)
+            self.comparing = Comparing(self, Desk(self.home, self._launcher.fork_server))
             self._ledger = Ledger(self.store, self._launcher, slots=slots)
             self._dispatcher = Dispatcher(self._ledger) if run_jobs else None
             if self._dispatcher is not None:
@@ -93,12 +96,14 @@ class Service:
         """Let go of the home folder; jobs under way carry on and are found again."""
         if self._dispatcher is not None:
             self._dispatcher.stop()
+        self.comparing.close()
         self._launcher.close()
         self.store.close()
 
     def warm_up(self) -> None:
-        """Begin the imports that the first job will need; never waits."""
+        """Begin the imports that the first job and the first text will need; never waits."""
         self._launcher.warm_up()
+        self.comparing.warm_up()
 
     # What there is
 
@@ -152,8 +157,11 @@ class Service:
         extras: Extras | None = None,
         budget: Mapping[str, float] | None = None,
         owner: str = "",
+        again: bool = False,
     ) -> Submission:
         """Queue a run; a finished one is answered at once, one under way is joined.
+
+        With `again` a finished one is carried out once more, to have its artefact back.
 
         Raises:
             ParetoscopeError: recipe, model, memory or disk do not allow it.
@@ -179,6 +187,7 @@ class Service:
             model=job.model,
             recipe=wanted.text(),
             family=wanted.family,
+            again=again,
         )
 
     def sweep(
@@ -283,8 +292,10 @@ class Service:
 
     def artefact_folder(self, run_id: str) -> Path | None:
         """Where the compressed model of a run lies, if it was made here."""
-        folder = self.home / "artefacts" / str(self.run(run_id).artefact.get("key", ""))
-        return folder if (folder / "recipe.json").is_file() else None
+        key = str(self.run(run_id).artefact.get("key", ""))
+        folder = self.home / "artefacts" / key
+        made = RUN_ID.fullmatch(key) and (folder / "recipe.json").is_file()
+        return folder if made else None
 
     # Sharing
 
@@ -332,4 +343,4 @@ def _known_metric(name: str) -> None:
         raise UnknownNameError(str(error.args[0])) from None
 
 
-__all__ = ["Filter", "Refusal", "Service", "Sweep", "Texts", "home_folder"]
+__all__ = ["Filter", "Refusal", "Run", "Service", "Sweep", "Texts", "home_folder"]

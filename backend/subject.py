@@ -39,13 +39,13 @@ class Subject:
     def deployed(self) -> TransformersModel:
         """The deployed form, ready to run."""
         model = self.artefact.loaded.model
-        return TransformersModel(model, self._codec(model))
+        return TransformersModel(model, codec_of(self._recipe, model))
 
     @cached_property
     def exact(self) -> TransformersModel:
         """It in float32, every weight as its format says."""
         model = artefact.load(self._folder, packed=False, dtype=torch.float32).loaded.model
-        return TransformersModel(model, self._codec(model))
+        return TransformersModel(model, codec_of(self._recipe, model))
 
     @property
     def computed(self) -> TransformersModel:
@@ -80,7 +80,8 @@ class Subject:
         """Ids of the fixed prompts."""
         return [self.artefact.loaded.open(prompt.text) for prompt in fixed_prompts()]
 
-    def _codec(self, model: torch.nn.Module) -> Any:
-        stages = self._recipe.stages
-        method = next((one for one in stages if isinstance(one, CacheMethod)), None)
-        return None if method is None else method.codec(*key_value_shape(model.config))
+
+def codec_of(recipe: Recipe, model: torch.nn.Module) -> Any:
+    """What a recipe holds a model's keys and values in; None where it leaves them dense."""
+    method = next((one for one in recipe.stages if isinstance(one, CacheMethod)), None)
+    return None if method is None else method.codec(*key_value_shape(model.config))

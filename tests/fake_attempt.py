@@ -106,7 +106,7 @@ def _devour(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
 
 
 def _babble(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
-    os.write(emit._descriptor, b"this is no event\n")
+    os.write(emit.descriptor, b"this is no event\n")
     time.sleep(60)
 
 

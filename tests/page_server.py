@@ -1,4 +1,4 @@
-"""A page over a home for browser tests, with no job ever started: `page_server.py HOME PORT`."""
+"""A page over a home for browser tests: `page_server.py HOME PORT [work]`; jobs run on `work`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ui import page
 
 
 def main() -> None:
-    with Service(Path(sys.argv[1]), run_jobs=False) as service:
+    with Service(Path(sys.argv[1]), run_jobs="work" in sys.argv) as service:
         blocks = page.build(service)
         blocks.launch(
             server_name="127.0.0.1", server_port=int(sys.argv[2]), **page.launching(service)

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.page_results import BEATEN, HOSTILE, MIDDLE, PAYLOADS, SMALL, fill
+from ui import programs
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
@@ -45,8 +46,8 @@ PATIENCE = 20_000  # milliseconds
 class Server:
     """A page in a process of its own, which can be stopped and started again."""
 
-    def __init__(self, home):
-        self.home = home
+    def __init__(self, home, *more):
+        self.home, self.more = home, more
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -54,9 +55,10 @@ class Server:
 
     def start(self):
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.page_server", str(self.home), str(self.port)],
+            [sys.executable, "-m", "tests.page_server", str(self.home), str(self.port), *self.more],
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
             stdout=subprocess.DEVNULL,
         )
         for _ in range(240):
@@ -102,6 +104,10 @@ def context(chromium):
 @pytest.fixture
 def visit(context, server):
     """Opens pages, and at the end finds neither errors nor requests to other hosts."""
+    yield from visits(context, server)
+
+
+def visits(context, server):
     pages, wrong = [], []
     local = (server.address, "data:", "blob:")
 
@@ -183,7 +189,8 @@ def test_a_card_can_be_opened_from_the_keyboard(visit):
 def test_a_recipe_goes_from_the_card_into_the_form(visit):
     page = drawn(visit(f"/?run={SMALL}"))
     page.get_by_role("button", name="Use recipe").click()
-    expect(page.get_by_role("textbox", name="Recipe")).to_have_value("gptq@3")
+    expect(page.locator("[data-recipe-text]")).to_have_value("gptq@3")
+    expect(page.locator("[data-stage=gptq] [data-setting=bits]")).to_have_value("3")
 
 
 def test_the_axes_are_chosen_and_kept_in_the_address(visit):
@@ -226,6 +233,33 @@ def test_a_comparison_marks_the_first_word_that_differs(visit):
     expect(page.locator("select[data-prompt]")).to_have_value("1")
 
 
+def test_a_blind_question_is_answered_counted_and_shown_beside_the_divergence(visit):
+    page = visit(f"/?compare={SMALL}&mode=blind")
+    sides = page.locator(".ps-blind [data-side]")
+    expect(sides).to_have_count(2)
+    assert "gptq" not in page.locator(".ps-blind").inner_text()
+    left = page.locator("[data-side=left] .ps-text").inner_text()
+    told = "right" if "slept well" in left else "left"
+    page.locator(f"[data-choice={told}]").click()
+    expect(page.locator(".ps-verdict")).to_contain_text("Right.")
+    expect(page.locator(f"[data-side={told}] h3")).to_contain_text("gptq@3")
+    row = page.locator(".ps-tally tbody tr", has_text="gptq@3")
+    expect(row).to_contain_text("0.200 nats/token")
+    expect(row).to_contain_text("1 of 1")
+    page.locator("[data-next]").click()
+    expect(page.locator(".ps-verdict")).to_contain_text("0 more")
+
+
+def test_a_run_without_its_model_offers_to_make_it(visit):
+    page = visit(f"/?compare={MIDDLE}&mode=live")
+    expect(page.locator(".ps-offer")).to_contain_text("not on this machine")
+    expect(page.locator("[data-write]")).to_be_disabled()
+    page.locator(f"[data-remake='{MIDDLE}']").click()
+    expect(page.locator(".ps-offer")).to_contain_text("is being made here")
+    expect(page.locator(".ps-job", has_text="gptq@4").first).to_contain_text("waits for its turn")
+    page.get_by_role("button", name="Cancel gptq@4").first.click()
+
+
 def test_a_short_link_opens_the_view_that_was_kept(visit, server):
     page = visit(f"/?compare={MIDDLE},{SMALL}&prompt=1")
     expect(page.locator(".ps-compare .ps-pane")).to_have_count(3)
@@ -239,35 +273,83 @@ def test_a_short_link_opens_the_view_that_was_kept(visit, server):
 
 def test_a_bound_shades_the_chart_and_is_kept_in_the_address(visit):
     page = drawn(visit())
-    page.locator("input[data-limit]").fill("1 MB")
-    page.keyboard.press("Enter")
-    page.wait_for_function(
-        "document.querySelector('.ps-plot').layout.shapes.some((s) => s.name === 'limit')"
-    )
-    assert "limit=1000000" in page.url
+    limits = "document.querySelector('.ps-plot').layout.shapes.filter((s) => s.name === 'limit')"
+    for side, text, count in (("x", "1 MB", 1), ("y", "0.1", 2)):
+        page.locator(f"input[data-limit={side}]").fill(text)
+        page.keyboard.press("Enter")
+        page.wait_for_function(f"{limits}.length === {count}")
+    assert "limit=1000000&ylimit=0.1" in page.url
 
 
 def test_every_method_is_told_beside_what_was_measured(visit):
     page = visit("/?tab=methods")
     expect(page.locator("#method-gptq")).to_contain_text("arXiv 2210.17323")
     expect(page.locator("#method-gptq table")).to_contain_text("gptq@3")
+    expect(page.locator("#method-gptq svg circle")).to_have_count(2)
+    page.get_by_role("searchbox", name="Find a method").fill("sparse")
+    expect(page.locator("#method-gptq")).to_be_hidden()
+    expect(page.locator("#method-sparsegpt")).to_be_visible()
 
 
-def test_a_wrong_recipe_is_refused_in_a_sentence(visit):
+def add_stage(page, key):
+    page.locator("[data-add]").select_option(label=key)
+    expect(page.locator(f"[data-stage={key}]")).to_be_visible()
+
+
+def test_a_recipe_is_built_of_legal_stages_and_what_cannot_be_says_why(visit):
     page = drawn(visit())
-    page.get_by_role("radio", name="Recipe").check()
-    page.get_by_role("textbox", name="Recipe").fill("gptq@4 + rtn@4")
-    expect(page.locator(".ps-estimate textarea")).to_have_value(
-        "gptq and rtn both quantise; a recipe holds one of each stage."
+    page.get_by_role("button", name="Recipe", exact=True).click()
+    add_stage(page, "gptq")
+    barred = page.locator("[data-add] option[disabled]", has_text="rtn")
+    assert "both quantise" in barred.get_attribute("title")
+    page.locator("summary", has_text="cannot be added").click()
+    expect(page.locator(".ps-why")).to_contain_text("gptq and rtn both quantise")
+    add_stage(page, "kv-int")
+    page.locator("[data-stage=gptq] [data-setting=bits]").fill("3")
+    page.keyboard.press("Tab")
+    expect(page.locator("[data-recipe-text]")).to_have_value("gptq@3 + kv-int@5")
+    page.locator("[data-stage=gptq] summary").click()
+    page.locator("[data-stage=gptq] [data-setting=group_size]").select_option("64")
+    expect(page.locator("[data-recipe-text]")).to_have_value(
+        "gptq(bits=3.0, group_size=64) + kv-int@5"
     )
-    page.get_by_role("button", name="Compress").click()
-    expect(page.locator("[role=alert]")).to_contain_text("both quantise")
-    visit.wrong.clear()  # the browser notes the refusal itself in its console
+    page.locator("[data-recipe-text]").fill("gptq@4 + rtn@4")
+    page.keyboard.press("Enter")
+    expect(page.locator(".ps-setup [role=alert]")).to_contain_text("both quantise")
+
+
+def test_the_size_and_time_of_a_budget_are_told_before_anything_runs(visit):
+    page = drawn(visit())
+    plan = page.locator(".ps-plan")
+    expect(plan).to_contain_text("of 1.71 MB")
+    page.locator("[data-budget-kind]").select_option("weights")
+    page.locator("[data-budget]").fill("900 kB")
+    expect(page.locator(".ps-go")).to_contain_text("Compress (≈")
+    expect(plan).to_contain_text("900 kB of 1.71 MB")
+    page.locator("[data-budget]").fill("1 kB")
+    expect(plan.locator(".ps-error")).to_contain_text("over the budget")
+    page.locator("[data-budget]").fill("nothing")
+    expect(plan.locator(".ps-error")).to_contain_text("limits nothing")
+    expect(page.locator(".ps-go")).to_be_disabled()
+
+
+def test_what_is_about_to_run_stands_hollow_on_the_chart(visit):
+    page = drawn(visit())
+    page.locator("[data-budget]").fill("3.5")
+    page.wait_for_function(
+        """() => {
+          const { data } = document.querySelector(".ps-plot");
+          const found = data.find((trace) => trace.name === "planned");
+          return found?.text[0] === "gptq@3.5" && found.marker.symbol[0] === "circle-open";
+        }"""
+    )
 
 
 def test_a_job_appears_in_every_tab_and_can_be_cancelled(visit):
     one, other = drawn(visit()), drawn(visit())
-    one.get_by_role("button", name="Compress").click()
+    one.locator("[data-budget]").fill("4")
+    expect(one.locator(".ps-go")).to_have_text(re.compile(r"^Compress \(≈"))
+    one.locator(".ps-go").click()
     expect(one.locator(".ps-job", has_text="gptq@4")).to_contain_text("waits for its turn")
     look_now(other)
     expect(other.locator(".ps-job", has_text="gptq@4")).to_contain_text("waits for its turn")
@@ -275,7 +357,6 @@ def test_a_job_appears_in_every_tab_and_can_be_cancelled(visit):
     look_now(one)
     for page in (one, other):
         expect(page.locator(".ps-job", has_text="gptq@4")).to_contain_text("cancelled")
-    one.get_by_role("button", name="Cancel dense").click(force=True)
 
 
 def test_an_unknown_run_is_a_friendly_sentence(visit):
@@ -322,6 +403,24 @@ def test_a_narrow_screen_has_nothing_beside_it(visit, path, shown):
     assert beyond == []
 
 
+def test_programs_ask_the_same_through_gradios_client(server):
+    gradio_client = pytest.importorskip("gradio_client")
+    client = gradio_client.Client(server.address, verbose=False)
+    points = client.predict("resident_bytes", "kld_mean", "default", api_name="/frontier")
+    assert {one["run_id"]: one["on_frontier"] for one in points}[SMALL] is True
+    assert client.predict(MIDDLE, api_name="/run")["recipe"] == "gptq@4"
+    assert client.predict("gptq@4", "default", api_name="/estimate")["dense_bytes"] == 1_706_368
+    with pytest.raises(gradio_client.exceptions.AppError, match="not on this machine"):
+        client.predict(MIDDLE, "Once", 8, api_name="/write")
+
+
+def test_language_models_find_the_tools_where_the_extra_is_installed(server):
+    if not programs.speaks_mcp():
+        pytest.skip("the optional package mcp 1.x is not installed")
+    with urllib.request.urlopen(f"{server.address}/gradio_api/mcp/schema") as answer:
+        assert "frontier" in answer.read().decode()
+
+
 def test_six_tabs_work_at_once(visit):
     pages = [visit() for _ in range(6)]
     for page in pages:
@@ -343,8 +442,9 @@ def test_a_stopped_server_is_told_and_a_link_opens_the_same_view_after_a_restart
     expect(page.locator(f".ps-card[data-run='{MIDDLE}']")).to_contain_text("gptq@4")
     assert page.locator("select[data-axis=x]").input_value() == "footprint_bytes"
     assert page.locator("select[data-axis=y]").input_value() == "top1_agree"
-    pressed = page.locator(".ps-chip[aria-pressed=true]").all_inner_texts()
-    assert [text.split()[-1] for text in pressed] == ["quantise", "dense"]
+    shown = page.get_by_role("group", name="Families shown")
+    pressed = shown.locator("[aria-pressed=true]").all_inner_texts()
+    assert [text.split()[-1] for text in pressed] == ["quantise"]
     expect(page.locator(".ps-link")).to_have_value(server.address + path)
 
 
@@ -357,6 +457,57 @@ def test_a_report_opens_from_disk(visit, server, tmp_path):
     page.wait_for_selector("#plot .scatterlayer .point")
     assert visit.wrong == [path.as_uri()]
     visit.wrong.clear()
+
+
+@pytest.fixture
+def working(context, tmp_path):
+    """Visits to a page whose jobs run."""
+    server = Server(fill(tmp_path), "work").start()
+    yield from visits(context, server)
+    server.stop()
+
+
+@pytest.mark.slow
+def test_a_run_draws_a_new_dot_and_its_model_writes_beside_the_dense_one(working):
+    page = drawn(working())
+    page.get_by_role("button", name="rtn", exact=True).click()
+    page.get_by_role("button", name="gptq", exact=True).click()
+    page.locator("[data-budget]").fill("3")
+    page.get_by_label("Measure").select_option("smoke")
+    page.get_by_label("Time it too").uncheck()
+    expect(page.locator(".ps-go")).to_have_text(re.compile(r"^Compress \(≈"))
+    page.locator(".ps-go").click()
+    # A ring around what is new tells that the dot is there, without a reload.
+    page.wait_for_function(
+        "document.querySelector('.ps-plot').data.some((t) => t.name === 'fresh')", timeout=120_000
+    )
+    made = page.locator(".ps-job.ps-is-done").get_attribute("data-run")
+    page = working(f"/?compare={made}&mode=live&tokens=32")
+    page.locator("[data-say]").fill("Once upon a time, there was a")
+    page.locator("[data-write]").click()
+    panes = page.locator(".ps-live .ps-pane")
+    expect(panes).to_have_count(2)
+    expect(panes.nth(1).locator(".ps-tokens span").nth(4)).to_be_attached()
+    page.reload()  # a text goes on, and is found again
+    expect(page.locator(".ps-live[data-state=done]")).to_be_visible(timeout=30_000)
+    assert page.locator("[data-say]").input_value() == "Once upon a time, there was a"
+    dense, small = (panes.nth(n).locator(".ps-tokens span").all_inner_texts() for n in range(2))
+    at = int(panes.nth(1).locator(".ps-tokens .ps-first").get_attribute("data-at"))
+    assert small[:at] == dense[:at]
+    assert small[at] != dense[at]
+    expect(panes.nth(1).locator("footer")).to_contain_text(f"at token {at + 1}: there")
+    expect(panes.nth(1).locator(".ps-numbers")).to_contain_text("tokens/s")
+    strip = panes.nth(1).locator(".ps-heat")
+    strip.focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    detail = page.locator(".ps-detail")
+    expect(detail.locator("h3")).to_contain_text("Token 2 of rtn@3")
+    expect(detail.locator(".ps-top")).to_have_count(2)
+    expect(detail.locator(".ps-top").first.locator("li")).to_have_count(5)
+    assert strip.get_attribute("aria-valuenow") == "2"
+    page.reload()
+    expect(page.locator(".ps-live[data-state=done]")).to_be_visible()
 
 
 @pytest.fixture(scope="module")

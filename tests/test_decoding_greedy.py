@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.decoding.drafter import Draft, Drafter, Silent
-from backend.decoding.greedy import choose, generate, stream
+from backend.decoding.greedy import choose, generate
 from backend.decoding.model import LanguageModel, Session
 from backend.decoding.sampling import accept, acceptance, residual
-from backend.decoding.speculate import speculate
+from backend.decoding.speculate import speculate, steps
 from tests.tiny_model import TinyModel
 
 
@@ -84,14 +84,28 @@ def test_the_end_token_is_kept_and_ends_a_text():
     model = TinyModel(seed=5, end=expected[4])
     stop = expected.index(expected[4]) + 1
     assert list(generate(model, [[3, 1]], 12)[0].tokens) == expected[:stop]
-    assert list(stream(model, [3, 1], 12)) == expected[:stop]
     assert list(speculate(model, Silent(), [3, 1], 12).tokens) == expected[:stop]
     assert list(generate(model, [[3, 1]], 12, ignore_end=True)[0].tokens) == expected
 
 
-def test_the_stream_gives_what_the_batch_gives():
+def test_every_step_carries_the_logits_it_was_chosen_from():
     model = TinyModel(seed=8)
-    assert list(stream(model, [4, 4, 2], 15)) == plain_loop(model, [4, 4, 2], 15)
+    expected = plain_loop(model, [4, 4, 2], 15)
+    found = list(steps(model, Oracle(expected, 3, 2), [4, 4, 2], 15))
+    assert [token for step in found for token in step.tokens] == expected
+    assert [token for step in found for token in choose(step.logits).tolist()] == expected
+
+
+def test_the_same_seed_draws_the_same_text_with_a_sure_drafter_or_none():
+    model = TinyModel(seed=3).double()
+    plain = [
+        token
+        for one in steps(model, Silent(), [2, 9], 30, temperature=0.8, seed=5)
+        for token in one.tokens
+    ]
+    drafted = list(steps(model, Oracle(plain, 2, 3), [2, 9], 30, temperature=0.8, seed=5))
+    assert [token for step in drafted for token in step.tokens] == plain
+    assert len(drafted) < len(plain)
 
 
 def test_no_prompts_give_no_texts():

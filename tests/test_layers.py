@@ -55,7 +55,10 @@ HOMES = {
 }
 """Third-party packages that only some may import."""
 
-DOORS = {"backend.__main__", "backend.limits", "backend.rest", "backend.service"}
+DOORS = {
+    "backend.__main__", "backend.limits", "backend.rest", "backend.rest_comparing",
+    "backend.rest_values", "backend.service",
+}  # fmt: skip
 """The service and what stands in front of it: the command line, REST and its limits."""
 
 UI_MAY = {

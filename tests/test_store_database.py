@@ -10,7 +10,7 @@ import threading
 import duckdb
 import pytest
 
-from backend.store.database import Database
+from backend.store.database import MIGRATIONS, Database
 from backend.store.errors import HomeBusyError, NewerSchemaError, StoreError
 from backend.store.store import Store
 from tests.result_documents import document
@@ -123,11 +123,15 @@ def test_migrations_run_once_each_and_in_order(tmp_path):
         calls.append(2)
         cursor.execute("UPDATE meta SET value = 'seen' WHERE name = 'schema_version'")
 
-    Database(tmp_path, [first]).close()
-    Database(tmp_path, [first, second]).close()
-    with Database(tmp_path, [first, second]) as database, database.reading() as cursor:
+    Database(tmp_path, [*MIGRATIONS, first]).close()
+    Database(tmp_path, [*MIGRATIONS, first, second]).close()
+    with (
+        Database(tmp_path, [*MIGRATIONS, first, second]) as database,
+        database.reading() as cursor,
+    ):
         assert calls == [1, 2]
-        assert cursor.execute("SELECT value FROM meta").fetchall() == [("3",)]
+        version = str(len(MIGRATIONS) + 3)
+        assert cursor.execute("SELECT value FROM meta").fetchall() == [(version,)]
 
 
 def test_a_migration_that_fails_changes_nothing(tmp_path):
@@ -138,9 +142,20 @@ def test_a_migration_that_fails_changes_nothing(tmp_path):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        Database(tmp_path, [broken])
+        Database(tmp_path, [*MIGRATIONS, broken])
     with Database(tmp_path) as database, database.reading() as cursor:
         assert "colour" not in cursor.execute("SELECT * FROM jobs").df().columns
+
+
+def test_a_home_of_the_first_schema_takes_votes(tmp_path):
+    with Database(tmp_path) as database, database.writing() as cursor:
+        cursor.execute("DROP TABLE votes")
+        cursor.execute("UPDATE meta SET value = '1' WHERE name = 'schema_version'")
+    with Store(tmp_path) as store:
+        assert store.votes.cast(RUN, "a tale", "right", "somebody")
+        assert store.votes.counts().to_dict("records") == [
+            {"run_id": RUN, "right": 1, "wrong": 0, "unsure": 0}
+        ]
 
 
 @pytest.mark.faults

@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import pytest
 
-from ui import axes, charts
+from ui import axes, cards, charts
 from ui.axes import Axis
 
 SIZE = Axis("resident_bytes", "Resident memory", "B", "lower", True)
@@ -159,3 +159,53 @@ def test_a_bound_shades_what_lies_beyond():
     figure = charts.pareto(frame(row("a", 1e6, 0.5)), SIZE, DISTANCE, x_limit=1.2e6)
     (shape,) = figure.layout.shapes
     assert shape.x0 == 1.2e6 < shape.x1
+
+
+def test_bounds_on_both_sides_shade_what_lies_beyond():
+    rows = frame(row("a", 1e6, 0.1, True), row("b", 2e6, 0.01, True))
+    figure = charts.pareto(rows, SIZE, DISTANCE, x_limit=1.5e6, y_limit=0.05)
+    across, up = [shape for shape in figure.layout.shapes if shape.name == "limit"]
+    assert (across.xref, across.yref, across.x0) == ("x", "paper", 1.5e6)
+    assert across.x1 > 2e6
+    assert (up.yref, up.xref, up.y0) == ("y", "paper", 0.05)
+    assert up.y1 > 0.1
+
+
+def test_a_floor_of_a_side_where_more_is_better_shades_downwards():
+    figure = charts.pareto(frame(row("a", 1.0, 0.5, True)), SPEED, DISTANCE, x_limit=0.8)
+    (shape,) = [one for one in figure.layout.shapes if one.name == "limit"]
+    assert shape.x1 < 0.8
+
+
+def test_a_failed_attempt_is_a_cross_that_says_why():
+    failed = [charts.Failed("gptq@2", 5e5, "it <b>broke</b>")]
+    figure = charts.pareto(frame(row("a", 1e6, 0.1, True)), SIZE, DISTANCE, failed=failed)
+    (crosses,) = traces(figure, "failed")
+    assert crosses.marker.symbol == "x-thin-open"
+    assert "gptq@2" in crosses.hovertext[0]
+    assert "it &lt;b&gt;broke" in crosses.hovertext[0]
+    low, high = (10**end for end in figure.layout.xaxis.range)
+    assert low < 5e5 < high
+
+
+def test_the_frontier_of_the_most_runs_is_drawn_first():
+    rows = [row("a", 1e6, 0.1, True), row("b", 2e6, 0.01, True), row("c", 3e6, 0.2)]
+    other = row("d", 1e6, 0.1, True) | {"hardware_id": "0000"}
+    first, second = traces(charts.pareto(frame(other, *rows), SIZE, DISTANCE), "frontier")
+    assert len(first.x) == 2
+    assert len(second.x) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "own", "told"),
+    [
+        (75.0, 100.0, " (25.0 % less)"),
+        (150.0, 100.0, " (50.0 % more)"),
+        (0.01, 0.1, " (10.0 times less)"),
+        (0.3, 0.1, " (3.00 times as much)"),
+        (2.0, 2.0, " (the same)"),
+        (0.0, 0.1, ""),
+    ],
+)
+def test_by_how_much_one_value_stands_to_another(value, own, told):
+    assert cards.by_how_much(value, own) == told

@@ -23,7 +23,7 @@ V1 = rest.PREFIX
 
 def client_of(service, limits=AT_HOME):
     about = rest.serving(service, limits)
-    about["routes"] = [*routes.page_routes(service, public=limits.public), *about["routes"]]
+    about["routes"] = [*routes.page_routes(service, limits), *about["routes"]]
     return TestClient(FastAPI(**about, middleware=[Middleware(Guard)]))
 
 
@@ -294,6 +294,15 @@ def test_an_empty_home_has_an_empty_page(tmp_path, monkeypatch):
         assert client.get("/page/compare").json()["panes"] == []
         assert all(not one["measured"] for one in client.get("/page/methods").json())
         assert client.get("/page/report").status_code == 200
+
+
+def test_a_result_whose_file_was_deleted_leaves_the_page_whole(tmp_path):
+    with Service(fill(tmp_path), run_jobs=False) as service, client_of(service) as client:
+        for path in (tmp_path / "results").glob("*.json"):
+            path.unlink()
+        assert client.get("/page/start").status_code == 200
+        assert client.get("/page/figure").json()["points"] == 5
+        assert client.get(f"/page/card/{MIDDLE}").status_code == 404
 
 
 def test_no_text_a_model_wrote_is_in_the_chart(client):

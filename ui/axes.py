@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,9 +58,9 @@ class Scale:
     zero: float | None
 
     @classmethod
-    def of(cls, axis: Axis, values: pd.Series, extra: float | None) -> Scale:
-        """A scale that holds all values and one more, with some room around them."""
-        known = [float(value) for value in values] + ([] if extra is None else [extra])
+    def of(cls, axis: Axis, values: pd.Series, extra: Iterable[float | None] = ()) -> Scale:
+        """A scale that holds all values and some more, with some room around them."""
+        known = [float(value) for value in values] + [one for one in extra if one is not None]
         above = [value for value in known if value > 0]
         log = axis.log and bool(above)
         if not log:

@@ -133,7 +133,8 @@ def _dominators(service: Service, run: Any, x: str, y: str) -> list[dict[str, An
             leads.append((sign * (point[side] - rival[side]), about, rival[side]))
         if all(lead >= 0 for lead, _, _ in leads) and any(lead > 0 for lead, _, _ in leads):
             told = ", ".join(
-                f"{about.title} {numbers.quantity(value, about.unit)}" for _, about, value in leads
+                f"{about.title} {numbers.quantity(value, about.unit)}{by_how_much(value, own)}"
+                for (_, about, value), own in zip(leads, (point["x"], point["y"]), strict=True)
             )
             found.append(
                 {
@@ -143,6 +144,19 @@ def _dominators(service: Service, run: Any, x: str, y: str) -> list[dict[str, An
                 }
             )
     return found[:4]
+
+
+def by_how_much(value: float, own: float) -> str:
+    """How one value stands to another, such as ` (26 % less)` or ` (3.1 times as much)`."""
+    if value == own:
+        return " (the same)"
+    if value <= 0 or own <= 0:
+        return ""
+    more, factor = value > own, max(value, own) / min(value, own)
+    if factor < 2:
+        share = 100 * abs(value - own) / own
+        return f" ({numbers.number(share)} % {'more' if more else 'less'})"
+    return f" ({numbers.number(factor)} times {'as much' if more else 'less'})"
 
 
 def _command(recipe: str, model: str, tier: str) -> str:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from backend.service import Filter, Service
+import pandas as pd
+
+from backend.errors import UnknownNameError
+from backend.service import Filter, Run, Service
 from ui import charts, numbers, safe
 from ui.axes import Axis
 
@@ -54,21 +59,26 @@ def methods(service: Service) -> list[dict[str, Any]]:
     """Every method: what it says of itself beside what has been measured here."""
     runs = service.runs(metrics=("bpw_linear", "kld_mean", "top1_agree", "resident_bytes"))
     found = []
+    front = service.frontier()
+    front = front[front["on_frontier"] & (front["model"] == "default")]
     for about in service.methods():
         key = about["key"]
-        own = runs.iloc[[at for at, recipe in enumerate(runs["recipe"]) if _only(recipe) == key]]
+        own = runs.iloc[
+            [at for at, recipe in enumerate(runs["recipe"]) if only_method(recipe) == key]
+        ]
         found.append(
             {name: about[name] for name in ("key", "summary", "paper", "claim", "limits", "stage")}
             | {
                 "text": _idea(about["text"]),
                 "family": family_mark(about["family"]),
                 "settings": [_setting(one) for one in about["settings"]],
+                "chart": _small_chart(own, front),
                 "measured": [
                     {
                         "run_id": row["run_id"],
                         "recipe": safe.plain(row["recipe"]),
                         "size": numbers.quantity(row["resident_bytes"], "B"),
-                        "kld": numbers.quantity(row["kld_mean"], "nats/token"),
+                        "kld": numbers.quantity(row["kld_mean"]),
                         "agree": numbers.quantity(row["top1_agree"], "%"),
                     }
                     for row in own.sort_values("resident_bytes").to_dict("records")[:8]
@@ -79,7 +89,50 @@ def methods(service: Service) -> list[dict[str, Any]]:
     return found
 
 
-def _only(recipe: str) -> str:
+def _small_chart(own: pd.DataFrame, front: pd.DataFrame) -> dict[str, Any] | None:
+    """A method's runs of the embedded model beside the frontier of all, in hundredths of a box.
+
+    Size goes to the right and divergence up, both logarithmic, as on the chart.
+    """
+    own = own[(own["model"] == "default") & (own["kld_mean"] >= 0)]
+    if own.empty or front.empty:
+        return None
+    least = max(1e-5, float(front[front["y"] > 0]["y"].min()) if (front["y"] > 0).any() else 1e-5)
+    spots = [
+        (row["run_id"], row["recipe"], row["resident_bytes"], max(row["kld_mean"], least))
+        for row in own.to_dict("records")
+    ]
+    line = sorted((row["x"], max(row["y"], least)) for row in front.to_dict("records"))
+    across = _Log.of([*(one[2] for one in spots), *(x for x, _ in line)])
+    up = _Log.of([*(one[3] for one in spots), *(y for _, y in line)])
+    return {
+        "front": [[across.at(x), 100 - up.at(y)] for x, y in line],
+        "spots": [
+            {"run_id": run, "recipe": safe.plain(recipe), "x": across.at(x), "y": 100 - up.at(y)}
+            for run, recipe, x, y in spots
+        ],
+    }
+
+
+@dataclass(frozen=True)
+class _Log:
+    """A logarithmic side of a small chart."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: list[float]) -> _Log:
+        """A side that holds all values."""
+        return cls(math.log(min(values)), math.log(max(values)))
+
+    def at(self, value: float) -> float:
+        """Place of a value, 4 to 96."""
+        span = (self.high - self.low) or 1.0
+        return round(4 + 92 * (math.log(value) - self.low) / span, 1)
+
+
+def only_method(recipe: str) -> str:
     """The method of a recipe of one stage, or nothing."""
     return "" if " + " in recipe else recipe.split("@")[0].split("(")[0]
 
@@ -105,10 +158,19 @@ def _setting(one: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def known_run(service: Service, run_id: str) -> Run | None:
+    """One run whole; None where its file is gone while the index still has it."""
+    try:
+        return service.run(run_id)
+    except UnknownNameError:
+        return None
+
+
 @lru_cache(maxsize=512)
 def machine(service: Service, run_id: str) -> str:
     """The machine that a run was measured on, in words."""
-    about = service.run(run_id).manifest.get("hardware", {})
+    run = known_run(service, run_id)
+    about = {} if run is None else run.manifest.get("hardware", {})
     parts = [", ".join(str(one.get("name", one)) if isinstance(one, dict) else str(one)
                        for one in about.get("gpus") or [])]  # fmt: skip
     parts.append(str(about.get("cpu", "")))

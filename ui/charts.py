@@ -49,7 +49,9 @@ def pareto(
     *,
     floor: float | None = None,
     x_limit: float | None = None,
+    y_limit: float | None = None,
     tied: set[str] | None = None,
+    failed: Sequence[Failed] = (),
 ) -> go.Figure:
     """The chart of every run with both readings, the frontier as a step line.
 
@@ -59,13 +61,15 @@ def pareto(
         y: what goes up.
         floor: y below which differences mean nothing, drawn as a line.
         x_limit: a bound on x; what lies beyond is shaded.
+        y_limit: the same on y.
         tied: what `ties` says of the frame, where it is known already.
+        failed: attempts without a result, as crosses at the edge of the worse end of y.
     """
-    sides = _Sides(x, y, Scale.of(x, frame["x"], x_limit), Scale.of(y, frame["y"], floor))
+    across = [x_limit, *(one.x for one in failed)]
+    sides = _Sides(x, y, Scale.of(x, frame["x"], across), Scale.of(y, frame["y"], [floor, y_limit]))
     figure = go.Figure(layout=_layout(sides))
     tied = ties(frame) if tied is None else tied
-    groups = frame[frame["on_frontier"]].groupby(["model", "protocol", "hardware_id"], sort=True)
-    for position, (_, rows) in enumerate(groups):
+    for position, rows in enumerate(_frontiers(frame)):
         figure.add_trace(_line(rows, sides, position))
     names = labels(frame)
     for family, rows in frame.groupby("family", sort=True):
@@ -85,9 +89,20 @@ def pareto(
                 "showarrow": False,
             },
         )
-    if x_limit is not None and x_limit > 0:
-        figure.add_shape(**_shade(sides, x_limit))
+    for side, bound in (("x", x_limit), ("y", y_limit)):
+        if bound is not None and bound > 0:
+            figure.add_shape(**_shade(sides, side, bound))
+    if failed:
+        figure.add_trace(_crosses(failed, sides))
     return figure
+
+
+def _frontiers(frame: pd.DataFrame) -> list[pd.DataFrame]:
+    """Runs of each frontier, that of the most runs first; only like with like is joined."""
+    groups = frame.groupby(["model", "protocol", "hardware_id"], sort=True)
+    by_size = sorted((rows for _, rows in groups), key=len, reverse=True)
+    found = [rows[rows["on_frontier"]] for rows in by_size]
+    return [rows for rows in found if len(rows)]
 
 
 def ties(frame: pd.DataFrame) -> set[str]:
@@ -132,6 +147,15 @@ def hover(row: dict[str, Any], x: Axis, y: Axis, tied: bool = False) -> str:
         lines.append(text + (f"<br>  95 %: {span}" if span else "") + f", {row[f'{side}_kind']}")
     standing = "on the frontier" if row["on_frontier"] else "ties with the frontier" if tied else ""
     return "<br>".join([*lines, *([standing] if standing else [])])
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An attempt that ended without a result, where its size was estimated to lie."""
+
+    recipe: str
+    x: float
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -262,21 +286,43 @@ def _doubt(row: dict[str, Any], side: str) -> float:
     return (high - low) / 2
 
 
-def _shade(sides: _Sides, limit: float) -> dict[str, Any]:
-    more = sides.x.direction != "higher"
-    edge = sides.across.high if more else sides.across.low
-    if sides.across.log:  # far beyond what is shown, for whoever moves the chart
+def _crosses(failed: Sequence[Failed], sides: _Sides) -> go.Scatter:
+    edge = sides.up.low if sides.y.direction == "higher" else sides.up.high
+    return go.Scatter(
+        x=sides.across.place(pd.Series([one.x for one in failed])),
+        y=[edge] * len(failed),
+        mode="markers",
+        name="failed",
+        hovertext=[
+            f"<b>{safe.label(one.recipe)}</b><br>failed: {safe.label(one.reason, 160)}<br>"
+            f"{safe.label(sides.x.title)} as it was estimated"
+            for one in failed
+        ],
+        hovertemplate="%{hovertext}<extra></extra>",
+        meta={"role": "failed"},
+        cliponaxis=False,
+        marker={"symbol": "x-thin-open", "size": 10, "line": {"width": 2}},
+    )
+
+
+def _shade(sides: _Sides, side: str, limit: float) -> dict[str, Any]:
+    """What lies beyond a bound on one side, and a line at it."""
+    axis, scale = (sides.x, sides.across) if side == "x" else (sides.y, sides.up)
+    other = "y" if side == "x" else "x"
+    more = axis.direction != "higher"
+    edge = scale.high if more else scale.low
+    if scale.log:  # far beyond what is shown, for whoever moves the chart
         edge *= 1e3 if more else 1e-3
     return {
         "type": "rect",
-        "xref": "x",
-        "yref": "paper",
-        "x0": limit,
-        "x1": edge,
-        "y0": 0,
-        "y1": 1,
+        f"{side}ref": side,
+        f"{other}ref": "paper",
+        f"{side}0": limit,
+        f"{side}1": edge,
+        f"{other}0": 0,
+        f"{other}1": 1,
         "opacity": 0.12,
-        "line": {"width": 0},
+        "line": {"width": 1},
         "layer": "below",
         "name": "limit",
     }

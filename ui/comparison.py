@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from typing import Any
 
+from backend.errors import ParetoscopeError
 from backend.service import Filter, Service
 from ui import differences, numbers, safe
 from ui.catalogue import family_mark
@@ -20,7 +23,7 @@ def compare(service: Service, run_ids: list[str], position: int) -> dict[str, An
     """
     runs = [service.run(run_id) for run_id in run_ids[:4]]
     if not runs:
-        return {"prompts": [], "position": 0, "prompt": "", "panes": []}
+        return {"prompts": [], "texts": [], "position": 0, "prompt": "", "panes": []}
     names = prompts(runs[0])
     position = min(max(position, 0), max(len(names) - 1, 0))
     panes = []
@@ -32,6 +35,7 @@ def compare(service: Service, run_ids: list[str], position: int) -> dict[str, An
         shown = None if place is None else writing(run, place)
         panes.append({"run_id": run.run_id, "recipe": safe.plain(run.recipe),
                       "family": family_mark(run.family), "numbers": _pane_numbers(service, run),
+                      **_here(service, run),
                       "spans": shown["spans"] if shown else [],
                       "remark": shown["remark"] if shown
                       else "This run was not asked this prompt."})  # fmt: skip
@@ -46,10 +50,49 @@ def compare(service: Service, run_ids: list[str], position: int) -> dict[str, An
                          "remark": "What the model writes uncompressed."})  # fmt: skip
     return {
         "prompts": names,
+        "texts": [safe.plain(one.get("prompt_text", one["prompt"])) for one in runs[0].generations],
+        "dense": family_mark("dense"),
         "position": position,
         "prompt": first["prompt"] if first else "",
         "panes": panes,
     }
+
+
+def votes(service: Service) -> list[dict[str, Any]]:
+    """Judged runs, the least divergence first, with how often each was told from the dense one."""
+    runs = service.runs(metrics=("kld_mean",)).set_index("run_id")
+    found = []
+    for one in service.comparing.votes():
+        if one["run_id"] not in runs.index:
+            continue
+        run = runs.loc[one["run_id"]]
+        decided = one["right"] + one["wrong"]
+        unsure = f", {one['unsure']} unsure" if one["unsure"] else ""
+        found.append({
+            "run_id": one["run_id"], "recipe": safe.plain(run["recipe"]),
+            "family": family_mark(run["family"]), "order": float(run["kld_mean"]),
+            "kld": numbers.quantity(run["kld_mean"], "nats/token"),
+            "share": numbers.quantity(one["share"], "%"), "value": one["share"],
+            "low": one["low"], "high": one["high"],
+            "interval": numbers.interval(one["low"], one["high"], "%"),
+            "votes": f"{one['right']} of {decided}{unsure}",
+        })  # fmt: skip
+    found.sort(key=lambda one: one["order"] if one["order"] == one["order"] else math.inf)
+    return [{key: value for key, value in one.items() if key != "order"} for one in found]
+
+
+def _here(service: Service, run: Any) -> dict[str, Any]:
+    """Whether a run can write on this machine; otherwise who can in its place, or the cost."""
+    if service.comparing.can_write(run):
+        return {"live": True, "twin": "", "cost": ""}
+    same = service.runs(Filter((run.model["name"],)))
+    same = same[(same["recipe"] == run.recipe) & (same["status"] == "done")]
+    twin = next((one for one in same["run_id"] if service.artefact_folder(one)), "")
+    cost = ""
+    with suppress(ParetoscopeError):
+        found = service.estimate(run.recipe, run.model["name"])
+        cost = "" if found is None else numbers.duration(found.seconds)
+    return {"live": False, "twin": twin, "cost": cost}
 
 
 def writing(run: Any, position: int) -> dict[str, Any] | None:

@@ -51,16 +51,21 @@ class RunTable(Panel):
 
 
 class RunCard(Panel):
-    """The selected run; `reuse` hands its recipe to the form."""
+    """The selected run."""
 
     panel = "card"
-    tells = ("reuse",)
 
 
 class Header(Panel):
     """Name, promise and the link to this view."""
 
     panel = "header"
+
+
+class Setup(Panel):
+    """The form that sets up runs."""
+
+    panel = "setup"
 
 
 class JobList(Panel):

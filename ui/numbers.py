@@ -37,9 +37,9 @@ def interval(low: float | None, high: float | None, unit: str = "") -> str:
 
 def number(value: float) -> str:
     """Three significant digits; thousands apart, very small ones as a power of ten."""
-    size = abs(value)
     if value == 0:
         return "0"
+    size = float(f"{abs(value):.3g}")  # 0.9996 is written as 1 is
     if size >= 1000:
         digits = max(0, int(math.log10(size)) - 2)
         return f"{round(value, -digits):,.0f}"

@@ -10,7 +10,7 @@ from starlette.middleware import Middleware
 from backend import rest
 from backend.limits import AT_HOME, Limits
 from backend.service import Filter, Service
-from ui import components, programs, routes, setup, theme, views
+from ui import components, programs, routes, theme, views
 from ui.guard import Guard
 
 TITLE = "Paretoscope"
@@ -27,27 +27,25 @@ def build(service: Service, limits: Limits = AT_HOME) -> gr.Blocks:
         components.Header()
         with gr.Row(equal_height=False):
             with gr.Column(scale=0, min_width=320, elem_classes="ps-setup"):
-                form = setup.build(service, limits)
+                components.Setup()
                 components.JobList()
             with gr.Column(scale=1, min_width=320, elem_classes="ps-main"), gr.Tabs():
                 with gr.Tab("Explore"):
                     components.ParetoPlot()
-                    card = components.RunCard()
+                    components.RunCard()
                     components.RunTable()
                 with gr.Tab("Compare"):
                     components.Comparison()
                 with gr.Tab("Methods"):
                     components.MethodList()
-        quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        card.reuse(_reuse, None, [form.mode, form.recipe], **quiet)
-        programs.offer(service)
+        programs.offer(service, limits)
     return page
 
 
 def launching(service: Service, limits: Limits = AT_HOME) -> dict[str, Any]:
     """Arguments of `Blocks.launch` that make the page, REST and the guard one server."""
     app = rest.serving(service, limits)
-    app["routes"] = [*routes.page_routes(service, public=limits.public), *app["routes"]]
+    app["routes"] = [*routes.page_routes(service, limits), *app["routes"]]
     app["middleware"] = [Middleware(Guard)]
     return {
         "app_kwargs": app,
@@ -55,7 +53,7 @@ def launching(service: Service, limits: Limits = AT_HOME) -> dict[str, Any]:
         "css_paths": [theme.STYLE],
         "head": _HEAD,
         "ssr_mode": False,
-        "mcp_server": False,
+        "mcp_server": programs.speaks_mcp(),
         "run_history": False,
         "footer_links": [],
         "quiet": True,
@@ -69,8 +67,3 @@ def launching(service: Service, limits: Limits = AT_HOME) -> dict[str, Any]:
 def warm(service: Service) -> None:
     """Draw the first screen once, so that the first visitor need not wait for it."""
     views.figure(service, views.DEFAULT_X, views.DEFAULT_Y, Filter())
-
-
-def _reuse(event: gr.EventData) -> tuple[Any, Any]:
-    recipe = str(getattr(event, "recipe", ""))[:2000]
-    return gr.Radio(value=setup.MODES[1]), gr.Textbox(value=recipe, visible=True)

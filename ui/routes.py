@@ -6,19 +6,44 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, Field
 from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from backend.errors import ParetoscopeError
-from backend.rest import Chosen, answer
+from backend.limits import AT_HOME, Limits
+from backend.rest import Chosen
+from backend.rest_values import answer
 from backend.service import Service
-from ui import cards, catalogue, comparison, report, safe, views
+from ui import cards, catalogue, comparison, planning, report, safe, views
 
 STATIC = Path(__file__).parent / "static"
 RUN_ID = re.compile(r"[0-9a-f]{1,16}")
 Name = Annotated[str, Query(max_length=80)]
+
+
+def bounds(limit: float | None = None, ylimit: float | None = None) -> views.Bounds:
+    """Bounds on both sides, as query parameters."""
+    return views.Bounds(limit, ylimit)
+
+
+Bounded = Annotated[views.Bounds, Depends(bounds)]
+
+
+class ComposeWish(BaseModel):
+    """A recipe in its short or long form."""
+
+    recipe: Annotated[str, Field(max_length=2000)] | dict[str, Any]
+
+
+class AheadWish(BaseModel):
+    """Recipes at budgets on a model, to be told of before any runs."""
+
+    model: str = Field("default", max_length=300)
+    recipes: list[Annotated[str, Field(max_length=2000)]] = Field(max_length=planning.MOST)
+    budgets: list[Annotated[str, Field(max_length=200)]] = Field([], max_length=20)
 
 
 class Assets(StaticFiles):
@@ -32,46 +57,36 @@ class Assets(StaticFiles):
         return response
 
 
-def page_routes(service: Service, *, public: bool = False) -> list[Any]:
+def page_routes(service: Service, limits: Limits = AT_HOME) -> list[Any]:
     """Routes of the page, none of them part of the documented interface."""
     router = APIRouter(include_in_schema=False)
 
     @router.get("/page/start")
     def start(request: Request) -> Response:
-        return answer(request, views.start(service, public))
+        return answer(request, views.start(service, limits.public))
 
     @router.get("/page/figure")
     def figure(
         request: Request,
         wanted: Chosen,
+        limits: Bounded,
         x: Name = views.DEFAULT_X,
         y: Name = views.DEFAULT_Y,
-        limit: float | None = None,
     ) -> Response:
-        return answer(request, views.figure(service, x, y, wanted, limit))
+        return answer(request, views.figure(service, x, y, wanted, limits))
 
-    @router.get("/page/card/{run_id}")
-    def card(
-        request: Request, run_id: str, x: Name = views.DEFAULT_X, y: Name = views.DEFAULT_Y
-    ) -> Response:
-        return answer(request, cards.card(service, run_id, x, y))
-
-    @router.get("/page/compare")
-    def compare(
-        request: Request, runs: Annotated[str, Query(max_length=100)] = "", prompt: int = 0
-    ) -> Response:
-        wanted = [one for one in runs.split(",") if one]
-        return answer(request, comparison.compare(service, wanted, prompt))
-
-    @router.get("/page/methods")
-    def methods(request: Request) -> Response:
-        return answer(request, catalogue.methods(service))
+    _add_runs(router, service)
+    _add_form(router, service, limits)
 
     @router.get("/page/report")
     def download_report(
-        wanted: Chosen, x: Name = views.DEFAULT_X, y: Name = views.DEFAULT_Y
+        wanted: Chosen,
+        limits: Bounded,
+        x: Name = views.DEFAULT_X,
+        y: Name = views.DEFAULT_Y,
     ) -> Response:
-        text = report.document(views.figure(service, x, y, wanted))
+        view = views.figure(service, x, y, wanted, limits)
+        text = report.document(view, report.front(service, view, x, y))
         named = {"Content-Disposition": 'attachment; filename="paretoscope.html"'}
         return HTMLResponse(text, headers=named)
 
@@ -88,6 +103,43 @@ def page_routes(service: Service, *, public: bool = False) -> list[Any]:
     return [*router.routes, Mount("/page/static", Assets(directory=STATIC), name="page-static")]
 
 
+def _add_runs(router: APIRouter, service: Service) -> None:
+    @router.get("/page/card/{run_id}")
+    def card(
+        request: Request, run_id: str, x: Name = views.DEFAULT_X, y: Name = views.DEFAULT_Y
+    ) -> Response:
+        return answer(request, cards.card(service, run_id, x, y))
+
+    @router.get("/page/compare")
+    def compare(
+        request: Request, runs: Annotated[str, Query(max_length=100)] = "", prompt: int = 0
+    ) -> Response:
+        wanted = [one for one in runs.split(",") if one]
+        return answer(request, comparison.compare(service, wanted, prompt))
+
+    @router.get("/page/votes")
+    def votes(request: Request) -> Response:
+        return answer(request, comparison.votes(service))
+
+    @router.get("/page/methods")
+    def methods(request: Request) -> Response:
+        return answer(request, catalogue.methods(service))
+
+
+def _add_form(router: APIRouter, service: Service, limits: Limits) -> None:
+    @router.get("/page/setup")
+    def setup(request: Request) -> Response:
+        return answer(request, planning.choices(service, limits))
+
+    @router.post("/page/compose")
+    def compose(wish: ComposeWish) -> dict[str, Any]:
+        return planning.composition(service, wish.recipe)
+
+    @router.post("/page/ahead")
+    def ahead(wish: AheadWish) -> dict[str, Any]:
+        return planning.look_ahead(service, wish.model_dump())
+
+
 def _preview(service: Service, run_id: str) -> str:
     """A page for programs that preview links; people are sent on to the run."""
     target = f"../?run={run_id}"
@@ -102,6 +154,9 @@ def _preview(service: Service, run_id: str) -> str:
         f"<title>{safe.markup(title)}</title>"
         f"<meta property='og:title' content='{safe.markup(title)}'>"
         f"<meta property='og:description' content='{safe.markup(told)}'>"
+        "<meta property='og:type' content='website'><meta property='og:site_name' "
+        "content='Paretoscope'><meta name='twitter:card' content='summary'>"
+        f"<meta name='description' content='{safe.markup(told)}'>"
         f"<meta http-equiv='refresh' content='0; url={target}'></head>"
         f"<body><a href='{target}'>{safe.markup(title)}</a></body></html>"
     )

@@ -8,17 +8,21 @@ from __future__ import annotations
 import json
 import math
 import os
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
+from backend.errors import ParetoscopeError
 from backend.service import Filter, Service
 from ui import charts, numbers, safe
 from ui.axes import Axis
-from ui.catalogue import GROUPS, axis, family_mark, family_order, hardware_name
+from ui.catalogue import GROUPS, axis, family_mark, family_order, hardware_name, known_run
 
 TABLE = ("resident_bytes", "footprint_bytes", "kld_mean", "top1_agree", "decode_speedup")
 ROWS = 500  # of the table; more would only slow the browser
+CROSSES = 12  # failed attempts on the chart; the table has all
 DEFAULT_X, DEFAULT_Y = "resident_bytes", "kld_mean"
 
 
@@ -42,21 +46,41 @@ def start(service: Service, public: bool) -> dict[str, Any]:
             {"id": one, "text": hardware_name(service, one)}
             for one in sorted(set(choices["hardware_id"]))
         ],
+        "protocols": sorted(set(choices["protocol"])),
         "notice": safe.plain(service.notice),
         "public": public,
         "link": f"https://huggingface.co/spaces/{space}" if space else "",
     }
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """What is at most, or at least, wanted of each side; what lies beyond is shaded."""
+
+    x: float | None = None
+    y: float | None = None
+
+
 def figure(
-    service: Service, x: str, y: str, chosen: Filter, x_limit: float | None = None
+    service: Service, x: str, y: str, chosen: Filter, bounds: Bounds = Bounds()
 ) -> dict[str, Any]:
-    """The chart, the same as a table, and where it was measured."""
+    """The chart, the same as a table, and where it was measured; the dense model always there."""
     across, up = axis(service, x), axis(service, y)
+    if chosen.families:
+        chosen = replace(chosen, families=tuple({*chosen.families, "dense"}))
     frame = service.frontier(x, y, chosen)
     floor = _floor(service, frame) if y == "kld_mean" else None
     tied = charts.ties(frame)
-    drawn = charts.pareto(frame, across, up, floor=floor, x_limit=x_limit, tied=tied)
+    drawn = charts.pareto(
+        frame,
+        across,
+        up,
+        floor=floor,
+        x_limit=bounds.x,
+        y_limit=bounds.y,
+        tied=tied,
+        failed=_failed(service, x, chosen) if len(frame) else (),
+    )
     return {
         "figure": json.loads(drawn.to_json()),
         "points": len(frame),
@@ -98,21 +122,39 @@ def origin(service: Service, frame: pd.DataFrame) -> str:
     """Where and when the runs were measured, in one line."""
     if frame.empty:
         return ""
-    names = [hardware_name(service, one) for one in sorted(set(frame["hardware_id"]))]
+    machines = {one: hardware_name(service, one) for one in sorted(set(frame["hardware_id"]))}
+    names = dict.fromkeys(machines.values())
+    more = len(machines) - len(names)
     days = sorted(str(one)[:10] for one in frame["created"])
     span = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
     protocols = ", ".join(sorted(set(frame["protocol"])))
     newest = frame.loc[frame["created"].astype(str).idxmax(), "run_id"]
-    commit = service.run(newest).manifest.get("software", {}).get("commit", "")
-    told = f"Measured on {'; '.join(names)} · {span} · protocol {protocols}"
+    run = known_run(service, newest)
+    commit = "" if run is None else run.manifest.get("software", {}).get("commit", "")
+    places = "; ".join(names) + (f" and {more} alike" if more else "")
+    told = f"Measured on {places} · {span} · protocol {protocols}"
     return safe.plain(f"{told} · commit {commit}" if commit else told)
+
+
+def _failed(service: Service, x: str, chosen: Filter) -> list[charts.Failed]:
+    """Attempts without a result, on the one axis where it is known what they would have been."""
+    if x != DEFAULT_X:
+        return []
+    runs = service.runs(chosen, failed=True)
+    found = []
+    for run in runs[~runs["status"].isin(("done", "broken"))].head(CROSSES).to_dict("records"):
+        with suppress(ParetoscopeError):
+            known = service.estimate(run["recipe"], run["model"])
+            if known is not None:
+                found.append(charts.Failed(run["recipe"], known.resident_bytes, run["reason"]))
+    return found
 
 
 def _floor(service: Service, frame: pd.DataFrame) -> float | None:
     if len(set(zip(frame["model"], frame["protocol"], strict=True))) != 1:
         return None
-    run = service.run(frame["run_id"].iloc[0])
-    found = run.reading("kld_floor")
+    run = known_run(service, frame["run_id"].iloc[0])
+    found = None if run is None else run.reading("kld_floor")
     return None if found is None else found.value
 
 

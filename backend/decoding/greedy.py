@@ -1,6 +1,6 @@
-"""Greedy decoding through a session: one prompt as a stream, or many at once.
+"""Greedy decoding of many prompts in one batch.
 
-Only the highest logit is ever taken; sampling has its own rule in `sampling`.
+Only the highest logit is ever taken; one prompt as a stream is `speculate.steps`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from backend.decoding.model import LanguageModel
 
@@ -40,22 +40,6 @@ class Generation:
 def choose(logits: torch.Tensor) -> torch.Tensor:
     """Return the id of the highest logit [..., V] in fp32; the lowest id wins a tie."""
     return logits.float().argmax(dim=-1)
-
-
-@torch.inference_mode()
-def stream(
-    model: LanguageModel, prompt: Sequence[int], new_tokens: int, *, ignore_end: bool = False
-) -> Iterator[int]:
-    """Yield at most `new_tokens` greedy ids after `prompt`, the end token included."""
-    session = model.session(1, len(prompt) + new_tokens)
-    fed = list(prompt)
-    for _ in range(new_tokens):
-        logits = session.feed(torch.tensor([fed], device=model.device))
-        token = int(choose(logits[0, -1]))
-        yield token
-        if token == model.end_token and not ignore_end:
-            return
-        fed = [token]
 
 
 @torch.inference_mode()

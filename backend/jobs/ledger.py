@@ -79,8 +79,12 @@ class Ledger:
         family: str = "",
         priority: int = 0,
         max_attempts: int = 3,
+        again: bool = False,
     ) -> Submission:
         """Accept a run: a finished one is answered at once, one under way is joined.
+
+        With `again` a finished one is carried out once more: its result stays, its artefact comes
+        back.
 
         Raises:
             QueueFullError: Too many wait, altogether or of this owner.
@@ -88,7 +92,7 @@ class Ledger:
         text = json.dumps(spec, allow_nan=False)
         with self._database.writing() as cursor:
             known = rows.known(cursor, run_id)
-            if known:
+            if known and not (again and known.outcome is Outcome.CACHED):
                 return known
             self._check_room(cursor, owner)
             job_id = _time_ordered_id()

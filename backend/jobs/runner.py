@@ -159,8 +159,8 @@ class Runner:
 
     def _start(self, target: str, server: Path | None, events: int) -> Worker:
         if server is None:
-            return SpawnedWorker(self._folder, target, events, self._log)
-        return ForkedWorker(server, self._folder, target, events, self._log)
+            return SpawnedWorker(self._folder, target, events, self._log, environment=os.environ)
+        return ForkedWorker(server, self._folder, target, events, self._log, environment=os.environ)
 
     def _wait(self, worker: Worker, relay: Relay) -> Ended:
         began = time.monotonic()

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,9 @@ class Worker(Protocol):
 class SpawnedWorker:
     """A worker in a new interpreter, a child of this process."""
 
-    def __init__(self, folder: Path, target: str, events: int, log: int):
+    def __init__(
+        self, folder: Path, target: str, events: int, log: int, *, environment: Mapping[str, str]
+    ):
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-P", "-m", "backend.jobs.worker"),
@@ -60,6 +63,7 @@ class SpawnedWorker:
             stdout=events,
             stderr=log,
             cwd=folder,
+            env=dict(environment),
             start_new_session=True,
         )
         self.process_id: int | None = self._process.pid
@@ -76,6 +80,8 @@ class SpawnedWorker:
         """Kill it and take its status."""
         self._process.kill()
         self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
 
 class ForkedWorker:
@@ -88,8 +94,17 @@ class ForkedWorker:
         NoForkServerError: There is no server to ask.
     """
 
-    def __init__(self, server: Path, folder: Path, target: str, events: int, log: int):
-        request = {"folder": str(folder), "target": target, "environment": dict(os.environ)}
+    def __init__(
+        self,
+        server: Path,
+        folder: Path,
+        target: str,
+        events: int,
+        log: int,
+        *,
+        environment: Mapping[str, str],
+    ):
+        request = {"folder": str(folder), "target": target, "environment": dict(environment)}
         self.process_id: int | None = None
         try:
             self._connection = connect(server)

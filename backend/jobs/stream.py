@@ -31,7 +31,7 @@ class Emitter:
     """
 
     def __init__(self, descriptor: int):
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self._turn = threading.Lock()
         self._stage = ""
         self._next_progress = 0.0
@@ -51,7 +51,7 @@ class Emitter:
             if kind == "progress" and not self._is_due(data):
                 return
             while line:
-                line = line[os.write(self._descriptor, line) :]
+                line = line[os.write(self.descriptor, line) :]
 
     def _is_due(self, data: Mapping[str, Any]) -> bool:
         now = time.monotonic()

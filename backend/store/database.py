@@ -25,7 +25,16 @@ SCHEMA_FILE = Path(__file__).with_name("schema.sql")
 
 Migration = Callable[[duckdb.DuckDBPyConnection], None]
 
-MIGRATIONS: Sequence[Migration] = ()
+
+def _add_votes(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS votes (run_id VARCHAR NOT NULL, prompt VARCHAR NOT NULL, "
+        "voter VARCHAR NOT NULL, answer VARCHAR NOT NULL, created DOUBLE NOT NULL, "
+        "PRIMARY KEY (run_id, prompt, voter))"
+    )
+
+
+MIGRATIONS: Sequence[Migration] = (_add_votes,)
 """Step n turns schema version n into n + 1, inside one transaction. Add to the end only."""
 
 _SETTINGS = {

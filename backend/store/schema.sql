@@ -1,4 +1,4 @@
--- The newest schema, version 1. Times are seconds since 1970 in UTC. No foreign key and no secondary
+-- The newest schema, version 2. Times are seconds since 1970 in UTC. No foreign key and no secondary
 -- index: both forbid later changes of a table in DuckDB, and the scans are fast without them.
 
 CREATE TABLE IF NOT EXISTS meta (
@@ -88,4 +88,13 @@ CREATE TABLE IF NOT EXISTS shares (
     slug VARCHAR PRIMARY KEY,
     query JSON NOT NULL,
     created DOUBLE NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS votes (
+    run_id VARCHAR NOT NULL,
+    prompt VARCHAR NOT NULL,
+    voter VARCHAR NOT NULL,
+    answer VARCHAR NOT NULL,            -- right, wrong or unsure: was the compressed text told?
+    created DOUBLE NOT NULL,
+    PRIMARY KEY (run_id, prompt, voter)
 );

@@ -1,4 +1,4 @@
-"""Open a home folder's results in one go: the database, what it indexes, and the shared views."""
+"""Open a home folder's results in one go: the database, what it indexes, shared views and votes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 from backend.store.database import Database
 from backend.store.results import Results
 from backend.store.shares import Shares
+from backend.store.votes import Votes
 
 
 class Store:
-    """Database, results and shares of one home folder; a context manager.
+    """Database, results, shares and votes of one home folder; a context manager.
 
     An empty index over existing files is filled at once, so results that came with a copy of
     the folder, and those behind a damaged database, are there from the start.
@@ -21,6 +22,7 @@ class Store:
         self.database = Database(home)
         self.results = Results(self.database)
         self.shares = Shares(self.database)
+        self.votes = Votes(self.database)
         if not self.results.count():
             self.results.rebuild()
 

@@ -4,7 +4,7 @@ import { address, failure, get, loading, make, replace, sign } from "./dom.js";
 import { change, view, watch } from "./view.js";
 import { written } from "./compare.js";
 
-export function card(place, begun, trigger) {
+export function card(place) {
   const region = make("section", { class: "ps-card", "aria-live": "polite", "aria-label": "Selected run" });
   replace(place, region);
   const show = async () => {
@@ -19,7 +19,7 @@ export function card(place, begun, trigger) {
     try {
       const about = await get(`page/card/${encodeURIComponent(run)}?${query}`);
       if (view().run !== run) return;
-      replace(region, ...contents(about, trigger));
+      replace(region, ...contents(about));
       region.dataset.run = about.run_id;
     } catch (error) {
       replace(region, failure(error), make("button", { class: "ps-button", type: "button", text: "Close", onclick: () => change({ run: "" }) }));
@@ -37,7 +37,7 @@ export function card(place, begun, trigger) {
   show();
 }
 
-function contents(about, trigger) {
+function contents(about) {
   const compared = view().compare;
   return [
     make("header", { class: "ps-card-head" },
@@ -46,7 +46,7 @@ function contents(about, trigger) {
       make("span", { class: "ps-actions" },
         make("button", { class: "ps-button ps-primary", type: "button", text: "Compare with dense", onclick: () => change({ compare: [about.run_id], tab: "compare" }) }),
         make("button", { class: "ps-button", type: "button", text: compared.includes(about.run_id) ? "In comparison" : "Add to comparison", onclick: (event) => { change({ compare: [...new Set([...view().compare, about.run_id])].slice(-3) }); event.target.textContent = "In comparison"; } }),
-        make("button", { class: "ps-button", type: "button", text: "Use recipe", title: "Puts this recipe into the form", onclick: () => trigger("reuse", { recipe: about.recipe }) }),
+        make("button", { class: "ps-button", type: "button", text: "Use recipe", title: "Puts this recipe into the form", onclick: () => window.dispatchEvent(new CustomEvent("paretoscope-reuse", { detail: about.recipe })) }),
         make("button", { class: "ps-button", type: "button", text: "✕", "aria-label": "Close card", onclick: () => change({ run: "" }) }))),
     about.status === "broken" && make("p", { class: "ps-error", text: "This model is broken: some of its numbers are not finite, so it stands on no frontier." }),
     make("div", { class: "ps-headlines" }, ...about.headlines.map((one) => make("div", { title: one.help },

@@ -53,6 +53,11 @@ export async function get(path) {
   return content;
 }
 
+// The answer of now, kept nowhere.
+export async function ask(path) {
+  return unpack(await reach(path, { headers: { "X-Visitor": visitor() }, cache: "no-store" }));
+}
+
 export async function post(path, content = {}) {
   const headers = { "Content-Type": "application/json", "X-Visitor": visitor() };
   return unpack(await reach(path, { method: "POST", headers, body: JSON.stringify(content) }));
@@ -76,7 +81,11 @@ async function unpack(response) {
   } catch {
     throw new Error(`The server answered with status ${response.status}.`);
   }
-  if (!response.ok) throw new Error(content.error || `The server answered with status ${response.status}.`);
+  if (!response.ok) {
+    const error = new Error(content.error || `The server answered with status ${response.status}.`);
+    error.refused = true;
+    throw error;
+  }
   return content;
 }
 
@@ -88,6 +97,21 @@ function tell(now) {
 
 export function colour(name, fallback) {
   return getComputedStyle(document.body).getPropertyValue(name).trim() || fallback;
+}
+
+// Three digits, as the server writes them.
+export function short(value) {
+  if (value === 0) return "0";
+  return Math.abs(value) < 1e-4 ? value.toExponential(1) : Number(value.toPrecision(3)).toString();
+}
+
+export function percent(share) {
+  return `${(100 * share).toFixed(share < 0.1 ? 1 : 0)}\u00a0%`;
+}
+
+export function bytes(count) {
+  const step = count > 0 ? Math.min(4, Math.floor(Math.log10(count) / 3)) : 0;
+  return `${Number((count / 1000 ** step).toPrecision(3))} ${["", "k", "M", "G", "T"][step]}B`;
 }
 
 const SYMBOLS = {

@@ -11,30 +11,28 @@ export function jobs(place) {
   self.list = make("div", { class: "ps-jobs" });
   self.told = make("div", { class: "ps-told", role: "status", "aria-live": "polite" });
   replace(place, make("h2", { text: "Jobs" }), self.told, self.list);
+  window.addEventListener("paretoscope-jobs", ask);
   document.addEventListener("visibilitychange", () => !document.hidden && ask());
   ask();
 }
 
-// What the form asks for: one recipe, or methods at budgets.
-export async function submit(model, mode, methods, budgets, recipe, tier, speed) {
-  const shared = { model: model || "default", tier, speed: speed ? "sweep" : "" };
+// What the form asks for: recipes with their budgets; the dense model, which all are measured by,
+// goes first where there are several.
+export async function submit(shared, rows) {
   replace(self.told, make("p", { class: "ps-quiet", text: "Asking…" }));
+  const done = [];
   try {
-    if (mode === "Recipe") {
-      const done = await post("api/v1/jobs", { ...shared, recipe: recipe || "" });
-      if (done.outcome === "cached") change({ run: done.run_id });
-      replace(self.told, done.outcome !== "queued" && make("p", { class: "ps-quiet", text: done.outcome === "cached" ? "This was measured before; here is its result." : "This is under way already." }));
-    } else {
-      const done = await post("api/v1/sweep", { ...shared, methods: methods || [], budgets: (budgets || []).map(Number) });
-      const cached = done.submissions.filter((one) => one.outcome === "cached").length;
-      replace(self.told,
-        ...done.refusals.map((one) => make("p", { class: "ps-error", text: `${one.recipe}: ${one.reason}` })),
-        cached > 0 && make("p", { class: "ps-quiet", text: `${cached} of ${done.submissions.length} were measured before.` }));
+    for (const row of [...(rows.length > 1 ? [{ recipe: "dense", budget: {} }] : []), ...rows]) {
+      done.push(await post("api/v1/jobs", { ...shared, recipe: row.recipe, budget: row.budget }));
     }
-    ask();
+    const known = done.filter((one) => one.outcome === "cached");
+    if (done.length === 1 && known.length) change({ run: done[0].run_id, tab: "" });
+    replace(self.told, known.length > 0 && make("p", { class: "ps-quiet", text: done.length === 1 ? "This was measured before; here is its result." : `${known.length} of ${done.length} were measured before.` }),
+      done.length === 1 && done[0].outcome === "joined" && make("p", { class: "ps-quiet", text: "This is under way already." }));
   } catch (error) {
     replace(self.told, failure(error));
   }
+  ask();
 }
 
 async function ask() {
@@ -80,13 +78,13 @@ function row(job) {
   const percent = job.state === "done" ? 100 : share;
   const act = (name, text, title) => make("button", { class: "ps-button ps-small", type: "button", text, "aria-label": `${title} ${job.recipe}`, title, "data-key": `${job.job_id}-${name}`, onclick: () => order(job, name) });
   const bad = ["failed", "timeout"].includes(job.state);
-  return make("div", { class: `ps-job ps-is-${job.state}`, "data-job": job.job_id },
+  return make("div", { class: `ps-job ps-is-${job.state}`, "data-job": job.job_id, "data-run": job.run_id },
     make("div", { class: "ps-job-head" },
       job.state === "done" ? make("button", { class: "ps-textual", type: "button", text: job.recipe, onclick: () => change({ run: job.run_id, tab: "" }) }) : make("strong", { text: job.recipe }),
       make("span", { class: "ps-state", text: job.state }),
       job.may_change && job.active && act("cancel", "✕", "Cancel"),
       job.may_change && !job.active && job.state !== "done" && act("retry", "↻", "Try again"),
-      !job.active && job.state !== "done" && act("log", "log", "Show the log of")),
+      job.state !== "done" && job.state !== "queued" && act("log", "log", "Show the log of")),
     job.state !== "done" && make("div", { class: "ps-bar", role: "progressbar", "aria-valuemin": "0", "aria-valuemax": "100", "aria-valuenow": String(percent), "aria-label": `${job.recipe}: ${job.state}` }, make("i", { style: { width: `${percent}%` } })),
     make("div", { class: "ps-job-foot" },
       make("span", { text: bad ? job.reason : job.state === "running" ? job.stage || "starting" : job.state === "queued" ? "waits for its turn" : job.model }),
@@ -96,7 +94,9 @@ function row(job) {
 function clock(job) {
   if (!job.started) return "";
   const seconds = Math.max(0, Math.round((job.ended || Date.now() / 1000) - job.started));
-  return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+  const spent = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+  const left = job.active && job.expected ? Math.round(job.expected - seconds) : 0;
+  return left > 0 ? `${spent} · ≈ ${left < 90 ? `${left} s` : `${Math.round(left / 60)} min`} left` : spent;
 }
 
 function clocks(all) {

@@ -8,9 +8,10 @@ import { header } from "./header.js";
 import { jobs } from "./jobs.js";
 import { methods } from "./methods.js";
 import { plot } from "./plot.js";
+import { setup } from "./setup.js";
 import { table } from "./table.js";
 
-const PANELS = { card, compare, header, jobs, methods, plot, table };
+const PANELS = { card, compare, header, jobs, methods, plot, setup, table };
 const begun = get("page/start").then((start) => {
   linkBase(start.link);
   return start;

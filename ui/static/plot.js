@@ -22,11 +22,11 @@ export async function plot(place, begun, trigger) {
     replace(parts.canvas, failure(error));
     return;
   }
-  const self = { parts, start, trigger, shown: null, drawn: false, near: {} };
+  const self = { parts, start, trigger, shown: null, drawn: false, near: {}, planned: [] };
   controls(self);
   watch((now, before) => {
-    const same = ["x", "y", "limit"].every((name) => now[name] === before[name])
-      && ["family", "model", "hardware"].every((name) => now[name].join() === before[name].join());
+    const same = ["x", "y", "limit", "ylimit"].every((name) => now[name] === before[name])
+      && ["family", "model", "hardware", "protocol"].every((name) => now[name].join() === before[name].join());
     if (!same) { controls(self); refresh(self); } else if (now.run !== before.run) draw(self);
   });
   window.addEventListener("paretoscope-runs", (event) => {
@@ -34,6 +34,7 @@ export async function plot(place, begun, trigger) {
     get("page/start").then((found) => { self.start = found; controls(self); }, () => {});
     refresh(self);
   });
+  window.addEventListener("paretoscope-plan", (event) => { self.planned = event.detail || []; if (self.drawn) draw(self); });
   window.addEventListener("paretoscope-online", (event) => event.detail && refresh(self));
   new MutationObserver(() => draw(self)).observe(document.body, { attributeFilter: ["class"] });
   let width = window.innerWidth;
@@ -63,47 +64,50 @@ function controls(self) {
       if (!groups.has(one.group)) groups.set(one.group, make("optgroup", { label: one.group }));
       groups.get(one.group).append(make("option", { value: one.name, text: one.title, selected: one.name === (now[name] || start[name]) }));
     }
-    return labelled(label, make("select", { "data-axis": name, onchange: (event) => change({ [name]: event.target.value === start[name] ? "" : event.target.value, limit: name === "x" ? "" : now.limit }) }, ...groups.values()));
+    return labelled(label, make("select", { "data-axis": name, onchange: (event) => change({ [name]: event.target.value === start[name] ? "" : event.target.value, [BOUNDS[name]]: "" }) }, ...groups.values()));
   };
   const choice = (name, label, options) => options.length > 1 && labelled(label,
     make("select", { "data-filter": name, onchange: (event) => change({ [name]: event.target.value ? [event.target.value] : [] }) },
       make("option", { value: "", text: "All" }),
       ...options.map((one) => make("option", { value: one.id, text: one.text, selected: now[name].includes(one.id) }))));
   replace(parts.controls,
-    axis("x", "Across"), axis("y", "Up"),
-    limit(start),
+    axis("x", "Across"), limit(start, "x"), axis("y", "Up"), limit(start, "y"),
     choice("model", "Model", start.models.map((one) => ({ id: one, text: one }))),
     choice("hardware", "Machine", start.hardware),
-    make("button", { class: "ps-button ps-quietly", type: "button", text: "Reset zoom", onclick: () => self.shown && zoomOut(self) }));
-  replace(parts.chips, ...start.families.map((family) => {
+    choice("protocol", "Protocol", (start.protocols || []).map((one) => ({ id: one, text: one }))));
+  replace(parts.chips, ...start.families.filter((one) => one.name !== "dense").map((family) => {
     const on = !now.family.length || now.family.includes(family.name);
     return make("button", { class: "ps-chip", type: "button", "aria-pressed": String(on), onclick: () => toggle(start, family.name) }, sign(family), family.name);
-  }));
+  }), make("button", { class: "ps-button ps-quietly", type: "button", text: "Reset zoom", onclick: () => self.shown && zoomOut(self) }));
 }
 
 const PREFIXES = { "": 1, k: 1e3, M: 1e6, G: 1e9, T: 1e12, Ki: 2 ** 10, Mi: 2 ** 20, Gi: 2 ** 30, Ti: 2 ** 40 };
 
-// A bound on the axis across, such as 8 GB or 20: what lies beyond is shaded.
-function limit(start) {
-  const axis = start.axes.find((one) => one.name === (view().x || start.x));
+const BOUNDS = { x: "limit", y: "ylimit" };
+
+// A bound on an axis, such as 8 GB or 20: what lies beyond is shaded.
+function limit(start, side) {
+  const name = BOUNDS[side];
+  const axis = start.axes.find((one) => one.name === (view()[side] || start[side]));
   const bytes = axis?.unit.startsWith("B");
-  const now = Number(view().limit);
+  const now = Number(view()[name]);
   const shown = now > 0 ? (bytes ? `${now / 1e6} MB` : String(now)) : "";
   const entered = (event) => {
     const found = /^\s*([\d.]+)\s*(?:([kMGT]i?)?B?)?\s*$/.exec(event.target.value);
     const value = found ? Number(found[1]) * PREFIXES[found[2] || ""] : 0;
     event.target.setCustomValidity(event.target.value.trim() && !(value > 0) ? "Write a number, such as 1.2 MB" : "");
-    if (event.target.reportValidity()) change({ limit: value > 0 ? String(value) : "" });
+    if (event.target.reportValidity()) change({ [name]: value > 0 ? String(value) : "" });
   };
-  return labelled(axis?.direction === "higher" ? "At least" : "At most", make("input", { "data-limit": true, value: shown, placeholder: bytes ? "no bound, MB" : "no bound", onchange: entered }));
+  return labelled(axis?.direction === "higher" ? "At least" : "At most", make("input", { "data-limit": side, value: shown, placeholder: bytes ? "MB" : axis?.unit || "any", onchange: entered }));
 }
 
 function labelled(text, control) {
-  return make("label", { class: "ps-field" }, make("span", { text }), control);
+  const width = control.dataset.axis ? "ps-wide-field" : control.dataset.limit ? "ps-short-field" : "";
+  return make("label", { class: `ps-field ${width}` }, make("span", { text }), control);
 }
 
 function toggle(start, name) {
-  const all = start.families.map((one) => one.name);
+  const all = start.families.map((one) => one.name).filter((one) => one !== "dense");
   const on = new Set(view().family.length ? view().family : all);
   if (on.has(name)) on.delete(name); else on.add(name);
   change({ family: on.size === all.length || !on.size ? [] : all.filter((one) => on.has(one)) });
@@ -111,7 +115,7 @@ function toggle(start, name) {
 
 export function question() {
   const query = filters();
-  for (const name of ["x", "y", "limit"]) if (view()[name]) query.set(name, view()[name]);
+  for (const name of ["x", "y", "limit", "ylimit"]) if (view()[name]) query.set(name, view()[name]);
   return query.toString();
 }
 
@@ -144,6 +148,7 @@ function draw(self) {
   if (!self.drawn) replace(canvas);
   const narrow = canvas.clientWidth < 600;
   const { data, layout } = themed(self.shown.figure, narrow);
+  data.push(...planned(self));
   if (layout.uirevision !== self.revision) self.near = {};
   self.revision = layout.uirevision;
   for (const side of Object.keys(self.near)) Object.assign(layout[side], OWN_TICKS);
@@ -156,6 +161,19 @@ function draw(self) {
     canvas.on("plotly_doubleclick", () => { zoomOut(self); return false; });
   }
   canvas.dataset.drawn = String(self.shown.points);
+}
+
+// What the form is about to run, hollow, where it is expected; nothing where it is known.
+function planned(self) {
+  const now = view();
+  if ((now.x || "resident_bytes") !== "resident_bytes" || (now.y || "kld_mean") !== "kld_mean") return [];
+  const known = new Set(self.shown.table.rows.map((row) => row.recipe));
+  const rows = self.planned.filter((row) => row.bytes && row.kld > 0 && !known.has(row.recipe));
+  return rows.length ? [{
+    type: "scatter", mode: "markers", name: "planned", x: rows.map((row) => row.bytes), y: rows.map((row) => row.kld),
+    hovertemplate: rows.map((row) => `%{text}<br>expected ${row.size}, ${row.quality}${row.interval ? `<br>  95 %: ${row.interval}` : ""}<br>not run yet<extra></extra>`), text: rows.map((row) => row.recipe.replaceAll("<", "‹")),
+    marker: { symbol: rows.map((row) => `${row.family.symbol}-open`), size: 11, color: rows.map((row) => row.family.colour), line: { width: 1.5 } },
+  }] : [];
 }
 
 function pick(self, run) {
@@ -197,6 +215,8 @@ function themed(figure, narrow) {
   for (const trace of data) {
     if (trace.meta?.role === "frontier") {
       Object.assign(trace.line, { color: accent, dash: trace.meta.group ? "dash" : "solid" });
+    } else if (trace.meta?.role === "failed") {
+      trace.marker.color = colour("--ps-bad", "#b91c1c");
     } else if (trace.meta?.role === "dots") {
       trace.marker.line.color = trace.marker.size.map((size) => (size > 10 ? text : ground));
       if (trace.meta.family === "dense") trace.marker.color = text;
@@ -220,7 +240,7 @@ function themed(figure, narrow) {
     layout[side].showgrid = true;
   }
   for (const shape of layout.shapes || []) {
-    if (shape.name === "limit") shape.fillcolor = quiet;
+    if (shape.name === "limit") Object.assign(shape, { fillcolor: quiet, line: { color: quiet, width: 1 } });
     else if (shape.line) shape.line.color = quiet;
   }
   for (const note of layout.annotations || []) note.font.color = quiet;

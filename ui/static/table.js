@@ -15,7 +15,7 @@ function show(links, body, shown) {
   const { columns, rows, count } = shown.table;
   const open = body.open;
   body.hidden = !rows.length;
-  replace(links, "Line: frontier. Hollow: estimated. Faint: beaten. Crosses: broken. ",
+  replace(links, "Line: frontier. Full: ties with it. Faint: beaten. Hollow: estimated. Crosses: failed or broken. Shade: beyond a bound. ",
     make("a", { href: address(`page/report?${question()}`), download: "paretoscope.html", text: "Download report" }), " · ",
     make("a", { href: address("api/v1/export"), text: "Export all results" }), " · ",
     make("a", { href: address("docs"), text: "REST" }));

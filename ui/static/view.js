@@ -1,7 +1,7 @@
 // The state of the view, kept in the address so that every view is a link.
 
-const LISTS = ["compare", "family", "model", "hardware"];
-const SINGLES = ["run", "x", "y", "prompt", "limit", "tab"];
+const LISTS = ["compare", "family", "model", "hardware", "protocol"];
+const SINGLES = ["run", "x", "y", "prompt", "limit", "ylimit", "tab", "mode", "say", "writing", "tokens", "temperature", "seed"];
 const watchers = new Set();
 let state = read();
 let outside = "";
@@ -61,6 +61,6 @@ export function link() {
 
 export function filters() {
   const found = new URLSearchParams();
-  for (const name of ["model", "family", "hardware"]) for (const one of state[name]) found.append(name, one);
+  for (const name of ["model", "family", "hardware", "protocol"]) for (const one of state[name]) found.append(name, one);
   return found;
 }

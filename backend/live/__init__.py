@@ -1,0 +1,1 @@
+"""Live texts: the web process keeps a desk, and a process with torch writes at it."""
