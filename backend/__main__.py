@@ -6,22 +6,29 @@ Exit codes: 0 done, 1 a run failed, 2 wrong usage or a wish that cannot be met, 
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from backend import methods
+from backend.console import (
+    cell,
+    failure,
+    print_answer,
+    print_frame,
+    print_run,
+    records,
+    size,
+    write_json,
+)
 from backend.errors import ParetoscopeError
 from backend.jobs.records import Job, Submission
 from backend.measure.reading import metric
 from backend.plan import SPEEDS, TIERS, WALKS
 from backend.service import Extras, Filter, Service, Texts
+from backend.solve import WIDTH, solve
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     except ParetoscopeError as error:
         if options.json:
-            _write_json({"error": str(error), "type": type(error).__name__})
+            write_json({"error": str(error), "type": type(error).__name__})
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -47,7 +54,7 @@ def list_methods(service: Service, options: argparse.Namespace) -> int:
     """Print every method with its settings."""
     found = service.methods()
     if options.json:
-        _write_json(found)
+        write_json(found)
         return 0
     for one in found:
         print(f"{one['key']:<14} {one['family']:<10} {one['summary']}")
@@ -60,13 +67,13 @@ def show_estimate(service: Service, options: argparse.Namespace) -> int:
     """Print what a run would take."""
     found = service.estimate(options.recipe, options.model)
     if options.json:
-        _write_json(None if found is None else asdict(found) | {"kind": "estimated"})
+        write_json(None if found is None else asdict(found) | {"kind": "estimated"})
     elif found is None:
         print("The model's files are not here yet; nothing can be said before they are.")
     else:
         print(f"{options.recipe} on {options.model}, estimated:")
-        print(f"  resident  {_size(found.resident_bytes)} of {_size(found.dense_bytes)} dense")
-        print(f"  peak      {_size(found.peak_bytes)}")
+        print(f"  resident  {size(found.resident_bytes)} of {size(found.dense_bytes)} dense")
+        print(f"  peak      {size(found.peak_bytes)}")
         print(f"  time      {found.seconds:.0f} s, from {found.basis}")
     return 0
 
@@ -85,7 +92,7 @@ def run(service: Service, options: argparse.Namespace) -> int:
     failed = _follow(service, [submission])
     if failed:
         return _report_failures(failed, options.json)
-    return _print_run(service, submission.run_id, options.json)
+    return print_run(service, submission.run_id, options.json)
 
 
 def sweep(service: Service, options: argparse.Namespace) -> int:
@@ -108,15 +115,15 @@ def sweep(service: Service, options: argparse.Namespace) -> int:
     frame = service.frontier(options.x, options.y)
     frame = frame[frame["run_id"].isin(ids)]
     if options.json:
-        _write_json(
+        write_json(
             {
-                "runs": _records(frame),
+                "runs": records(frame),
                 "refused": [asdict(one) for one in found.refusals],
-                "failed": [_failure(job) for job in failed],
+                "failed": [failure(job) for job in failed],
             }
         )
     else:
-        _print_frame(frame, options.x, options.y)
+        print_frame(frame, options.x, options.y)
     return 1 if failed else 0
 
 
@@ -125,15 +132,48 @@ def show_frontier(service: Service, options: argparse.Namespace) -> int:
     chosen = Filter(models=tuple(options.models or ()), families=tuple(options.families or ()))
     frame = service.frontier(options.x, options.y, chosen)
     if options.json:
-        _write_json(_records(frame))
+        write_json(records(frame))
     else:
-        _print_frame(frame, options.x, options.y)
+        print_frame(frame, options.x, options.y)
     return 0
 
 
 def show(service: Service, options: argparse.Namespace) -> int:
     """Print one run whole."""
-    return _print_run(service, options.run, options.json)
+    return print_run(service, options.run, options.json)
+
+
+def recommend(service: Service, options: argparse.Namespace) -> int:
+    """Print the best measured runs within a budget, and what would change them."""
+    answer = service.advice.recommend(options.budget, options.model)
+    if options.json:
+        write_json(answer)
+    else:
+        print_answer(answer)
+    return 0 if answer.choices else 1
+
+
+def search(service: Service, options: argparse.Namespace) -> int:
+    """Explore recipes within a budget, then print the best."""
+    found = solve(service, options.budget, options.model, width=options.width, watch=_tell)
+    if options.json:
+        write_json(found)
+    else:
+        print_answer(found.answer)
+        print(f"{len(found.evaluations)} evaluations, {found.seconds:.0f} s of new runs")
+    return 0 if found.answer.choices else 1
+
+
+def show_grades(service: Service, options: argparse.Namespace) -> int:
+    """Print what was expected of runs beside what was measured."""
+    frame = service.advice.grades()
+    if options.json:
+        write_json(records(frame))
+        return 0
+    for name, rows in frame.groupby("quantity"):
+        middle = 100 * rows["error"].abs().median()
+        print(f"{name}: {len(rows)} runs, half of them within {middle:.1f} %")
+    return 0
 
 
 def compare(service: Service, options: argparse.Namespace) -> int:
@@ -145,11 +185,11 @@ def compare(service: Service, options: argparse.Namespace) -> int:
         for name in names
     }
     if options.json:
-        _write_json({"runs": [found.run_id for found in runs], "readings": table})
+        write_json({"runs": [found.run_id for found in runs], "readings": table})
         return 0
     print(f"{'':<28}" + "".join(f"{found.recipe[:24]:>26}" for found in runs))
     for name, cells in table.items():
-        print(f"{metric(name).title[:27]:<28}" + "".join(f"{_cell(one):>26}" for one in cells))
+        print(f"{metric(name).title[:27]:<28}" + "".join(f"{cell(one):>26}" for one in cells))
     return 0
 
 
@@ -157,7 +197,7 @@ def export(service: Service, options: argparse.Namespace) -> int:
     """Write results as JSON and Parquet into a folder."""
     count = service.export(options.folder, options.runs)
     if options.json:
-        _write_json({"runs": count, "folder": str(options.folder)})
+        write_json({"runs": count, "folder": str(options.folder)})
     else:
         print(f"{count} results written to {options.folder}")
     return 0
@@ -167,7 +207,7 @@ def take_in(service: Service, options: argparse.Namespace) -> int:
     """Read results that another copy exported."""
     found = service.import_results(options.folder)
     if options.json:
-        _write_json(asdict(found))
+        write_json(asdict(found))
     else:
         print(f"{len(found.added)} results added, {len(found.known)} known already")
         for reason in found.refused:
@@ -199,78 +239,16 @@ def _follow(service: Service, submissions: Iterable[Submission]) -> list[Job]:
     return failed
 
 
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
 def _report_failures(failed: list[Job], as_json: bool) -> int:
     if as_json:
-        _write_json({"failed": [_failure(job) for job in failed]})
+        write_json({"failed": [failure(job) for job in failed]})
     for job in failed:
         print(f"error: {job.recipe}: {job.reason}", file=sys.stderr)
     return 1
-
-
-def _failure(job: Job) -> dict[str, str]:
-    return {"recipe": job.recipe, "state": str(job.state), "reason": job.reason}
-
-
-def _print_run(service: Service, run_id: str, as_json: bool) -> int:
-    found = service.run(run_id)
-    if as_json:
-        _write_json(asdict(found))
-        return 0
-    print(f"{found.recipe} on {found.model['name']}  ({found.run_id}, {found.status})")
-    for one in found.readings:
-        about = metric(one.name)
-        print(f"  {about.title:<38} {_cell(asdict(one)):>24}  {one.kind}  {one.note}")
-    for note in found.notes:
-        print(f"  note: {note}")
-    return 0
-
-
-def _print_frame(frame: pd.DataFrame, x: str, y: str) -> None:
-    print(f"{'':<2}{'recipe':<44}{metric(x).title:>28}{metric(y).title:>36}")
-    for row in frame.sort_values("x").itertuples():
-        mark = "*" if row.on_frontier else " "
-        across = _cell({"value": row.x, "unit": row.x_unit, "low": row.x_low, "high": row.x_high})
-        up = _cell({"value": row.y, "unit": row.y_unit, "low": row.y_low, "high": row.y_high})
-        print(f"{mark} {row.recipe[:43]:<44}{across:>28}{up:>36}")
-
-
-def _cell(one: dict[str, Any] | None) -> str:
-    if one is None or one["value"] is None:
-        return "-"
-    if one["unit"] == "B":
-        return _size(one["value"])
-    text = f"{one['value']:.4g}"
-    if _finite(one.get("low")) and _finite(one.get("high")):
-        text += f" [{one['low']:.4g}, {one['high']:.4g}]"
-    return f"{text} {one['unit']}".strip()
-
-
-def _size(count: float) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.4g} {unit}"
-    return f"{count:.0f} B"
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return json.loads(frame.to_json(orient="records", double_precision=15))
-
-
-def _write_json(value: Any) -> None:
-    json.dump(value, sys.stdout, default=_plain, indent=1, allow_nan=False)
-    sys.stdout.write("\n")
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -286,6 +264,9 @@ def _parser() -> argparse.ArgumentParser:
         "sweep": (sweep, (_METHODS, _BUDGETS, _MODEL, *_THOROUGHNESS, *_PLOT)),
         "frontier": (show_frontier, (*_PLOT, _MODELS, _FAMILIES)),
         "show": (show, (_RUN,)),
+        "recommend": (recommend, (_BUDGET, _MODEL)),
+        "solve": (search, (_BUDGET, _MODEL, _WIDTH)),
+        "grades": (show_grades, ()),
         "compare": (compare, (_RUNS,)),
         "export": (export, (_FOLDER, _ONLY)),
         "import": (take_in, (_FOLDER,)),
@@ -293,7 +274,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, (action, options) in actions.items():
         text = (action.__doc__ or "").splitlines()[0]
         command = commands.add_parser(name, help=text, description=text)
-        command.set_defaults(command=action, runs_jobs=action in (run, sweep))
+        command.set_defaults(command=action, runs_jobs=action in (run, sweep, search))
         for names, about in (*options, *_EVERYWHERE):
             command.add_argument(*names, **about)
     return parser
@@ -336,6 +317,8 @@ _METHODS = ("--methods",), {"type": _words, "required": True, "help": "keys, or 
 _BUDGETS = ("--budgets",), {"type": _numbers, "required": True, "help": "bits per number"}
 _MODELS = ("--models",), {"type": _words, "help": "only these"}
 _FAMILIES = ("--families",), {"type": _words, "help": "only these"}
+_BUDGET = ("budget",), {"help": "such as '900 kB, 512 context x 8, >= 20 tok/s' or 'kld <= 0.05'"}
+_WIDTH = ("--width",), {"type": int, "default": WIDTH, "help": "candidates of the first rung"}
 _RUN = ("run",), {"help": "id of a run, or its first digits"}
 _RUNS = ("runs",), {"nargs": "+", "help": "ids of runs"}
 _FOLDER = ("folder",), {"type": Path}

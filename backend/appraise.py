@@ -97,6 +97,7 @@ class Appraisal:
         self.generations: list[dict[str, Any]] = []
         self.layers: list[dict[str, Any]] = []
         self.kinds: dict[str, str] = {}
+        self.documents: dict[str, list[float]] = {}
 
     def run(self) -> None:
         """Take everything."""
@@ -166,6 +167,7 @@ class Appraisal:
         """Distance from the dense model on held-out text."""
         dense = self.baseline.reference("reference", self.evaluation)
         table = quality.score(self.subject.computed, self.evaluation, dense)
+        self.documents = scores.by_document(table)
         table.save(self.order.artefact.with_suffix(".tokens.safetensors"))
         floor = self.baseline.noise_floor(self.evaluation, dense)
         return scores.readings(table) + floor

@@ -126,6 +126,8 @@ def run_measure(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
     made = json.loads((target / "compress.json").read_text())
     appraisal.readings += take("compress_s", made["seconds"], samples=1)
     appraisal.readings += take("compress_peak", made["peak_bytes"], samples=1)
+    for name, (value, low, high) in spec["predicted"].items():
+        appraisal.readings += take(name, value, low, high, kind="estimated")
     appraisal.notes += made["remarks"]
     document = _document(spec, order, appraisal, made["seconds"] + time.perf_counter() - began)
     path = write_document(home / "results", document)
@@ -185,6 +187,7 @@ def _document(
         "readings": [one.to_json() for one in appraisal.readings],
         "generations": appraisal.generations,
         "layers": appraisal.layers,
+        "documents": appraisal.documents,
         "notes": appraisal.notes,
         "artefact": {
             "key": spec["keys"]["artefact"],

@@ -17,6 +17,7 @@ import psutil
 from backend.dimensions import Dimensions
 from backend.errors import ResourceError
 from backend.forecast import Forecast, Forecaster
+from backend.plan import Predicted
 from backend.recipes import Recipe
 from backend.sizes import size_of
 from backend.sources import ModelSource
@@ -47,6 +48,18 @@ class Estimate:
     basis: str
     exact: bool
     quality: Forecast | None = None
+
+    def readings(self) -> Predicted:
+        """The same as readings, to be graded by what is measured."""
+        found: Predicted = {
+            "predicted_resident_bytes": (self.resident_bytes, None, None),
+            "predicted_compress_peak": (self.peak_bytes - BASE_MEMORY, None, None),
+            "predicted_seconds": (self.seconds, None, None),
+        }
+        if self.quality is not None:
+            quality = self.quality
+            found["predicted_kld_mean"] = (quality.value, quality.low, quality.high)
+        return found
 
     @property
     def heavy(self) -> bool:

@@ -28,6 +28,10 @@ CALIBRATION = {"windows": 64, "length": 256}
 DTYPE = "bfloat16"
 
 
+Predicted = dict[str, tuple[float, float | None, float | None]]
+"""What is expected of a run, by the name of its reading: value, low and high."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """A job that is ready to be queued."""
@@ -48,6 +52,7 @@ def plan(
     extras: Extras | None = None,
     walk: str = "sequential",
     budget: dict[str, float] | None = None,
+    predicted: Predicted | None = None,
     heavy: bool = False,
     timeout_seconds: float | None = None,
     memory_limit_bytes: int | None = None,
@@ -80,6 +85,7 @@ def plan(
         "model_sha256": sha256,
         "recipe": recipe.to_json(),
         "budget": budget or {},
+        "predicted": predicted or {},
         "heavy": heavy,
         "tier": tier,
         "speed": speed,

@@ -179,6 +179,7 @@ class Service:
             "budget": dict(budget or {}),
         }
         settings["heavy"] = found is None or found.heavy
+        settings["predicted"] = None if found is None else found.readings()
         job = plan(wanted, source, **settings)
         return self._ledger.submit(
             job.run_id,

@@ -27,7 +27,7 @@ class Metric:
         unit: unit of value, low and high.
         direction: which way is better.
         help: one sentence for whoever reads the number.
-        group: quality, ability, size, speed, writing, cache or lossless.
+        group: quality, ability, size, speed, writing, cache, lossless or forecast.
         evaluation: key in `axes.AXES`, or empty.
         axis: whether it makes sense as an axis of a chart.
         log: whether that axis is logarithmic.
@@ -59,7 +59,7 @@ def metric(name: str) -> Metric:
 
 def _catalogue() -> dict[str, Metric]:
     """Return every metric that is no family, in the order a page lists them."""
-    listed = [*_quality(), *_abilities(), *_size(), *_speed(), *_writing()]
+    listed = [*_quality(), *_abilities(), *_size(), *_speed(), *_writing(), *_forecast()]
     found = {each.name: each for each in listed}
     for axis, names in READINGS.items():
         for name in names:
@@ -284,6 +284,18 @@ def _writing() -> list[Metric]:
         Metric(name, title, unit, direction, text, "writing", axis=name != "len_ratio")
         for name, title, unit, direction, text in rows
     ]
+
+
+def _forecast() -> list[Metric]:
+    """Return what was expected of a run before it began, graded by what was measured."""
+    rows = (
+        ("predicted_resident_bytes", "Expected resident memory", "B"),
+        ("predicted_compress_peak", "Expected peak while compressing", "B"),
+        ("predicted_seconds", "Expected time to the result", "s"),
+        ("predicted_kld_mean", "Expected KL divergence", "nats/token"),
+    )
+    text = "Said before the run began; the measured number stands beside it."
+    return [Metric(name, title, unit, "none", text, "forecast") for name, title, unit in rows]
 
 
 METRICS: dict[str, Metric] = _catalogue()

@@ -104,6 +104,23 @@ def readings(scores: TokenScores) -> list[Reading]:
     return [*found, *_divergence(scores), *_loss(scores), *_choices(scores)]
 
 
+def by_document(scores: TokenScores) -> dict[str, list[float]]:
+    """Return sums over the tokens of each document, from which any mean can be drawn again.
+
+    `tokens` counts them; `kld`, `dnll` and `agree` are sums. Empty for a broken model.
+    """
+    if not scores.finite.all():
+        return {}
+    _, member = np.unique(scores.document, return_inverse=True)
+    columns = {
+        "tokens": np.ones(scores.kld.size),
+        "kld": scores.kld,
+        "dnll": scores.nll_q.astype(np.float64) - scores.nll_p,
+        "agree": scores.agree,
+    }
+    return {name: np.bincount(member, each).tolist() for name, each in columns.items()}
+
+
 def pressure_readings(scores: TokenScores, width: int = 16) -> list[Reading]:
     """Return the mean KL divergence by distance from the point where the cache was compressed.
 

@@ -134,6 +134,7 @@ def check(document: object) -> None:
         for position, entry in enumerate(document[field]):
             _check_fields(entry, kinds, f"`{field}[{position}]`")
     _check_readings(document["readings"])
+    _check_documents(document.get("documents", {}))
     _check_generations(document["generations"])
     if not all(isinstance(note, str) for note in document["notes"]):
         raise ResultRefusedError("`notes` must hold text only.")
@@ -154,6 +155,18 @@ def _check_readings(readings: list[dict[str, Any]]) -> None:
         for field in ("low", "high"):
             _check_type(reading.get(field), _NULLABLE_NUMBER, f"`{field}` of `{name}`")
         _check_type(reading.get("note", ""), str, f"`note` of `{name}`")
+
+
+def _check_documents(sums: object) -> None:
+    if not isinstance(sums, Mapping):
+        raise ResultRefusedError("`documents` must hold lists of sums by name.")
+    for name, values in sums.items():
+        if not isinstance(values, list) or not all(
+            isinstance(one, _NUMBER) and not isinstance(one, bool) for one in values
+        ):
+            raise ResultRefusedError(f"`{name}` of `documents` must be a list of numbers.")
+    if len({len(values) for values in sums.values()}) > 1:
+        raise ResultRefusedError("The lists of `documents` must be of one length.")
 
 
 def _check_generations(generations: list[dict[str, Any]]) -> None:

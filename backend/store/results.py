@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -55,6 +55,7 @@ class Run:
     notes: list[str]
     artefact: dict[str, Any]
     manifest: dict[str, Any]
+    documents: dict[str, list[float]] = field(default_factory=dict)
 
     def reading(self, name: str) -> Reading | None:
         """The reading of that name, or None."""
@@ -72,7 +73,7 @@ class Filter:
 
     def bound(self) -> dict[str, list[str]]:
         """The same as named parameters of a query."""
-        return {field.name: list(getattr(self, field.name)) for field in fields(self)}
+        return {one.name: list(getattr(self, one.name)) for one in fields(self)}
 
 
 EVERYTHING = Filter()
@@ -231,8 +232,8 @@ ORDER BY created DESC, run_id
 
 
 def _run(document: Mapping[str, Any]) -> Run:
-    values = {field.name: document[field.name] for field in fields(Run)}
-    names = {field.name for field in fields(Reading)}
+    values = {one.name: document[one.name] for one in fields(Run) if one.name in document}
+    names = {one.name for one in fields(Reading)}
     values["readings"] = tuple(
         Reading(**{"low": None, "high": None} | {k: v for k, v in one.items() if k in names})
         for one in document["readings"]
@@ -254,8 +255,8 @@ def _insert_result(cursor: duckdb.DuckDBPyConnection, document: Mapping[str, Any
             document["created"],
             float(document["seconds"]),
             *(
-                json.dumps(document[field])
-                for field in (
+                json.dumps(document[name])
+                for name in (
                     "model",
                     "stages",
                     "budget",

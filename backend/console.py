@@ -1,0 +1,125 @@
+"""What the command line writes: readings for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from backend.jobs.records import Job
+from backend.measure.reading import metric
+from backend.measure.recommend import HELD, Limit, Recommendation, Value
+from backend.service import Service
+
+
+def failure(job: Job) -> dict[str, str]:
+    """A job that failed, as plain values."""
+    return {"recipe": job.recipe, "state": str(job.state), "reason": job.reason}
+
+
+def print_run(service: Service, run_id: str, as_json: bool) -> int:
+    """Print one run whole."""
+    found = service.run(run_id)
+    if as_json:
+        write_json(asdict(found))
+        return 0
+    print(f"{found.recipe} on {found.model['name']}  ({found.run_id}, {found.status})")
+    for one in found.readings:
+        about = metric(one.name)
+        print(f"  {about.title:<38} {cell(asdict(one)):>24}  {one.kind}  {one.note}")
+    for note in found.notes:
+        print(f"  note: {note}")
+    return 0
+
+
+def print_frame(frame: pd.DataFrame, x: str, y: str) -> None:
+    """Print the rows of a frontier, those on it marked."""
+    print(f"{'':<2}{'recipe':<44}{metric(x).title:>28}{metric(y).title:>36}")
+    for row in frame.sort_values("x").itertuples():
+        mark = "*" if row.on_frontier else " "
+        across = cell({"value": row.x, "unit": row.x_unit, "low": row.x_low, "high": row.x_high})
+        up = cell({"value": row.y, "unit": row.y_unit, "low": row.y_low, "high": row.y_high})
+        print(f"{mark} {row.recipe[:43]:<44}{across:>28}{up:>36}")
+
+
+def cell(one: dict[str, Any] | None) -> str:
+    """A reading with its interval and unit in a few letters."""
+    if one is None or one["value"] is None:
+        return "-"
+    if one["unit"] == "B":
+        return size(one["value"])
+    text = f"{one['value']:.4g}"
+    if _finite(one.get("low")) and _finite(one.get("high")):
+        text += f" [{one['low']:.4g}, {one['high']:.4g}]"
+    return f"{text} {one['unit']}".strip()
+
+
+def size(count: float) -> str:
+    """Bytes in a unit that reads well."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.4g} {unit}"
+    return f"{count:.0f} B"
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """A data frame as a list of plain rows."""
+    return json.loads(frame.to_json(orient="records", double_precision=15))
+
+
+def write_json(value: Any) -> None:
+    """Write a value as JSON, alone, on standard output."""
+    json.dump(value, sys.stdout, default=_plain, indent=1, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
+
+
+def print_answer(answer: Recommendation) -> None:
+    """Print what a budget is answered with, what binds, and what would change it."""
+    for number, choice in enumerate(answer.choices, 1):
+        told = ", ".join(
+            reading(choice.candidate.values, name)
+            for name in ("resident_bytes", "kld_mean", "decode_tps")
+        )
+        print(f"{number}. {choice.candidate.recipe}  ({choice.candidate.run_id})")
+        print(f"   {choice.reason}: {told}")
+    for change in answer.changes:
+        print(f"With {limit_text(change.limit, change.bound)}: {change.candidate.recipe}")
+    if answer.nearest is not None:
+        missed = " and ".join(
+            f"{limit_text(limit)} by {100 * share:.0f} %" for limit, share in answer.missed
+        )
+        print(
+            f"Nothing measured meets this. {answer.nearest.recipe} comes nearest: misses {missed}."
+        )
+
+
+def reading(values: Any, name: str) -> str:
+    """A candidate's reading in a few letters."""
+    found: Value | None = values.get(name)
+    unit = metric(name).unit
+    return cell(None if found is None else asdict(found) | {"unit": unit})
+
+
+def limit_text(limit: Limit, bound: float | None = None) -> str:
+    """A bound on a reading as people say it."""
+    name = "Weights, cache and buffers" if limit.metric == HELD else metric(limit.metric).title
+    unit = "B" if limit.metric == HELD else metric(limit.metric).unit
+    value = cell({"value": limit.bound if bound is None else bound, "unit": unit})
+    return f"{name} {'at most' if limit.side == 'most' else 'at least'} {value}"
