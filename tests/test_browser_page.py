@@ -78,6 +78,14 @@ class Server:
             self.process.wait()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def patience():
+    """A busy machine is slow, not wrong."""
+    expect.set_options(timeout=PATIENCE)
+    yield
+    expect.set_options(timeout=None)
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     started = Server(fill(tmp_path_factory.mktemp("home"))).start()
