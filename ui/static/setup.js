@@ -68,7 +68,7 @@ function sweep() {
       make("p", { class: "ps-quiet" }, sign(group.family), group.family.name),
       make("div", { class: "ps-chips" }, ...fit.map((one) => make("button", { class: "ps-chip ps-pick", type: "button", "data-method": one.key, title: one.summary, "aria-pressed": String(self.chosen.has(one.key)), text: one.key, onclick: (event) => choose(one.key, event.target) }))));
   }));
-  const search = total > 12 && make("input", { type: "search", placeholder: `Find in ${total} methods`, "aria-label": "Find a method", oninput: (event) => fill(event.target.value.trim().toLowerCase()) });
+  const search = total > 12 && make("input", { type: "search", placeholder: `Find in ${total} methods`, "aria-label": "Find a method to run", oninput: (event) => fill(event.target.value.trim().toLowerCase()) });
   fill("");
   return [search, list];
 }
