@@ -105,7 +105,7 @@ def test_models_and_protocols_never_compete(store):
         [
             document("a" * 16, readings[0]),
             document("b" * 16, readings[1], model=tales | {"name": "other"}),
-            document("c" * 16, readings[2], protocol="cq-2"),
+            document("c" * 16, readings[2], protocol="another"),
         ],
     )
     assert frontier(store.database, "x", "y")["on_frontier"].all()

@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import pytest
 
-from ui import axes, cards, charts
+from ui import axes, cards, charts, views
 from ui.axes import Axis
 
 SIZE = Axis("resident_bytes", "Resident memory", "B", "lower", True)
@@ -209,3 +209,16 @@ def test_the_frontier_of_the_most_runs_is_drawn_first():
 )
 def test_by_how_much_one_value_stands_to_another(value, own, told):
     assert cards.by_how_much(value, own) == told
+
+
+def test_of_very_many_runs_the_frontier_is_drawn_whole_and_a_part_of_the_others():
+    rows = pd.DataFrame(
+        {
+            "run_id": [f"{n:016x}" for n in range(7000)],
+            "on_frontier": [n % 1000 == 0 for n in range(7000)],
+        }
+    )
+    drawn = views._sample(rows)
+    assert drawn["on_frontier"].sum() == 7
+    assert 1_000 < len(drawn) <= views.DOTS
+    assert len(views._sample(rows.head(2000))) == 2000

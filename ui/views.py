@@ -23,6 +23,7 @@ from ui.catalogue import GROUPS, axis, family_mark, family_order, hardware_name,
 TABLE = ("resident_bytes", "footprint_bytes", "kld_mean", "top1_agree", "decode_speedup")
 ROWS = 500  # of the table; more would only slow the browser
 CROSSES = 12  # failed attempts on the chart; the table has all
+DOTS = 2_000  # of the chart; the frontier is always whole
 DEFAULT_X, DEFAULT_Y = "resident_bytes", "kld_mean"
 
 
@@ -72,7 +73,7 @@ def figure(
     floor = _floor(service, frame) if y == "kld_mean" else None
     tied = charts.ties(frame)
     drawn = charts.pareto(
-        frame,
+        _sample(frame),
         across,
         up,
         floor=floor,
@@ -136,6 +137,16 @@ def origin(service: Service, frame: pd.DataFrame) -> str:
     return safe.plain(f"{told} · commit {commit}" if commit else told)
 
 
+def _sample(frame: pd.DataFrame) -> pd.DataFrame:
+    """All runs, or the frontier and as many others, picked evenly, as a chart can take."""
+    if len(frame) <= DOTS:
+        return frame
+    front = frame["on_frontier"]
+    others = frame[~front]
+    step = -(-len(others) // max(1, DOTS - int(front.sum())))
+    return pd.concat([frame[front], others.iloc[::step]])
+
+
 def _failed(service: Service, x: str, chosen: Filter) -> list[charts.Failed]:
     """Attempts without a result, on the one axis where it is known what they would have been."""
     if x != DEFAULT_X:
@@ -160,7 +171,8 @@ def _floor(service: Service, frame: pd.DataFrame) -> float | None:
 
 def _summary(frame: pd.DataFrame, x: Axis, y: Axis) -> str:
     count = int(frame["on_frontier"].sum())
+    drawn = f", some {DOTS:,} of them drawn" if len(frame) > DOTS else ""
     return (
-        f"{len(frame)} runs, {count} on the frontier of "
+        f"{len(frame):,} runs{drawn}, {count} on the frontier of "
         f"{x.title.lower()} against {y.title.lower() if y.title[:2] != 'KL' else y.title}."
     )

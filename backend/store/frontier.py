@@ -33,7 +33,7 @@ def frontier(
     """
     parameters = chosen.bound() | {"x": x, "y": y, "by_hardware": by_hardware}
     with database.reading() as cursor:
-        return cursor.execute(_FRONTIER, parameters).df()
+        return cursor.execute(QUERY, parameters).df()
 
 
 def axes(database: Database) -> pd.DataFrame:
@@ -48,7 +48,7 @@ def axes(database: Database) -> pd.DataFrame:
 # Costs are readings turned so that less is better. A point stands when nothing as cheap in x has
 # a lower y, and everything strictly cheaper in x has a higher y. Points that may not compete
 # form a partition of their own, so the windows never see them.
-_FRONTIER = """
+QUERY = """
 WITH points AS (
     SELECT run_id, model, recipe, family, status, hardware_id, protocol, created,
            horizontal.value AS x, horizontal.low AS x_low, horizontal.high AS x_high,

@@ -26,6 +26,8 @@ import psutil
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from backend.service import Service
+from backend.store import frontier
+from backend.store.results import EVERYTHING
 
 ROOT = Path(__file__).parents[2]
 DRAWN = ".ps-plot[data-drawn] .scatterlayer .point"
@@ -57,8 +59,9 @@ def main() -> None:
         browser.close()
         fill(home / "most", 100_000)
         with Service(home / "most", run_jobs=False) as service:
-            times = repeat(lambda: timed(service.frontier), repeats)
-            found["frontier_100000_ms"] = told(times)
+            found["frontier_100000_ms"] = told(repeat(lambda: timed(query(service)), repeats))
+            cost = repeat(lambda: timed(query(service), time.process_time), repeats)
+            found["frontier_100000_processor_ms"] = told(cost)
     json.dump(found, sys.stdout, indent=1)
     sys.stdout.write("\n")
 
@@ -234,11 +237,23 @@ def ask(address: str, content: dict[str, Any] | None = None) -> Any:
         return json.load(answer)
 
 
-def timed(deed: Callable[[], Any]) -> float:
-    """Milliseconds that a deed takes."""
-    began = time.perf_counter()
+def query(service: Service) -> Callable[[], Any]:
+    """The window query over all runs, its rows only counted."""
+    limits = EVERYTHING.bound() | {"x": "resident_bytes", "y": "kld_mean", "by_hardware": True}
+
+    def deed() -> Any:
+        with service.store.database.reading() as cursor:
+            text = f"SELECT count(*) FILTER (on_frontier) FROM ({frontier.QUERY})"
+            return cursor.execute(text, limits).fetchone()
+
+    return deed
+
+
+def timed(deed: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> float:
+    """Milliseconds that a deed takes, by a clock."""
+    began = clock()
     deed()
-    return 1000 * (time.perf_counter() - began)
+    return 1000 * (clock() - began)
 
 
 def repeat(deed: Callable[[], float], times: int) -> list[float]:

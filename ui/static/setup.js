@@ -1,6 +1,6 @@
 // The form that sets up runs: methods at budgets, or a recipe built stage by stage.
 
-import { failure, get, make, post, replace, sign } from "./dom.js";
+import { failure, get, loading, make, post, replace, sign } from "./dom.js";
 import { submit } from "./jobs.js";
 
 const KINDS = [
@@ -26,6 +26,8 @@ export async function setup(place) {
   build();
   window.addEventListener("paretoscope-reuse", (event) => { self.mode = "recipe"; compose(event.detail); });
   window.addEventListener("paretoscope-runs", () => ahead());
+  draw();
+  ahead();
   await compose("dense");
 }
 
@@ -66,7 +68,7 @@ function sweep() {
       make("p", { class: "ps-quiet" }, sign(group.family), group.family.name),
       make("div", { class: "ps-chips" }, ...fit.map((one) => make("button", { class: "ps-chip ps-pick", type: "button", "data-method": one.key, title: one.summary, "aria-pressed": String(self.chosen.has(one.key)), text: one.key, onclick: (event) => choose(one.key, event.target) }))));
   }));
-  const search = total > 12 && make("input", { type: "search", placeholder: `Find in ${total} methods`, "aria-label": "Find a method", oninput: (event) => fill(event.target.value.trim().toLowerCase()) });
+  const search = total > 12 && make("input", { type: "search", placeholder: `Find in ${total} methods`, "aria-label": "Find a method to run", oninput: (event) => fill(event.target.value.trim().toLowerCase()) });
   fill("");
   return [search, list];
 }
@@ -79,6 +81,7 @@ function choose(key, chip) {
 
 function builder() {
   const { recipe } = self;
+  if (!recipe) return [self.refusal ? make("p", { class: "ps-error", role: "alert", text: self.refusal }) : loading()];
   const text = make("input", { "data-recipe-text": true, spellcheck: "false", maxlength: "2000", value: recipe.text === "dense" ? "" : recipe.text, placeholder: "key@bits + key(setting=value)", "aria-label": "Recipe", onchange: () => compose(text.value) });
   const stages = [...new Set(recipe.methods.map((one) => one.stage))];
   const add = make("select", { "data-add": true, "aria-label": "Add a stage", onchange: () => add.value && compose(add.value) },
@@ -144,7 +147,7 @@ async function compose(wanted) {
   } catch (error) {
     self.refusal = error.message;
   }
-  if (self.recipe) { draw(); ahead(); }
+  if (self.mode === "recipe") { draw(); ahead(); }
 }
 
 function budget() {
@@ -174,7 +177,7 @@ function budgets() {
 }
 
 function wish() {
-  const recipes = self.mode === "sweep" ? [...self.chosen] : self.recipe.stages.length ? [self.recipe.text] : [];
+  const recipes = self.mode === "sweep" ? [...self.chosen] : self.recipe?.stages.length ? [self.recipe.text] : [];
   return { model: self.model, recipes, budgets: budgets() };
 }
 
