@@ -56,7 +56,8 @@ HOMES = {
 """Third-party packages that only some may import."""
 
 DOORS = {
-    "backend.__main__", "backend.limits", "backend.rest", "backend.rest_comparing",
+    "backend.__main__", "backend.console", "backend.limits", "backend.rest",
+    "backend.rest_comparing", "backend.solve",
     "backend.rest_values", "backend.service",
 }  # fmt: skip
 """The service and what stands in front of it: the command line, REST and its limits."""
