@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from backend import drafting, layers, questions
+from backend import drafting, exactness, layers, questions
 from backend.baseline import Baseline
 from backend.extra_readings import ExtraReadings
 from backend.extras import NO_EXTRAS, Extras
@@ -124,6 +124,8 @@ class Appraisal:
             ("generations", self.take_generations, False),
             ("cache", self.take_cache, False),
         ]
+        if exactness.promised(self.order.recipe):
+            groups.append(("weights", self.take_weights, False))
         subject = self.subject
         loaded, computed = lambda: subject.artefact.loaded, lambda: subject.computed
         asked = self.order.extras, self.order.tier, computed, loaded, self.baseline, self.notes
@@ -162,6 +164,10 @@ class Appraisal:
             self.kinds["memory"] = size.memory_kind(held, 2 * linear)
             self.kinds["speed"] = layers.speed(self.subject.artefact.view)
         return found
+
+    def take_weights(self) -> list[Reading]:
+        """Proof that every tensor came through to the bit."""
+        return exactness.readings(self.baseline.model.model, self.subject.artefact.loaded.model)
 
     def take_quality(self) -> list[Reading]:
         """Distance from the dense model on held-out text."""

@@ -19,17 +19,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from backend import formats
-from backend.calibrate.modes import Kept, Parallel, Sequential
+from backend import formats, stacks
+from backend.calibrate.gradients import by_block
+from backend.calibrate.modes import Bent, Kept, Parallel, Sequential, Source
 from backend.calibrate.statistics import InputStatistics
 from backend.calibrate.walk import Walk
 from backend.errors import OutOfReachError
 from backend.formats import Format
-from backend.methods.base import LayerMethod, ModelMethod, Needs
+from backend.methods.base import LayerMethod, ModelMethod, Needs, RepairMethod, StackMethod, Stage
+from backend.models.encoding import encode
 from backend.models.load import LoadedModel
 from backend.models.view import Site, View
-from backend.recipes import Recipe, digest
-from backend.search.level_table import LevelTable, Statistics
+from backend.recipes import Recipe, WeightMethod, digest
+from backend.search.level_table import LevelTable
 from backend.search.trial import Trial
 
 Progress = Callable[[str, int, int], None]
@@ -73,50 +75,83 @@ def compress(
     view = View(loaded.model)
     result = Compressed(view)
     model_methods = [stage for stage in recipe.stages if isinstance(stage, ModelMethod)]
-    if not model_methods and not recipe.layer_methods:
+    if not model_methods and not recipe.weight_methods and recipe.encoder is None:
         return result
     view.check(windows[:1])
     walk: Walk | None = None
     for method in model_methods:
         progress(method.key(), 0, 1)
         walk = walk or Walk(view, windows)
-        result.structure.append({"method": method.key(), **method.rewrite(walk)})
-    needs = Needs.NOTHING
-    for method in recipe.layer_methods:
-        needs |= method.needs
-    if not recipe.layer_methods:
-        return result
-    kept = None if model_methods else statistics
-
-    def aside(needs: Needs) -> Parallel:
-        progress("calibrate", 0, 1)
-        where = None if kept is None else Kept(kept)
-        return Parallel(lambda: walk or Walk(view, windows), needs, len(view.blocks), where)
-
-    if recipe.division is not None:
-        name = digest([str(kept), recipe.layer_methods[0].ladder])
-        table = levels / name if kept and levels else None
-        source = functools.cache(lambda: aside(needs | Needs.HESSIAN))
-        _divide(
-            view,
-            lambda block: source().enter(block),
-            windows,
-            recipe,
-            progress=progress,
-            kept=table,
-        )
-        return result
-    source = aside(needs) if parallel else Sequential(walk or Walk(view, windows), needs)
-    work = [recipe.to_json(), parallel, _shapes(view), windows.tolist()]
-    saved = None if checkpoint is None else _Checkpoint(checkpoint, digest(work))
-    _treat_blocks(view, source, recipe.layer_methods, result, progress=progress, saved=saved)
+        record = method.rewrite(walk)
+        result.remarks += record.pop("remarks", [])
+        result.structure.append({"method": method.key(), **record})
+    if recipe.weight_methods:
+        kept = (None, None) if model_methods else (statistics, levels)
+        calibration = _Calibration(view, windows, walk, parallel, *kept)
+        _treat_matrices(calibration, recipe, result, progress, checkpoint)
+    if recipe.encoder is not None:
+        result.remarks += encode(view, recipe.encoder, progress)
     return result
+
+
+@dataclass(frozen=True)
+class _Calibration:
+    """What statistics are gathered from, and where they may be kept."""
+
+    view: View
+    windows: Tensor
+    walk: Walk | None
+    parallel: bool
+    kept: Path | None
+    levels: Path | None
+
+    def source(self, needs: Needs, parallel: bool, progress: Progress) -> Source:
+        """Statistics of each block, gathered as needed or found where they are kept."""
+        blocks = len(self.view.blocks)
+        fisher = None
+        if Needs.GRADIENTS in needs:
+            fisher = by_block(self.view, self.windows, self.kept)
+        source: Source
+        if parallel:
+            progress("calibrate", 0, 1)
+            kept = None if self.kept is None else Kept(self.kept)
+            source = Parallel(self._start, needs, blocks, kept)
+        else:
+            source = Sequential(self._start(), needs)
+        return source if fisher is None else Bent(source, fisher)
+
+    def _start(self) -> Walk:
+        return self.walk or Walk(self.view, self.windows)
+
+
+def _treat_matrices(
+    calibration: _Calibration,
+    recipe: Recipe,
+    result: Compressed,
+    progress: Progress,
+    checkpoint: Path | None,
+) -> None:
+    view, windows, methods = calibration.view, calibration.windows, recipe.weight_methods
+    needs = Needs.NOTHING
+    for method in methods:
+        needs |= method.wants()
+    if needs and any(method.stage is Stage.FACTOR for method in methods):
+        needs |= Needs.HESSIAN  # what a factor makes of its inputs follows from their moments
+    if recipe.division is not None or isinstance(methods[0], StackMethod):
+        source = functools.cache(lambda: calibration.source(needs | Needs.HESSIAN, True, progress))
+        chosen = _chosen(calibration, source, recipe, progress)
+        _put(view, source, chosen, methods[1:])
+        return
+    source = calibration.source(needs, calibration.parallel, progress)
+    work = [recipe.to_json(), calibration.parallel, _shapes(view), windows.tolist()]
+    saved = None if checkpoint is None else _Checkpoint(checkpoint, digest(work))
+    _treat_blocks(view, source, methods, result, progress=progress, saved=saved)
 
 
 def _treat_blocks(
     view: View,
-    source: Sequential | Parallel,
-    methods: tuple[LayerMethod, ...],
+    source: Source,
+    methods: tuple[WeightMethod, ...],
     result: Compressed,
     *,
     progress: Progress,
@@ -143,19 +178,23 @@ def _treat_blocks(
 def _treat(
     view: View,
     site: Site,
-    methods: tuple[LayerMethod, ...],
+    methods: tuple[WeightMethod, ...],
     statistics: InputStatistics,
 ) -> list[str]:
     """Put a layer into its formats; what there is to say of it."""
     remarks = []
-    held: Format = formats.Dense.pack(view.weight(site), dtype=torch.float32)
-    if statistics.count == 0 and any(method.needs for method in methods):
+    weight = view.weight(site)
+    held: Format = formats.Dense.pack(weight, dtype=torch.float32)
+    if statistics.count == 0 and any(method.wants() for method in methods):
         remarks.append(f"{site.name}: no calibration token reached it; treated without.")
     for method in methods:
-        if remark := method.remark(*held.shape):
+        if isinstance(method, LayerMethod) and (remark := method.remark(*held.shape)):
             remarks.append(f"{site.name}: {remark}")
         try:
-            held = refit(method, held, statistics)
+            if isinstance(method, RepairMethod):
+                held = method.mend(weight, held, statistics)
+            else:
+                held = refit(method, held, statistics)
         except OutOfReachError as error:
             raise OutOfReachError(f"{site.name}: {error}") from error
     view.hold(site, held)
@@ -166,37 +205,39 @@ def refit(method: LayerMethod, held: Format, statistics: InputStatistics) -> For
     """Let a method treat what an earlier one left dense in a format.
 
     The right factor of a product sees the layer's inputs, the left one what the right makes of
-    them. Sparse values are treated one by one: their places differ from row to row.
+    them. Of a sparse matrix the values that are there are treated; those left out stay out.
     """
     if isinstance(held, formats.Dense):
         return method.fit(held.dense(), statistics)
     if isinstance(held, formats.LowRank):
         right = held.right.dense()
-        inner = statistics.through(right) if method.needs else statistics
+        inner = statistics.through(right) if method.wants() else statistics
         held.left = method.fit(held.left.dense(), inner)
         held.right = method.fit(right, statistics)
         return held
-    if isinstance(held, formats.BitmaskSparse | formats.Sparse24):
-        values = held.values.dense()
-        columns = values.shape[1]
-        held.values = method.fit(values, InputStatistics(columns, Needs.NOTHING))
+    if isinstance(held, formats.Sparse):
+        held.values = method.fit_sparse(held, statistics)
         return held
     raise OutOfReachError(f"{method.key()} cannot treat what is held as {held.key}.")
 
 
-def _divide(
-    view: View,
-    statistics: Statistics,
-    windows: Tensor,
+def _chosen(
+    calibration: _Calibration,
+    source: Callable[[], Source],
     recipe: Recipe,
-    *,
     progress: Progress,
-    kept: Path | None,
-) -> None:
-    """Put every layer at the level that the recipe's allocator chooses for it."""
-    method = recipe.layer_methods[0]
+) -> dict[str, Format]:
+    """What holds each site where a budget is not divided evenly, by name."""
+    view, windows, method = calibration.view, calibration.windows, recipe.layer_methods[0]
+    if recipe.division is None:
+        assert isinstance(method, StackMethod), "an even budget is chosen site by site"
+        kept = calibration.kept
+        return stacks.load(view, source, method, windows, kept=kept, progress=progress)
+    name = digest([str(calibration.kept), method.ladder])
+    kept = calibration.levels / name if calibration.kept and calibration.levels else None
     with contextlib.ExitStack() as stack:
         folder = kept or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        statistics = lambda block: source().enter(block)  # noqa: E731
         levels = LevelTable.build(view, statistics, method, progress, folder)
         budget = levels.table.budget(method.settings()[method.level])
         least = sum(row[0] for row in levels.table.costs)
@@ -209,8 +250,23 @@ def _divide(
         trial = stack.enter_context(Trial(view, levels, windows).restored())
         chosen = recipe.division.divide(trial, budget, progress)
         held = [levels.held(index, level) for index, level in enumerate(chosen)]
-    for site, one in zip(levels.sites, held, strict=True):
-        view.hold(site, one)
+    return {site.name: one for site, one in zip(levels.sites, held, strict=True)}
+
+
+def _put(
+    view: View,
+    source: Callable[[], Source],
+    chosen: dict[str, Format],
+    repairs: tuple[WeightMethod, ...],
+) -> None:
+    for block in range(len(view.blocks)):
+        statistics = source().enter(block) if repairs else {}
+        for site in view.sites(block):
+            held = chosen[site.name]
+            for repair in repairs:
+                assert isinstance(repair, RepairMethod), "one layer method is divided"
+                held = repair.mend(view.weight(site), held, statistics[site.name])
+            view.hold(site, held)
 
 
 def _shapes(view: View) -> list[list[str | int]]:

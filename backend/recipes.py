@@ -12,14 +12,22 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from backend import methods, search
 from backend.errors import RecipeError, SettingError
-from backend.methods.base import CacheMethod, DecodeMethod, LayerMethod, Method
+from backend.methods.base import (
+    CacheMethod,
+    DecodeMethod,
+    EncodeMethod,
+    LayerMethod,
+    Method,
+    RepairMethod,
+)
 from backend.search import UNIFORM
 from backend.search.base import Allocator
 
+WeightMethod: TypeAlias = LayerMethod | RepairMethod
 _STAGE = re.compile(r"(?P<key>[a-z][a-z0-9-]*)(?:@(?P<bits>[0-9.]+)|\((?P<settings>.*)\))?")
 
 
@@ -77,6 +85,16 @@ class Recipe:
                 )
             return made
         return None
+
+    @property
+    def weight_methods(self) -> tuple[WeightMethod, ...]:
+        """The stages that change what a matrix is held in: layer methods, then a repair."""
+        return tuple(stage for stage in self.stages if isinstance(stage, WeightMethod))
+
+    @property
+    def encoder(self) -> EncodeMethod | None:
+        """The stage that holds what is left in 16 bits in fewer, if there is one."""
+        return next((stage for stage in self.stages if isinstance(stage, EncodeMethod)), None)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -237,9 +255,14 @@ def _check_order(before: Method, after: Method) -> None:
 def _check_formats(stages: tuple[Method, ...]) -> None:
     held, by = ("dense",), "the model"
     for stage in stages:
+        if isinstance(stage, RepairMethod) and by == "the model":
+            raise RecipeError(
+                f"{stage.key()} mends what another method changed, and none comes before it: "
+                f"write rtn@4 + {stage.key()}."
+            )
         if not isinstance(stage, LayerMethod):
             continue
-        if not set(held) & set(stage.accepts):
+        if not set(held) <= set(stage.accepts):
             raise RecipeError(
                 f"{stage.key()} takes {' or '.join(stage.accepts)} weights, and {by} "
                 f"leaves them {' or '.join(held)}."

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from backend.dimensions import Dimensions
 from backend.errors import OutOfReachError
-from backend.methods.base import CacheMethod, LayerMethod, ModelMethod
+from backend.methods.base import CacheMethod, LayerMethod, ModelMethod, RepairMethod
 from backend.recipes import Recipe
 from backend.search import UNIFORM
 
@@ -57,8 +57,13 @@ def size_of(recipe: Recipe, dimensions: Dimensions) -> Size:
     held = 0
     for shape, count in dimensions.matrices:
         nbytes, sure = _held(recipe.layer_methods, shape)
+        for stage in recipe.stages:
+            if isinstance(stage, RepairMethod):
+                nbytes += int(stage.settings()[stage.level] * shape[0] * shape[1] / 8)
+                sure = False
         held += count * nbytes
         exact &= sure
+    exact &= recipe.encoder is None
     exact &= recipe.allocator == UNIFORM
     weights = int(kept * (dimensions.rest_bytes + held))
     if draft := recipe.draft():

@@ -21,9 +21,16 @@ def dequantise(
     codes: Tensor, scales: Tensor, offsets: Tensor | None, bits: int, group_size: int
 ) -> Tensor:
     """Dense float32 weight [rows, columns] of codes [rows, columns] and per-group values."""
-    rows, columns = codes.shape
-    groups = scales.shape[1]
     weight = codes.to(torch.float32) - float(1 << (bits - 1))
+    return scaled(weight, scales, group_size, offsets)
+
+
+def scaled(
+    weight: Tensor, scales: Tensor, group_size: int, offsets: Tensor | None = None
+) -> Tensor:
+    """A float32 weight [rows, columns] times per-group scales [rows, groups], plus offsets."""
+    rows, columns = weight.shape
+    groups = scales.shape[1]
     if groups * group_size != columns:
         weight = functional.pad(weight, (0, groups * group_size - columns))
     weight = weight.view(rows, groups, group_size)

@@ -39,7 +39,11 @@ TABLE = {
     },
     "backend.compress": {
         "backend.formats", "backend.methods", "backend.models", "backend.calibrate",
-        "backend.recipes", "backend.search",
+        "backend.recipes", "backend.search", "backend.stacks",
+    },
+    "backend.stacks": {
+        "backend.formats", "backend.methods", "backend.models", "backend.calibrate",
+        "backend.recipes",
     },
     "data": set(),
 }  # fmt: skip

@@ -23,6 +23,7 @@ from backend.models.view import View
 from backend.recipes import Recipe
 from backend.sources import ModelSource
 from tests import tiny_transformers as tiny
+from tests.test_compress import assert_within
 
 ROOT = Path(__file__).parents[1]
 LAYER = [key for key, cls in methods.catalogue().items() if issubclass(cls, LayerMethod)]
@@ -161,11 +162,9 @@ def test_every_method_treats_a_llama_from_end_to_end(key, tmp_path):
     source = tiny.loaded(model, tmp_path / "dense")
     recipe = Recipe((methods.find(key)(),))
     result = compress(source, recipe, tiny.tokens(4, 16))
-    limit = recipe.stages[0].settings()[recipe.stages[0].level]
     sites = list(result.view.all_sites())
     assert len(sites) == 14
-    for site in sites:
-        assert result.view.held(site).bits <= limit
+    assert_within(result.view, recipe, recipe.stages[0].settings()[recipe.stages[0].level])
     expected = model(input_ids=tokens).logits
     artefact.save(result.view, source, recipe, [], tmp_path / "artefact")
     found = artefact.load(tmp_path / "artefact", packed=False)
@@ -309,10 +308,37 @@ def test_a_model_that_blocks_alone_do_not_make_is_refused(cls, match):
 
 
 @pytest.mark.parametrize("key", MODEL)
-def test_a_method_for_some_shapes_refuses_the_others_by_name(key):
-    source = load.LoadedModel(tiny.build("gpt2"), None, ModelSource("gpt2"), Path(), 0)
-    with pytest.raises(ModelError, match=f"{key} knows .*, not gpt2"):
-        compress(source, Recipe((methods.find(key)(),)), tiny.tokens(4, 16))
+def test_a_method_treats_every_family_or_refuses_it_by_name(key, model, family, tmp_path):
+    """What it treats keeps the budget, comes back from disk and decodes with a cache."""
+    cls, windows, tokens = methods.find(key), tiny.tokens(4, 16), tiny.tokens()
+    source = tiny.loaded(model, tmp_path / "dense")
+    recipe = Recipe((cls(bits=15.3),))
+    if cls.models and model.config.model_type not in cls.models:
+        with pytest.raises(ModelError, match=f"{key} knows .*, not {model.config.model_type}"):
+            compress(source, recipe, windows)
+        return
+    result = compress(source, recipe, windows)
+    held = {id(part): part for part in [*model.parameters(), *result_buffers(result.view)]}
+    assert sum(part.numel() for part in held.values()) <= 15.3 / 16 * source.parameters
+    expected = model(input_ids=tokens).logits
+    assert torch.isfinite(expected).all()
+    artefact.save(result.view, source, recipe, result.structure, tmp_path / "artefact")
+    found = artefact.load(tmp_path / "artefact", packed=False)
+    again = found.loaded.model(input_ids=tokens).logits
+    assert torch.allclose(again, expected, atol=1e-6)
+    state, twin = model.state_dict(), found.loaded.model.state_dict()
+    assert state.keys() == twin.keys()
+    assert all(torch.equal(state[name], twin[name]) for name in state)
+    session = TransformersModel(found.loaded.model).session(2, 12)
+    parts = [session.feed(part) for part in tokens.split([7, 1, 4], dim=1)]
+    assert torch.allclose(torch.cat(parts, 1), expected, atol=1e-4)
+
+
+def result_buffers(view):
+    """What formats hold, bytes as numbers of four."""
+    for module in (view.embedding, view.head):
+        if isinstance(module, formats.HeldEmbedding | formats.HeldLinear):
+            yield from (part for part in module.held.buffers() if part.is_floating_point())
 
 
 # Folders

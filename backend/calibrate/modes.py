@@ -11,16 +11,19 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from backend import shelf
+from backend.calibrate.gradients import Fisher
 from backend.calibrate.statistics import InputStatistics
 from backend.calibrate.walk import Walk
 from backend.methods.base import Needs
 
 Statistics = dict[str, InputStatistics]
+Source: TypeAlias = "Sequential | Parallel | Bent"
 
 
 class Sequential:
@@ -73,6 +76,26 @@ class Parallel:
         """Nothing: what a block has become does not matter to the next."""
 
 
+class Bent:
+    """Another source's statistics, each layer with the diagonal of its Fisher information.
+
+    Gradients are those of the model before any matrix was treated, whatever the other source.
+    """
+
+    def __init__(self, source: Sequential | Parallel, fisher: Callable[[int], Fisher]) -> None:
+        self._source, self._fisher = source, fisher
+
+    def enter(self, block: int) -> Statistics:
+        """What the linears of a block see, by site name."""
+        fisher = self._fisher(block)
+        found = self._source.enter(block)
+        return {name: one.bent(fisher[name]) for name, one in found.items()}
+
+    def leave(self, block: int) -> None:
+        """Go on as the other source does."""
+        self._source.leave(block)
+
+
 class Kept:
     """Statistics of one model and text on disk, a file for each block."""
 
@@ -97,7 +120,7 @@ class Kept:
         tensors, counts = {}, {}
         for key, one in groups.items():
             counts[str(key)] = [one.columns, one.count]
-            for name in ("squares", "products"):
+            for name in ("sums", "squares", "products"):
                 if (tensor := getattr(one, name)) is not None:
                     tensors[f"{key}.{name}"] = tensor
         sites = {name: str(id(one)) for name, one in found.items()}
@@ -116,6 +139,7 @@ class Kept:
         for key, (columns, count) in json.loads(facts["counts"]).items():
             one = InputStatistics(columns, needs)
             one.count = count
+            one.sums = tensors.get(f"{key}.sums")
             one.squares = tensors.get(f"{key}.squares")
             one.products = tensors.get(f"{key}.products")
             groups[key] = one

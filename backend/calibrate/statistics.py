@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Self
+
 import torch
 from torch import Tensor
 
@@ -17,8 +20,10 @@ class InputStatistics:
     def __init__(self, columns: int, needs: Needs) -> None:
         self.columns, self.needs = columns, needs
         self.count = 0
+        self.sums: Tensor | None = None
         self.squares: Tensor | None = None
         self.products: Tensor | None = None
+        self.fisher: Tensor | None = None
         self._factors: dict[tuple[float, bool], Tensor] = {}
 
     @torch.no_grad()
@@ -27,6 +32,9 @@ class InputStatistics:
         flat = inputs.reshape(-1, self.columns).to(torch.float32)
         self.count += flat.shape[0]
         self._factors.clear()
+        if self.needs & (Needs.NORMS | Needs.HESSIAN):
+            sums = flat.sum(0)
+            self.sums = sums if self.sums is None else self.sums + sums
         if Needs.HESSIAN in self.needs:
             if self.products is None:
                 self.products = flat.new_zeros(self.columns, self.columns)
@@ -44,6 +52,36 @@ class InputStatistics:
         if squares is None:
             raise RuntimeError("These statistics were gathered without norms.")
         return squares / self.count
+
+    @property
+    def means(self) -> Tensor:
+        """Mean of each input column, [columns]; zeros if nothing was seen."""
+        if self.count == 0:
+            return torch.zeros(self.columns)
+        if self.sums is None:
+            raise RuntimeError("These statistics were gathered without norms.")
+        return self.sums / self.count
+
+    @property
+    def variances(self) -> Tensor:
+        """Variance of each input column, [columns]; ones if nothing was seen."""
+        return (self.mean_squares - self.means.square()).clamp(min=0)
+
+    def sensitivity(self, rows: int) -> Tensor:
+        """How much the loss bends with each weight, [rows, columns].
+
+        The diagonal of the Fisher information where gradients were gathered; else the mean
+        square of the input, which is that diagonal for output gradients all of one size.
+        """
+        if self.fisher is not None:
+            return self.fisher
+        return self.mean_squares.expand(rows, -1)
+
+    def bent(self, fisher: Tensor) -> Self:
+        """The same statistics, factorisations shared, with a layer's own diagonal Fisher."""
+        found = copy.copy(self)
+        found.fisher = fisher
+        return found
 
     @property
     def hessian(self) -> Tensor:
@@ -95,6 +133,7 @@ class InputStatistics:
         derived = InputStatistics(matrix.shape[0], Needs.HESSIAN)
         if self.count:
             derived.products = matrix @ self.products @ matrix.T
+            derived.sums = None if self.sums is None else matrix @ self.sums
             derived.count = self.count
         return derived
 

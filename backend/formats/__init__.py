@@ -12,13 +12,21 @@ if TYPE_CHECKING:
     from backend.formats.base import Format, from_header
     from backend.formats.bitmask import BitmaskSparse
     from backend.formats.dense import Dense
+    from backend.formats.embedding import HeldEmbedding
+    from backend.formats.entropy import EntropyCoded
+    from backend.formats.floating import FloatCodes
     from backend.formats.integer import IntegerGroups
     from backend.formats.linear import HeldLinear
     from backend.formats.low_rank import LowRank
     from backend.formats.outliers import Outliers
     from backend.formats.rows import Rows
+    from backend.formats.scalar import ScalarCodebook
+    from backend.formats.shared_rows import SharedRows
+    from backend.formats.signs import SignBlock
+    from backend.formats.sparse import Sparse
     from backend.formats.sparse24 import Sparse24
     from backend.formats.sum import Sum
+    from backend.formats.transposed import Transposed
     from backend.formats.vector import VectorCodebook
 
 _HOMES = {
@@ -32,6 +40,14 @@ _HOMES = {
     "Outliers": "outliers",
     "Rows": "rows",
     "Sparse24": "sparse24",
+    "Sparse": "sparse",
+    "Transposed": "transposed",
+    "ScalarCodebook": "scalar",
+    "FloatCodes": "floating",
+    "EntropyCoded": "entropy",
+    "SignBlock": "signs",
+    "SharedRows": "shared_rows",
+    "HeldEmbedding": "embedding",
     "Sum": "sum",
     "VectorCodebook": "vector",
 }
@@ -39,14 +55,22 @@ _HOMES = {
 __all__ = [
     "BitmaskSparse",
     "Dense",
+    "EntropyCoded",
+    "FloatCodes",
     "Format",
+    "HeldEmbedding",
     "HeldLinear",
     "IntegerGroups",
     "LowRank",
     "Outliers",
     "Rows",
+    "ScalarCodebook",
+    "SharedRows",
+    "SignBlock",
+    "Sparse",
     "Sparse24",
     "Sum",
+    "Transposed",
     "VectorCodebook",
     "from_header",
 ]

@@ -42,6 +42,10 @@ class Format(nn.Module, abc.ABC):
         """
         return functional.linear(activation, self.dense().to(activation.dtype))
 
+    def take(self, rows: Tensor) -> Tensor:
+        """Some rows of the matrix, [number of rows, columns], by their places."""
+        return self.dense()[rows]
+
     def forward(self, activation: Tensor) -> Tensor:
         """Same as `multiply`."""
         return self.multiply(activation)
@@ -103,6 +107,12 @@ class Format(nn.Module, abc.ABC):
 
 
 _MODULES = {
+    "entropy-coded": "entropy",
+    "float-codes": "floating",
+    "scalar-codebook": "scalar",
+    "shared-rows": "shared_rows",
+    "sign-block": "signs",
+    "transposed": "transposed",
     "bitmask-sparse": "bitmask",
     "dense": "dense",
     "integer-groups": "integer",

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from backend.formats.base import Format, empty
 from backend.formats.dense import Dense
+from backend.formats.sparse import Sparse
 from kernels import bitmask, bitpack
 
 
-class BitmaskSparse(Format):
+class BitmaskSparse(Sparse):
     """One bit an entry and the kept values one after another: 1 + 16 (1 - sparsity) bits."""
 
     key = "bitmask-sparse"
@@ -36,3 +37,7 @@ class BitmaskSparse(Format):
     def dense(self) -> Tensor:
         """The matrix in float32."""
         return bitmask.expand(self.mask, self.values.dense().flatten(), self.columns)
+
+    def kept(self) -> Tensor:
+        """The mask, one entry each."""
+        return bitpack.unpack_plane(self.mask, 1, self.columns).to(torch.bool)

@@ -22,7 +22,7 @@ from kernels import bitpack, wna16_mm
 OFFSETS = ("none", "zero-point", "float")
 
 
-class _Planes(nn.Module):
+class Planes(nn.Module):
     """Codes [rows, columns] of 1 to 8 bits as bit planes."""
 
     def __init__(self, rows: int, columns: int, bits: int) -> None:
@@ -33,10 +33,12 @@ class _Planes(nn.Module):
             self.register_buffer(f"plane{width}", empty(*shape, dtype=torch.uint8))
 
     def put(self, codes: Tensor, bits: int) -> None:
+        """Hold codes [rows, columns]."""
         for width, plane in bitpack.pack(codes, bits).items():
             setattr(self, f"plane{width}", plane)
 
     def get(self) -> Tensor:
+        """The codes [rows, columns], uint8."""
         planes = {int(name.removeprefix("plane")): part for name, part in self.named_buffers()}
         return bitpack.unpack(planes, self.columns)
 
@@ -61,11 +63,11 @@ class IntegerGroups(Format):
         if offset not in OFFSETS:
             raise ValueError(f"An offset is one of {', '.join(OFFSETS)}, not {offset!r}.")
         self.code_bits, self.group_size, self.offset = bits, group_size, offset
-        self.codes = _Planes(rows, columns, bits)
+        self.codes = Planes(rows, columns, bits)
         self.scales = scales
         self.offsets = offsets
         if offset == "zero-point":
-            self.zero_points = _Planes(rows, self.groups, bits)
+            self.zero_points = Planes(rows, self.groups, bits)
 
     @property
     def groups(self) -> int:

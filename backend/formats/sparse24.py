@@ -9,10 +9,11 @@ from torch import Tensor
 
 from backend.formats.base import Format, empty
 from backend.formats.dense import Dense
+from backend.formats.sparse import Sparse
 from kernels import bitpack, sparse24
 
 
-class Sparse24(Format):
+class Sparse24(Sparse):
     """Values [rows, columns / 2] and two bits of position for each: 9 bits an entry in bf16."""
 
     key = "sparse-2-4"
@@ -35,3 +36,7 @@ class Sparse24(Format):
     def dense(self) -> Tensor:
         """The matrix in float32."""
         return sparse24.expand(self.values.dense(), self.positions)
+
+    def kept(self) -> Tensor:
+        """True at two of every four places."""
+        return sparse24.expand(torch.ones(self.values.shape), self.positions).to(torch.bool)

@@ -20,12 +20,15 @@ from backend.settings import Configured, setting
 __all__ = [
     "CacheMethod",
     "DecodeMethod",
+    "EncodeMethod",
     "LayerMethod",
     "Leveled",
     "Method",
     "ModelMethod",
     "Needs",
     "Outline",
+    "RepairMethod",
+    "StackMethod",
     "Stage",
     "setting",
 ]
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
     from backend.calibrate.walk import Walk
     from backend.decoding.drafter import Drafter
     from backend.decoding.model import LanguageModel
-    from backend.formats import Format
+    from backend.formats import Format, Sparse
     from backend.models.view import View
 
 
@@ -89,6 +92,10 @@ class Method(Configured, abc.ABC):
         Raises:
             OutOfReachError: the method cannot hold that little.
         """
+
+    def wants(self) -> Needs:
+        """What it wants to know of the data, its settings being what they are."""
+        return self.needs
 
     @classmethod
     def _turn(cls, method: Self, bits: float) -> Self:
@@ -149,17 +156,58 @@ class LayerMethod(Leveled):
         level = self.settings()[self.level]
         return Outline(int(level * rows * columns / 8), exact=False)
 
+    def fit_sparse(self, held: Sparse, statistics: InputStatistics) -> Format:
+        """What holds the kept values of a sparse weight, whose places stay as they are.
+
+        The default takes the values as they lie, one after another, and looks at no data.
+        """
+        return self.fit(held.values.dense(), statistics)
+
     def remark(self, rows: int, columns: int) -> str:  # noqa: ARG002 - most treat every shape
         """How a matrix of this shape is treated otherwise than asked; empty where it is not."""
         return ""
 
 
+class StackMethod(LayerMethod):
+    """A layer method whose result at any budget is the first parts of one decomposition."""
+
+    @abc.abstractmethod
+    def stack(self, weight: Tensor, statistics: InputStatistics) -> list[Format]:
+        """The parts of a weight [rows, columns], whose sum it nears; the level does not matter."""
+
+
+class RepairMethod(Leveled):
+    """Mends what earlier stages changed in a matrix; its level is the bits that it adds."""
+
+    accepts = ()
+
+    @abc.abstractmethod
+    def mend(self, weight: Tensor, held: Format, statistics: InputStatistics) -> Format:
+        """What takes the place of `held`, which stands for a weight [rows, columns], float32."""
+
+
+class EncodeMethod(Leveled):
+    """Holds 16-bit numbers in fewer bits, every one as it was."""
+
+    accepts = ()
+
+    @abc.abstractmethod
+    def encode(self, values: Tensor) -> Format | None:
+        """What holds a matrix, bfloat16, bit for bit; None where that would take no less."""
+
+
 class ModelMethod(Leveled):
     """Rewrites a whole model before its matrices are treated."""
 
+    models: ClassVar[tuple[str, ...]] = ()
+    """Types of model that it knows; empty where it takes any."""
+
     @abc.abstractmethod
     def rewrite(self, walk: Walk) -> dict[str, Any]:
-        """Change the model of a walk in place; returns what `rebuild` needs, as plain JSON."""
+        """Change the model of a walk in place; returns what `rebuild` needs, as plain JSON.
+
+        What it could not treat it names in a list under `remarks`.
+        """
 
     @classmethod
     @abc.abstractmethod

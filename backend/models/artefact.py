@@ -20,7 +20,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from backend.errors import ModelError
-from backend.formats import HeldLinear, from_header
+from backend.formats import HeldEmbedding, HeldLinear, from_header
 from backend.methods import find
 from backend.models.load import LoadedModel, attention, read_config
 from backend.models.precision import recast
@@ -71,9 +71,9 @@ def save(
     tensors, tied = unique_tensors(view.model)
     shards = _write_shards(tensors, partial)
     held = {
-        name: {"header": module.held.header(), "bias": module.bias is not None}
+        name: _describe(module)
         for name, module in view.model.named_modules()
-        if isinstance(module, HeldLinear)
+        if isinstance(module, HeldLinear | HeldEmbedding)
     }
     dtype = str(next(view.model.parameters()).dtype).removeprefix("torch.")
     record = {
@@ -115,8 +115,7 @@ def load(folder: Path, *, packed: bool = True, dtype: torch.dtype | None = None)
     for step in record["structure"]:
         find(step["method"]).rebuild(view, step)
     for name, entry in record["held"].items():
-        bias = torch.empty(entry["header"]["rows"]) if entry["bias"] else None
-        view.replace(name, HeldLinear(from_header(entry["header"]), bias))
+        view.replace(name, _empty(entry))
     _assign(view, tensors, record["tied"], folder)
     if dtype is not None:
         recast(model, dtype)
@@ -130,6 +129,21 @@ def load(folder: Path, *, packed: bool = True, dtype: torch.dtype | None = None)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     loaded = LoadedModel(model, tokenizer, source, folder, parameters)
     return Artefact(loaded, view, recipe, folder)
+
+
+def _describe(module: HeldLinear | HeldEmbedding) -> dict[str, Any]:
+    entry: dict[str, Any] = {"header": module.held.header()}
+    if isinstance(module, HeldEmbedding):
+        dtype = str(module.dtype).removeprefix("torch.")
+        return entry | {"embedding": {"dtype": dtype, "scale": module.scale}}
+    return entry | {"bias": module.bias is not None}
+
+
+def _empty(entry: dict[str, Any]) -> HeldLinear | HeldEmbedding:
+    held = from_header(entry["header"])
+    if about := entry.get("embedding"):
+        return HeldEmbedding(held, getattr(torch, about["dtype"]), about["scale"])
+    return HeldLinear(held, torch.empty(entry["header"]["rows"]) if entry["bias"] else None)
 
 
 def skeleton(folder: Path, dtype: torch.dtype) -> nn.Module:

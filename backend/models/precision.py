@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from backend.formats import HeldEmbedding
+
 EXACT_PARAMETERS = 300_000_000
 DEPLOYED = torch.bfloat16
 
@@ -23,4 +25,7 @@ def recast(model: nn.Module, dtype: torch.dtype) -> None:
     """Change the type of everything dense; what formats hold stays as it is."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
+    for module in model.modules():
+        if isinstance(module, HeldEmbedding):
+            module.dtype = dtype
     model.config.dtype = dtype

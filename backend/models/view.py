@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from backend.errors import ModelError
-from backend.formats import Format, HeldLinear
-from backend.models.experts import unstack
+from backend.formats import Format, HeldEmbedding, HeldLinear
+from backend.models.experts import Experts, unstack
 
 ROLES = {
     "q_proj": "query",
@@ -73,11 +73,30 @@ class View:
             ModelError: no list of blocks with linear layers is found.
         """
         self.model = model
-        unstack(model)
+        self.has_experts = unstack(model) > 0 or any(
+            isinstance(one, Experts) for one in model.modules()
+        )
         self.blocks_name, blocks = _find_blocks(model)
         self.blocks: nn.ModuleList = blocks
-        self.embedding: nn.Module = model.get_input_embeddings()
-        self.head: nn.Module | None = model.get_output_embeddings()
+
+    @property
+    def embedding(self) -> nn.Module:
+        """What turns tokens into hidden states."""
+        return self.model.get_input_embeddings()
+
+    @property
+    def head(self) -> nn.Module | None:
+        """What turns hidden states into logits, if it is a module of its own."""
+        return self.model.get_output_embeddings()
+
+    @property
+    def numbers(self) -> int:
+        """Numbers that the model holds, tied ones once."""
+        return sum(part.numel() for part in self.model.parameters())
+
+    def name_of(self, module: nn.Module) -> str:
+        """Where in the model a module stands."""
+        return next(name for name, one in self.model.named_modules() if one is module)
 
     def sites(self, block: int) -> list[Site]:
         """The linears of a block in the order in which they were made; routers are left out."""
@@ -128,6 +147,15 @@ class View:
     def hold(self, site: Site, held: Format) -> None:
         """Put a held weight in the place of a layer, which keeps its bias."""
         self.replace(site.name, HeldLinear(held, self.module(site).bias))
+
+    def hold_embedding(self, held: Format) -> None:
+        """Put a held table in the place of the embedding, and of the head where that is tied."""
+        embedding, head = self.embedding, self.head
+        weight = embedding.weight
+        scale = float(getattr(embedding, "scalar_embed_scale", 1.0))
+        self.replace(self.name_of(embedding), HeldEmbedding(held, weight.dtype, scale))
+        if head is not None and head.weight is weight:
+            self.replace(self.name_of(head), HeldLinear(held, head.bias))
 
     def replace(self, name: str, module: nn.Module) -> None:
         """Put a module in the place of another."""

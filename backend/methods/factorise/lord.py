@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from backend.later import torch
 from backend.methods.base import Needs
 from backend.methods.factorise import _rank
 
@@ -32,6 +31,5 @@ class Lord(_rank.Factoriser):
     def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:
         """Factor a weight [rows, columns] in the space of its outputs."""
         rank = _rank.rank_of(*weight.shape, self.bits)
-        outputs = (weight @ statistics.hessian @ weight.T).to(torch.float64)
-        directions = torch.linalg.eigh(outputs).eigenvectors[:, -rank:].to(weight.dtype)
+        directions = _rank.output_axes(weight, statistics.hessian, rank)
         return _rank.hold(weight, directions, directions.T @ weight, self.bits)

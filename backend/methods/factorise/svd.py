@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from backend.later import torch
 from backend.methods.factorise import _rank
 
 if TYPE_CHECKING:
@@ -29,6 +28,4 @@ class Svd(_rank.Factoriser):
     def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:  # noqa: ARG002
         """Factor a weight [rows, columns]."""
         rank = _rank.rank_of(*weight.shape, self.bits)
-        left, values, right = torch.linalg.svd(weight, full_matrices=False)
-        root = values[:rank].sqrt()
-        return _rank.hold(weight, left[:, :rank] * root, root[:, None] * right[:rank], self.bits)
+        return _rank.hold(weight, *_rank.leading(weight, rank), self.bits)

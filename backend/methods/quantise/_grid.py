@@ -50,10 +50,45 @@ def overhead(columns: int, group_size: int, symmetric: bool) -> float:
     return groups * (16 if symmetric else 32) / columns
 
 
-def width_bits(rows: int, columns: int, width: int, group_size: int, symmetric: bool) -> int:
-    """Bits that `rows` rows take in codes of one width: planes fill whole bytes of a row."""
-    planes = sum(-(-columns * plane // 8) for plane in (8, 4, 2, 1) if width & plane)
-    return rows * (8 * planes + round(columns * overhead(columns, group_size, symmetric)))
+def code_bits(columns: int, width: int) -> int:
+    """Bits that the codes of one row take: planes fill whole bytes of it."""
+    return 8 * sum(-(-columns * plane // 8) for plane in (8, 4, 2, 1) if width & plane)
+
+
+def width_bits(columns: int, width: int, group_size: int, symmetric: bool) -> int:
+    """Bits that a row takes in codes of one width, its scales and offsets counted."""
+    return code_bits(columns, width) + round(columns * overhead(columns, group_size, symmetric))
+
+
+def split(rows: int, budget: float, costs: dict[int, int]) -> tuple[int, int, int] | None:
+    """Widths of the finer and of the coarser rows, and how many are finer; None if none fits.
+
+    Args:
+        rows: of the matrix.
+        budget: bits for all of them.
+        costs: bits that one row takes at each width.
+    """
+    budget += 1e-6
+    fitting = [width for width, cost in costs.items() if rows * cost <= budget]
+    if not fitting:
+        return None
+    coarse = max(fitting)
+    wider = [width for width in costs if width > coarse]
+    if not wider:
+        return coarse, coarse, rows
+    fine = min(wider)
+    mask = 8 * -(-rows // 8)
+    spare = budget - rows * costs[coarse] - mask
+    fine_rows = int(spare // (costs[fine] - costs[coarse])) if spare > 0 else 0
+    return fine, coarse, min(fine_rows, rows - 1)
+
+
+def too_little(rows: int, columns: int, bits: float, least: int, way: str) -> OutOfReachError:
+    """The refusal of a matrix whose rows take `least` bits each at the narrowest."""
+    return OutOfReachError(
+        f"A matrix of {rows} x {columns} {way} takes {least / columns:.2f} bits a "
+        f"weight or more, not {bits:g}; ask for more bits."
+    )
 
 
 def plan(rows: int, columns: int, bits: float, group_size: int, symmetric: bool) -> Plan:
@@ -63,26 +98,13 @@ def plan(rows: int, columns: int, bits: float, group_size: int, symmetric: bool)
         OutOfReachError: one-bit codes take more than that.
     """
     group_size = min(group_size or columns, columns)
-    budget = bits * rows * columns + 1e-6
     widths = WIDTHS[1:] if symmetric else WIDTHS  # one bit needs a middle of its own
-    costs = {w: width_bits(rows, columns, w, group_size, symmetric) for w in widths}
-    fitting = [width for width in widths if costs[width] <= budget]
-    if not fitting:
-        least = costs[widths[0]] / (rows * columns)
-        raise OutOfReachError(
-            f"A matrix of {rows} x {columns} in groups of {group_size} takes {least:.2f} bits a "
-            f"weight or more, not {bits:g}; ask for more bits or larger groups."
-        )
-    coarse = fitting[-1]
-    wider = [width for width in widths if width > coarse]
-    if not wider:
-        return Plan(coarse, coarse, rows, group_size, symmetric)
-    fine = wider[0]
-    mask = 8 * -(-rows // 8)
-    spare = budget - costs[coarse] - mask
-    step = (costs[fine] - costs[coarse]) // rows
-    fine_rows = int(spare // step) if spare > 0 else 0
-    return Plan(fine, coarse, min(fine_rows, rows - 1), group_size, symmetric)
+    costs = {w: width_bits(columns, w, group_size, symmetric) for w in widths}
+    found = split(rows, bits * rows * columns, costs)
+    if found is None:
+        way = f"in groups of {group_size}"
+        raise too_little(rows, columns, bits, costs[widths[0]], way)
+    return Plan(*found, group_size, symmetric)
 
 
 def ranges(groups: Tensor, width: int, symmetric: bool) -> tuple[Tensor, Tensor]:
@@ -95,13 +117,13 @@ def ranges(groups: Tensor, width: int, symmetric: bool) -> tuple[Tensor, Tensor]
     if width == 1:
         middle = groups.mean(-1)
         spread = (groups - middle.unsqueeze(-1)).abs().mean(-1)
-        return _held(2 * spread).clamp(min=TINY), _held(middle + spread)
+        return in_16_bits(2 * spread).clamp(min=TINY), in_16_bits(middle + spread)
     if symmetric:
-        scale = _held(groups.abs().amax(-1) / (half - 0.5)).clamp(min=TINY)
+        scale = in_16_bits(groups.abs().amax(-1) / (half - 0.5)).clamp(min=TINY)
         return scale, torch.zeros_like(scale)
     low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
-    scale = _held((high - low) / (2 * half - 1)).clamp(min=TINY)
-    return scale, _held(low + half * scale)
+    scale = in_16_bits((high - low) / (2 * half - 1)).clamp(min=TINY)
+    return scale, in_16_bits(low + half * scale)
 
 
 def encode(weight: Tensor, scale: Tensor, offset: Tensor, width: int) -> Tensor:
@@ -172,5 +194,19 @@ def rounding_error(weight: Tensor, width: int, group_size: int, symmetric: bool)
     return change.flatten(1)[:, : weight.shape[1]]
 
 
-def _held(values: Tensor) -> Tensor:
+def nearest(weight: Tensor, plan: Plan) -> formats.Format:
+    """A weight [rows, columns] at its nearest grid points; rows with large errors are finer."""
+    settings = plan.group_size, plan.symmetric
+    errors = rounding_error(weight, plan.coarse, *settings).square().sum(1)
+    mask = fine_mask(errors, plan)
+    coarse = round_to_nearest(weight, plan.coarse, *settings)
+    fine = round_to_nearest(weight, plan.fine, *settings)
+    mixed = [
+        torch.where(mask.unsqueeze(1), wide, narrow)
+        for wide, narrow in zip(fine, coarse, strict=True)
+    ]
+    return hold(*mixed, mask, plan)
+
+
+def in_16_bits(values: Tensor) -> Tensor:
     return values.to(torch.bfloat16).to(torch.float32)

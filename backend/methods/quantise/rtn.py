@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from backend.later import torch
 from backend.methods.quantise import _grid
 from backend.methods.quantise._integer import IntegerQuantiser
 
@@ -32,13 +31,4 @@ class Rtn(IntegerQuantiser):
     def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:  # noqa: ARG002
         """Round a weight [rows, columns]."""
         plan = _grid.plan(*weight.shape, self.bits, self.group_size, self.symmetric)
-        settings = plan.group_size, self.symmetric
-        errors = _grid.rounding_error(weight, plan.coarse, *settings).square().sum(1)
-        mask = _grid.fine_mask(errors, plan)
-        coarse = _grid.round_to_nearest(weight, plan.coarse, *settings)
-        fine = _grid.round_to_nearest(weight, plan.fine, *settings)
-        mixed = [
-            torch.where(mask.unsqueeze(1), wide, narrow)
-            for wide, narrow in zip(fine, coarse, strict=True)
-        ]
-        return _grid.hold(*mixed, mask, plan)
+        return _grid.nearest(weight, plan)

@@ -35,6 +35,7 @@ class Slicegpt(ModelMethod):
     paper = "arXiv 2401.15024"
     claim = "25 % of the parameters removed at 99 % of the zero-shot score; 64 to 66 % compute."
     limits = f"Models shaped like Llama: {', '.join(MODELS)}. Budgets count the whole model."
+    models = MODELS
     yields = ("dense",)
 
     bits: float = setting(

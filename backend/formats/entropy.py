@@ -1,0 +1,92 @@
+"""bfloat16 numbers, bit for bit, their exponents in Huffman codes (DFloat11, arXiv 2504.11651).
+
+Sign and mantissa look random and stay as they are, a byte each; exponents take few values and
+so few bits. Decoded when multiplied, one matrix at a time.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from backend.formats.base import Format, empty
+from kernels import huffman
+
+
+class EntropyCoded(Format):
+    """8 bits an entry, the code of its exponent, and a quarter of a bit for where lanes start."""
+
+    key = "entropy-coded"
+    rest: Tensor
+    stream: Tensor
+    bases: Tensor
+    starts: Tensor
+    lengths: Tensor
+
+    def __init__(self, rows: int, columns: int, stream: int, first: int, symbols: int) -> None:
+        super().__init__(rows, columns)
+        self.first = first
+        lanes = -(-rows * columns // huffman.LANE)
+        self.register_buffer("rest", empty(rows, columns, dtype=torch.uint8))
+        self.register_buffer("stream", empty(stream, dtype=torch.uint8))
+        self.register_buffer("bases", empty(-(-lanes // huffman.GROUP), dtype=torch.int64))
+        self.register_buffer("starts", empty(lanes, dtype=torch.int16))
+        self.register_buffer("lengths", empty(symbols, dtype=torch.uint8))
+
+    @classmethod
+    def pack(cls, values: Tensor) -> Self:
+        """Hold a matrix [rows, columns], bfloat16, of any bits."""
+        bits = values.detach().contiguous().view(torch.int16).to(torch.int32) & 0xFFFF
+        exponents = ((bits >> 7) & 0xFF).to(torch.uint8).flatten()
+        rest = (((bits >> 8) & 0x80) | (bits & 0x7F)).to(torch.uint8)
+        counts = torch.bincount(exponents.to(torch.int64), minlength=256)
+        used = counts.nonzero().flatten()
+        first, last = int(used[0]), int(used[-1])
+        lengths = huffman.code_lengths(counts[first : last + 1])
+        padding = -exponents.numel() % huffman.LANE
+        symbols = functional.pad(
+            exponents - first, (0, padding), value=int(counts.argmax()) - first
+        )
+        stream, bases, starts = huffman.encode(symbols, lengths)
+        held = cls(*values.shape, stream.numel(), first, lengths.numel())
+        held.rest, held.stream, held.bases = rest, stream, bases
+        held.starts, held.lengths = starts, lengths
+        return held
+
+    def settings(self) -> dict[str, Any]:
+        """Bytes of the stream, the lowest exponent and how many there are from it."""
+        stream, symbols = self.stream.numel(), self.lengths.numel()
+        return {"stream": stream, "first": self.first, "symbols": symbols}
+
+    def exact(self) -> Tensor:
+        """The matrix as it was, bfloat16."""
+        found = huffman.decode(self.stream, self.bases, self.starts, self.lengths)
+        exponents = found.flatten()[: self.rest.numel()].view(self.rest.shape)
+        return self._joined(exponents, self.rest)
+
+    def dense(self) -> Tensor:
+        """The matrix in float32."""
+        return self.exact().to(torch.float32)
+
+    def multiply(self, activation: Tensor) -> Tensor:
+        """Decode, then one product of torch: to the bit what the dense matrix gives."""
+        return functional.linear(activation, self.exact().to(activation.dtype))
+
+    def take(self, rows: Tensor) -> Tensor:
+        """Some rows, of which only the lanes that hold them are decoded."""
+        if self.columns % huffman.LANE:
+            return self.dense()[rows]
+        per_row = self.columns // huffman.LANE
+        reach = torch.arange(per_row, device=rows.device)
+        lanes = (rows.unsqueeze(1) * per_row + reach).flatten()
+        found = huffman.decode_lanes(self.stream, self.bases, self.starts, self.lengths, lanes)
+        return self._joined(found.view(-1, self.columns), self.rest[rows]).to(torch.float32)
+
+    def _joined(self, exponents: Tensor, rest: Tensor) -> Tensor:
+        exponents = exponents.to(torch.int32) + self.first
+        rest = rest.to(torch.int32)
+        bits = ((rest & 0x80) << 8) | (exponents << 7) | (rest & 0x7F)
+        return bits.to(torch.uint16).view(torch.bfloat16)

@@ -1,0 +1,38 @@
+"""Signs of one bit an entry times a product of two thin factors: one block of BitStack."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from backend.formats.base import Format, empty
+from backend.formats.dense import Dense
+from kernels import bitpack
+
+
+class SignBlock(Format):
+    """sign[n, k] * (left @ right)[n, k]: 1 + 16 rank (1 / rows + 1 / columns) bits."""
+
+    key = "sign-block"
+    signs: Tensor
+
+    def __init__(self, rows: int, columns: int, left: Format, right: Format) -> None:
+        super().__init__(rows, columns)
+        width = bitpack.packed_columns(columns, 1)
+        self.register_buffer("signs", empty(rows, width, dtype=torch.uint8))
+        self.left, self.right = left, right
+
+    @classmethod
+    def pack(cls, positive: Tensor, left: Tensor, right: Tensor) -> Self:
+        """Hold where the sign is positive [rows, columns], and factors of the sizes."""
+        held = cls(*positive.shape, Dense.pack(left), Dense.pack(right))
+        held.signs = bitpack.pack_plane(positive.to(torch.uint8), 1)
+        return held
+
+    def dense(self) -> Tensor:
+        """The matrix in float32."""
+        positive = bitpack.unpack_plane(self.signs, 1, self.columns).to(torch.bool)
+        sizes = self.left.dense() @ self.right.dense()
+        return torch.where(positive, sizes, -sizes)
