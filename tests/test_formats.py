@@ -8,13 +8,20 @@ import torch
 from backend.formats import (
     BitmaskSparse,
     Dense,
+    EntropyCoded,
+    FloatCodes,
+    HeldEmbedding,
     HeldLinear,
     IntegerGroups,
     LowRank,
     Outliers,
     Rows,
+    ScalarCodebook,
+    SharedRows,
+    SignBlock,
     Sparse24,
     Sum,
+    Transposed,
     VectorCodebook,
     from_header,
 )
@@ -76,13 +83,28 @@ def example(name):
         "codebook": lambda: VectorCodebook.pack(
             torch.randint(0, 256, (ROWS, COLUMNS // 4)), normal(256, 4)
         ),
+        "scalar codebook": lambda: ScalarCodebook.pack(
+            torch.randint(0, 8, (ROWS, COLUMNS)), normal(ROWS, 8)
+        ),
+        "float codes": lambda: FloatCodes.pack(
+            torch.randint(0, 16, (ROWS, COLUMNS)),
+            normal(ROWS, 3).abs(),
+            exponent_bits=2,
+            mantissa_bits=1,
+            group_size=96,
+        ),
+        "transposed": lambda: Transposed.of(integers(3, 64, rows=COLUMNS, columns=ROWS)),
+        "entropy": lambda: EntropyCoded.pack(weight.to(torch.bfloat16)),
+        "signs": lambda: SignBlock.pack(mask, normal(ROWS, 2), normal(2, COLUMNS)),
+        "shared rows": lambda: SharedRows.pack(weight.bfloat16(), some_rows, normal(COLUMNS)),
     }[name]()
 
 
 NAMES = [
     "dense", "int4 with offsets", "int8 by row", "int3 with zero points",
     "int5 with a short last group", "two-level scales", "bitmask", "2:4", "outliers",
-    "low rank", "sum", "rows", "codebook",
+    "low rank", "sum", "rows", "codebook", "scalar codebook", "float codes", "transposed",
+    "entropy", "signs", "shared rows",
 ]  # fmt: skip
 
 
@@ -178,6 +200,20 @@ def test_sparse_values_may_be_quantised_in_their_turn():
     assert leaf is held.values
     held.values = integers(4, 64, columns=COLUMNS // 2)
     assert held.bits == pytest.approx((4 + 32 / 64) / 2 + 1)
+
+
+@pytest.mark.parametrize("name", ["2:4", "bitmask"])
+def test_a_sparse_format_says_which_entries_it_holds_and_in_what_order(name):
+    held = example(name)
+    assert torch.equal(held.kept(), held.dense() != 0)
+    assert torch.equal(held.compact(held.dense()), held.values.dense())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_of_a_table_are_looked_up_by_their_places(name):
+    held, tokens = example(name), torch.tensor([[3, 0], [127, 3]])
+    found = HeldEmbedding(held, torch.float32, 2.0)(tokens)
+    assert torch.equal(found, 2 * held.dense()[tokens])
 
 
 def test_a_held_linear_adds_its_bias():

@@ -8,8 +8,10 @@ import torch
 from backend.calibrate.statistics import InputStatistics
 from backend.methods import _surgeon
 from backend.methods.base import Needs
+from backend.methods.prune.sparsegpt import Sparsegpt
 from backend.methods.quantise import _grid
 from backend.methods.quantise.gptq import Gptq
+from backend.methods.quantise.rtn import Rtn
 
 
 def normal(*shape, seed=0):
@@ -190,3 +192,51 @@ def test_a_budget_between_two_widths_gives_the_wider_codes_to_the_rows_that_lose
     assert held.bits <= 4.6 < held.bits + 1 / 64
     mask = held._order().argsort()[: held.fine.rows]
     assert set(range(0, 64, 4)) <= set(mask.tolist())
+
+
+def sparse_by_hand(weight, kept, hessian, order, scale, offset, width):
+    """The recursion with frozen zeros: what would be mended there flows on to later columns."""
+    left, inverse = weight.double().clone(), torch.linalg.inv(hessian.double())
+    half, top = 2 ** (width - 1), 2**width - 1
+    for column in order.tolist():
+        code = ((left[:, column] - offset[:, column]) / scale[:, column] + half).round()
+        point = (code.clamp(0, top) - half) * scale[:, column] + offset[:, column]
+        point = torch.where(kept[:, column], point, 0.0)
+        step = (left[:, column] - point) / inverse[column, column]
+        left -= step[:, None] * inverse[column]
+        left[:, column] = point
+        row = inverse[column].clone()
+        inverse -= torch.outer(row, row) / row[column]
+    return left
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "unstructured"])
+def test_a_sparse_weight_is_rounded_as_by_the_recursion_with_frozen_zeros(pattern):
+    weight, statistics = normal(16, 64), statistics_of(64)
+    pruned = Sparsegpt(9.0, pattern=pattern).fit(weight, statistics)
+    kept, target = pruned.kept(), pruned.dense()
+    values = pruned.values.dense()
+    grouped = _grid.grouped(values, 32)
+    scale, offset = _grid.ranges(grouped, 3, symmetric=False)
+    spread = [part.repeat_interleave(32, 1)[:, : values.shape[1]] for part in (scale, offset)]
+    laid = []
+    for part in spread:
+        dense = torch.ones(16, 64)
+        dense[kept] = part.flatten()
+        laid.append(dense.double())
+    found = Gptq(4.0, 32).fit_sparse(pruned, statistics)
+    assert (found.key, found.code_bits) == ("integer-groups", 3)
+    expected = sparse_by_hand(target, kept, statistics.damped(0.01), statistics.order, *laid, 3)
+    pruned.values = found
+    assert torch.allclose(pruned.dense().double(), expected, atol=1e-4)
+    assert torch.all(pruned.dense()[~kept] == 0)
+
+
+def test_rounding_a_sparse_weight_with_errors_flowing_on_beats_rounding_its_values():
+    weight, statistics = normal(64, 128), statistics_of(128, tokens=512)
+    losses = []
+    for method in (Gptq(3.25, 128), Rtn(3.25, 128)):
+        pruned = Sparsegpt(9.0, pattern="2:4").fit(weight, statistics)
+        pruned.values = method.fit_sparse(pruned, statistics)
+        losses.append(float(loss(weight, pruned.dense(), statistics.hessian).sum()))
+    assert losses[0] < 0.9 * losses[1]

@@ -42,6 +42,10 @@ class Format(nn.Module, abc.ABC):
         """
         return functional.linear(activation, self.dense().to(activation.dtype))
 
+    def affine(self, activation: Tensor, bias: Tensor) -> Tensor:
+        """The product plus a bias [rows]."""
+        return self.multiply(activation) + bias
+
     def take(self, rows: Tensor) -> Tensor:
         """Some rows of the matrix, [number of rows, columns], by their places."""
         return self.dense()[rows]

@@ -75,6 +75,11 @@ class EntropyCoded(Format):
         """Decode, then one product of torch: to the bit what the dense matrix gives."""
         return functional.linear(activation, self.exact().to(activation.dtype))
 
+    def affine(self, activation: Tensor, bias: Tensor) -> Tensor:
+        """The same with a bias, added before the sum is rounded, as in a dense layer."""
+        dtype = activation.dtype
+        return functional.linear(activation, self.exact().to(dtype), bias.to(dtype))
+
     def take(self, rows: Tensor) -> Tensor:
         """Some rows, of which only the lanes that hold them are decoded."""
         if self.columns % huffman.LANE:

@@ -18,5 +18,6 @@ class HeldLinear(nn.Module):
 
     def forward(self, activation: Tensor) -> Tensor:
         """Activation [..., in_features] to [..., out_features]."""
-        product = self.held.multiply(activation)
-        return product if self.bias is None else product + self.bias
+        if self.bias is None:
+            return self.held.multiply(activation)
+        return self.held.affine(activation, self.bias)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from backend.calibrate.statistics import InputStatistics
     from backend.formats import Format
 
-STEPS = 40
+STARTS, STEPS = (1.0, 0.9, 0.8, 0.7, 0.6), 8
+"""Shares of the whole range from which descents begin, and steps of each."""
 
 
 @dataclass(frozen=True)
@@ -78,24 +79,25 @@ def _descend(weight: Tensor, width: int, group_size: int) -> tuple[Tensor, Tenso
 
     The change of a group is piecewise a parabola in its scale: with codes c, its slope is the
     sum of (s c - w) c and its curvature that of c squared. Half of the way to the parabola's
-    foot is taken at each step; the best scale seen is kept.
+    foot is taken at each step. The parabolas have many feet, so several descents begin within
+    the range; the best scale seen is kept.
     """
     half = 1 << (width - 1)
     groups = _grid.grouped(weight, group_size)
-    scale = (groups.abs().amax(-1, keepdim=True) / (half - 0.5)).clamp(min=_grid.TINY)
-    best, least = _grid.in_16_bits(scale).clamp(min=_grid.TINY), None
-    for _ in range(STEPS):
-        held = _grid.in_16_bits(scale).clamp(min=_grid.TINY)
-        codes = (groups / held).round_().clamp_(-half, half - 1)
-        change = held * codes - groups
-        loss = change.square().sum(-1, keepdim=True)
-        if least is None:
-            least = loss
-        better = loss < least
-        best, least = torch.where(better, held, best), torch.where(better, loss, least)
-        slope = (change * codes).sum(-1, keepdim=True)
-        curvature = codes.square().sum(-1, keepdim=True).clamp(min=1)
-        scale = (held - 0.5 * slope / curvature).clamp(min=_grid.TINY)
+    widest = groups.abs().amax(-1, keepdim=True) / (half - 0.5)
+    best, least = widest, torch.full_like(widest, torch.inf)
+    for start in STARTS:
+        scale = start * widest
+        for _ in range(STEPS):
+            held = _grid.in_16_bits(scale).clamp(min=_grid.TINY)
+            codes = (groups / held).round_().clamp_(-half, half - 1)
+            change = held * codes - groups
+            loss = change.square().sum(-1, keepdim=True)
+            better = loss < least
+            best, least = torch.where(better, held, best), torch.where(better, loss, least)
+            slope = (change * codes).sum(-1, keepdim=True)
+            curvature = codes.square().sum(-1, keepdim=True).clamp(min=1)
+            scale = held - 0.5 * slope / curvature
     codes = (groups / best).round_().clamp_(-half, half - 1)
     errors = (best * codes - groups).flatten(1)[:, : weight.shape[1]].square().sum(1)
     return (codes + half).flatten(1)[:, : weight.shape[1]], best.squeeze(-1), errors

@@ -1,0 +1,259 @@
+"""What papers claim against what is measured here: `python -m docs.benchmarks.claims`.
+
+A claim names a method, what should hold in one sentence, its own recipe, and what it must beat:
+a rival recipe at the same budget, or a number. The metric is any reading's name and says which
+way is better; `kld_mean` is compared paired, token by token, with an interval clustered by
+document, other readings by their own intervals. A claim holds where the interval says so, fails
+where it says the opposite, and is open in between. To add one, append to CLAIMS; the runs go
+through the service, and outcomes are kept in data/results/claims.json, from which
+`python -m docs.write` tells them beside each method's own claim.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from backend.errors import ParetoscopeError
+from backend.measure.reading import Reading, metric
+from backend.measure.scores import TokenScores, compare
+from backend.service import Service
+from backend.store.results import Run
+
+KEPT = Path(__file__).parents[2] / "data" / "results" / "claims.json"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One thing that should hold.
+
+    Attributes:
+        method: whose claim it is, by key.
+        says: what should hold, without a full stop.
+        own: the recipe that should be better.
+        rival: the recipe that it should beat; empty where `than` is given.
+        metric: the reading that decides.
+        than: a number to be better than, in place of a rival.
+    """
+
+    method: str
+    says: str
+    own: str
+    rival: str = ""
+    metric: str = "kld_mean"
+    than: float | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A claim as measured on one model.
+
+    Attributes:
+        claim: what should hold.
+        model: on which.
+        parameters: of that model.
+        own: the metric of the claim's own recipe.
+        rival: that of the rival, or the number.
+        low: lower end of the interval of own less rival.
+        high: upper end.
+        shows: yes, no, or open where the interval contains no difference.
+        runs: ids of the runs.
+    """
+
+    claim: Claim
+    model: str
+    parameters: int
+    own: float
+    rival: float
+    low: float
+    high: float
+    shows: str
+    runs: tuple[str, ...]
+
+
+ROW = "group_size=0"
+CLAIMS = (
+    Claim("gptq", "beats rounding to nearest at 3 bits", "gptq@3", "rtn@3"),
+    Claim("gptq", "beats rounding to nearest at 4 bits", "gptq@4", "rtn@4"),
+    Claim("finequant", "beats one group a row at 3 bits", "finequant@3", f"rtn(bits=3, {ROW})"),
+    Claim("finequant", "beats one group a row at 4 bits", "finequant@4", f"rtn(bits=4, {ROW})"),
+    Claim("spqr", "beats GPTQ at 3 bits", "spqr@3", "gptq@3"),
+    Claim("spqr", "beats GPTQ at 4 bits", "spqr@4", "gptq@4"),
+    Claim(
+        "spqr",
+        "stays under 1 % more perplexity at 4.6 bits",
+        "spqr@4.6",
+        metric="ppl_ratio",
+        than=1.01,
+    ),
+    Claim("squeezellm", "beats rounding to nearest at 3 bits", "squeezellm@3", "rtn@3"),
+    Claim("squeezellm", "beats GPTQ at 3 bits", "squeezellm@3", "gptq@3"),
+    Claim(
+        "easyquant",
+        "beats rounding to nearest by row at 4 bits",
+        "easyquant@4",
+        f"rtn(bits=4, {ROW})",
+    ),
+    Claim(
+        "llm-fp4", "beats integers at 4 bits", "llm-fp4@4.125", "rtn(bits=4.125, symmetric=True)"
+    ),
+    Claim("adadim", "beats the GPTQ that it wraps at 3 bits", "adadim@3", "gptq@3"),
+    Claim(
+        "adadim",
+        "beats the rounding that it wraps at 3 bits",
+        "adadim(bits=3, within=rtn)",
+        "rtn@3",
+    ),
+    Claim("bitstack", "beats rounding to nearest at 2 bits", "bitstack@2", "rtn@2"),
+    Claim("bitstack", "beats GPTQ at 2 bits", "bitstack@2", "gptq@2"),
+    Claim("dfloat11", "takes at most 70 % of the bits", "dfloat11", metric="bpw_eff", than=11.2),
+    Claim("dfloat11", "leaves no tensor changed", "dfloat11", metric="lossless_l0", than=0.5),
+    Claim("eora", "mends GPTQ of 3 bits", "gptq@3 + eora@1", "gptq@3"),
+    Claim(
+        "eora",
+        "mends 2:4 with GPTQ in 4 bits",
+        "sparsegpt(pattern=2:4) + gptq@4.25 + eora@1",
+        "sparsegpt(pattern=2:4) + gptq@4.25",
+    ),
+    Claim("sparsegpt", "beats Wanda at half of the weights", "sparsegpt@9", "wanda@9"),
+    Claim("wanda", "beats magnitude at half of the weights", "wanda@9", "magnitude@9"),
+    Claim(
+        "magnitude",
+        "gradual steps beat one at half of the weights",
+        "magnitude(bits=9, steps=16)",
+        "magnitude@9",
+    ),
+    Claim(
+        "magnitude",
+        "a large sparse model beats a small dense one",
+        "magnitude(bits=9, steps=16)",
+        "slicegpt@9",
+    ),
+    Claim("lord", "beats the weights' own low rank at 12 bits", "lord@12", "svd@12"),
+    Claim("flap", "beats turning and slicing at 13 bits", "flap@13", "slicegpt@13"),
+    Claim("flap", "beats dropping layers at 13 bits", "flap@13", "layer-drop@13"),
+    Claim(
+        "layer-drop",
+        "decodes faster than the dense model",
+        "layer-drop@13",
+        metric="decode_speedup",
+        than=1.0,
+    ),
+    Claim(
+        "vocab-trim",
+        "half of the tokens keep perplexity within 5 %",
+        "vocab-trim@13.5",
+        metric="ppl_ratio",
+        than=1.05,
+    ),
+)
+
+
+def main() -> None:
+    """Run what is needed on one model, judge, keep the outcomes and print them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--home", type=Path, default=None)
+    parser.add_argument("--model", default="default", help="default, or a folder with a model")
+    parser.add_argument("--methods", default="", help="only claims of these, joined by commas")
+    parser.add_argument("--tier", default="quick")
+    options = parser.parse_args()
+    wanted = set(filter(None, options.methods.split(",")))
+    claims = [one for one in CLAIMS if not wanted or one.method in wanted]
+    with Service(options.home) as service:
+        runs = _runs(service, claims, options.model, options.tier)
+        found = [judge(service.home, claim, runs) for claim in claims]
+        outcomes = [one for one in found if one is not None]
+    keep(outcomes)
+    for one in outcomes:
+        sys.stdout.write(
+            f"{one.claim.method}: {one.claim.says}: {one.own:.4g} against {one.rival:.4g} "
+            f"[{one.low:.3g}, {one.high:.3g}] {one.shows}\n"
+        )
+
+
+def judge(home: Path, claim: Claim, runs: dict[str, Run]) -> Outcome | None:
+    """A claim by its runs; None where one is missing."""
+    names = [claim.own] if claim.than is not None else [claim.own, claim.rival]
+    if not all(name in runs for name in names):
+        return None
+    own = runs[claim.own]
+    reading = _with_interval(own, claim.metric)
+    if claim.than is not None:
+        rival, low, high = claim.than, reading.low - claim.than, reading.high - claim.than
+    elif claim.metric == "kld_mean":
+        first, second = (_scores(home, runs[name]) for name in names)
+        found = compare(first, second)
+        rival, low, high = float(second.kld.mean()), found.low, found.high
+    else:
+        other = _with_interval(runs[claim.rival], claim.metric)
+        rival, low, high = other.value, reading.low - other.high, reading.high - other.low
+    smaller = metric(claim.metric).direction != "higher"
+    better, worse = (high < 0, low > 0) if smaller else (low > 0, high < 0)
+    shows = "yes" if better else "no" if worse else "open"
+    ids = tuple(runs[name].run_id for name in names)
+    name, parameters = own.model["name"], int(own.model["parameters"])
+    return Outcome(claim, name, parameters, reading.value, rival, low, high, shows, ids)
+
+
+def _with_interval(run: Run, name: str) -> Reading:
+    """A reading with both ends; of a counted number they are the number."""
+    one = run.reading(name)
+    if one is None:
+        raise SystemExit(f"{run.recipe} has no reading {name}.")
+    return replace(
+        one,
+        low=one.value if one.low is None else one.low,
+        high=one.value if one.high is None else one.high,
+    )
+
+
+def keep(outcomes: Iterable[Outcome], path: Path = KEPT) -> None:
+    """Put outcomes beside those kept of other claims and models."""
+    known = {_place(one): one for one in kept(path)}
+    for one in outcomes:
+        plain = json.loads(json.dumps(asdict(one)))
+        known[_place(plain)] = plain
+    path.write_text(json.dumps([known[place] for place in sorted(known)], indent=1) + "\n")
+
+
+def kept(path: Path = KEPT) -> list[dict[str, Any]]:
+    """Outcomes as they were kept, plain values; none where the file is not there."""
+    return json.loads(path.read_text()) if path.is_file() else []
+
+
+def _place(outcome: Outcome | dict[str, Any]) -> tuple[str, str, str]:
+    one = outcome if isinstance(outcome, dict) else asdict(outcome)
+    return one["claim"]["method"], one["claim"]["says"], one["model"]
+
+
+def _runs(service: Service, claims: list[Claim], model: str, tier: str) -> dict[str, Run]:
+    timed = {one.own for one in claims if one.metric.endswith("speedup")}
+    recipes = {recipe for one in claims for recipe in (one.own, one.rival) if recipe}
+    submissions = {}
+    for recipe in sorted(recipes):
+        try:
+            speed = "sweep" if recipe in timed else ""
+            submissions[recipe] = service.submit(recipe, model, tier=tier, speed=speed)
+        except ParetoscopeError as error:
+            sys.stderr.write(f"{recipe}: {error}\n")
+    found = {}
+    for recipe, submission in submissions.items():
+        job = service.wait(submission.job_id, 1800) if submission.job_id else None
+        if job is not None and job.state != "done":
+            sys.stderr.write(f"{recipe}: {job.state}, {job.reason}\n")
+            continue
+        found[recipe] = service.run(submission.run_id)
+    return found
+
+
+def _scores(home: Path, run: Run) -> TokenScores:
+    return TokenScores.load(home / "artefacts" / f"{run.artefact['key']}.tokens.safetensors")
+
+
+if __name__ == "__main__":
+    main()
