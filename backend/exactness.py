@@ -1,4 +1,4 @@
-"""Proof that an artefact holds a model's weights to the bit, where all that was done is to encode."""
+"""Proof that an artefact holds weights to the bit, where all that was done is to encode them."""
 
 from __future__ import annotations
 
