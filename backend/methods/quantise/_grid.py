@@ -33,10 +33,9 @@ class Plan:
 
     def nbytes(self, rows: int, columns: int) -> int:
         """What a matrix [rows, columns] held as planned takes."""
-        settings = columns, self.group_size, self.symmetric
 
         def part(count: int, width: int) -> int:
-            return width_bits(count, settings[0], width, *settings[1:]) // 8
+            return count * width_bits(columns, width, self.group_size, self.symmetric) // 8
 
         if self.fine == self.coarse or self.fine_rows == 0:
             return part(rows, self.coarse)

@@ -9,7 +9,7 @@ from backend import formats
 from backend.errors import OutOfReachError
 from backend.later import torch
 from backend.methods import _surgeon
-from backend.methods.base import Needs, setting
+from backend.methods.base import LayerMethod, Needs, setting
 from backend.methods.quantise import _grid
 from backend.methods.quantise._integer import IntegerQuantiser
 from backend.methods.quantise.gptq import Gptq
@@ -38,6 +38,8 @@ class Adadim(IntegerQuantiser):
     yields = ("integer-groups", "rows", "transposed")
 
     within: str = setting("gptq", "How weights are rounded.", choices=("gptq", "rtn"))
+
+    outline = LayerMethod.outline  # which direction a layer takes is known once it is treated
 
     def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:
         """Round a weight [rows, columns] in both directions and hold the better."""
