@@ -146,7 +146,7 @@ def test_the_score_is_the_variance_times_the_weights_that_read_it():
 def test_tokens_that_are_used_keep_their_rows_and_the_others_share_their_mean(tied):
     model = tiny.build("llama", tie_word_embeddings=tied)
     view = View(model)
-    table = view.embedding.weight.clone()
+    table = view.embedding.weight.bfloat16().float()  # as it is deployed
     windows = torch.tensor([[5, 5, 5, 9, 9, 7] * 4])
     VocabTrim(15.0).rewrite(Walk(view, windows))
     assert isinstance(view.embedding, HeldEmbedding)
@@ -155,7 +155,7 @@ def test_tokens_that_are_used_keep_their_rows_and_the_others_share_their_mean(ti
     dense = held.dense()
     assert torch.equal(dense[[5, 9, 7]], table[[5, 9, 7]])
     gone = torch.tensor([i for i in range(64) if not torch.equal(dense[i], table[i])])
-    assert torch.allclose(dense[gone], table[gone].mean(0).expand(len(gone), -1), atol=1e-6)
+    assert torch.allclose(dense[gone], table[gone].mean(0).expand(len(gone), -1), atol=5e-3)
     assert (view.head.held is held) is tied
     tokens = torch.tensor([[5, 60, 9]])
     assert torch.equal(view.embedding(tokens)[0], dense[tokens[0]])
