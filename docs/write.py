@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from backend import methods
+from backend import methods, search
 from backend.measure.reading import metric
+from backend.settings import describe
 from docs.benchmarks.claims import kept
 
 ROOT = Path(__file__).parents[1]
@@ -30,6 +31,11 @@ def methods_page() -> str:
         "papers', and what a method spends beside its codes weighs more in narrow matrices.\n"
     ]
     parts += [_section(methods.describe(cls)) for cls in methods.catalogue().values()]
+    parts.append(
+        "# Allocators\n\nA recipe that ends in ` by evopress` and the like divides its budget over "
+        "layers; without, every layer gets the same.\n"
+    )
+    parts += [_allocator(describe(cls)) for cls in search.catalogue().values()]
     return "\n".join(parts)
 
 
@@ -49,10 +55,22 @@ def _section(one: dict[str, Any]) -> str:
     if found := [each for each in kept() if each["claim"]["method"] == one["key"]]:
         lines += ["", "| here | on | measured | against | difference | shows |"]
         lines += ["|---|---|---|---|---|---|", *map(_outcome, found)]
-    if one["settings"]:
-        lines += ["", "| setting | default | range | |", "|---|---|---|---|"]
-        lines += [_setting(setting) for setting in one["settings"]]
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, *_settings(one), ""])
+
+
+def _allocator(one: dict[str, Any]) -> str:
+    lines = [f"## {one['key']}", "", one["text"], ""]
+    lines.append(f"- Paper: {one['paper']}. Its claim: {one['claim']}")
+    if one["limits"]:
+        lines.append(f"- Limits: {one['limits']}")
+    return "\n".join([*lines, *_settings(one), ""])
+
+
+def _settings(one: dict[str, Any]) -> list[str]:
+    if not one["settings"]:
+        return []
+    head = ["", "| setting | default | range | |", "|---|---|---|---|"]
+    return [*head, *(_setting(setting) for setting in one["settings"])]
 
 
 def _outcome(one: dict[str, Any]) -> str:
