@@ -72,7 +72,18 @@ class Advice:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._sums = functools.lru_cache(maxsize=4096)(self._sums_of)
+        self._judged = functools.lru_cache(maxsize=32)(self._judge)
+        self._summed = functools.lru_cache(maxsize=32)(self._summarise)
         self._learned: tuple[int, pd.DataFrame, Forecaster] | None = None
+
+    @staticmethod
+    def named(model: str) -> str:
+        """The name that runs of a model go by.
+
+        Raises:
+            ModelError: the text names none.
+        """
+        return ModelSource.parse(model).name
 
     def estimate(self, recipe: Recipe, source: ModelSource) -> Estimate | None:
         """What a run will take; None for a model whose files are not here yet."""
@@ -156,14 +167,14 @@ class Advice:
             )
         return pd.DataFrame(rows)
 
-    def grades(self) -> pd.DataFrame:
-        """What was expected of runs beside what was measured.
+    def grades(self, run_ids: Sequence[str] = ()) -> pd.DataFrame:
+        """What was expected of runs, of all if none is named, beside what was measured.
 
         Columns: run_id, recipe, model, quantity, expected, low, high, measured, and `error`, the
         share by which the expectation was off, positive where it was too high.
         """
         runs = self._store.results.runs().set_index("run_id")
-        long = self._store.results.readings()
+        long = self._store.results.readings(run_ids)
         told = long[long["name"].isin([*GRADED, "predicted_seconds"])]
         measured = long[long["name"].isin(GRADED.values())].set_index(["run_id", "name"])["value"]
         rows = told.assign(
@@ -185,11 +196,17 @@ class Advice:
         self, x: str = "resident_bytes", y: str = METRIC, chosen: Filter = EVERYTHING
     ) -> pd.DataFrame:
         """The frontier with `p_front`, the probability of standing on it, and `tied`."""
-        frame = frontier(self._store.database, x, y, chosen)
-        return standing.judge(frame, x, y, self._sums)
+        return self._judged(x, y, chosen, self._store.results.count()).copy()
 
     def summary(self, chosen: Filter = EVERYTHING) -> Summary | None:
         """Hypervolume and knee of bytes against divergence, of the group with the most runs."""
+        return self._summed(chosen, self._store.results.count())
+
+    def _judge(self, x: str, y: str, chosen: Filter, _: int) -> pd.DataFrame:
+        frame = frontier(self._store.database, x, y, chosen)
+        return standing.judge(frame, x, y, self._sums)
+
+    def _summarise(self, chosen: Filter, _: int) -> Summary | None:
         frame = _largest(frontier(self._store.database, "resident_bytes", METRIC, chosen))
         dense = frame[frame["family"] == "dense"]
         if not len(dense):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.background import BackgroundTask
@@ -24,12 +24,15 @@ from starlette.responses import FileResponse, JSONResponse
 from backend.errors import ParetoscopeError, UnknownNameError
 from backend.limits import AT_HOME, LimitError, Limits
 from backend.rest_comparing import PREFIX, Visitor, add_comparing
+from backend.rest_searching import add_searching
 from backend.rest_values import (
+    Chosen,
     EstimateView,
     Frontier,
     JobList,
     JobView,
     Message,
+    Names,
     Queued,
     RunWish,
     SweepWish,
@@ -37,20 +40,7 @@ from backend.rest_values import (
     View,
     answer,
 )
-from backend.service import Filter, Service
-
-Names = Annotated[list[str] | None, Query(max_length=50)]
-
-
-def chosen(
-    model: Names = None, family: Names = None, hardware: Names = None, protocol: Names = None
-) -> Filter:
-    """Which runs are meant, as query parameters that may repeat."""
-    sides = (model, protocol, hardware, family)
-    return Filter(*(tuple(side or ()) for side in sides))
-
-
-Chosen = Annotated[Filter, Depends(chosen)]
+from backend.service import Service
 
 
 def serving(service: Service, limits: Limits = AT_HOME) -> dict[str, Any]:
@@ -61,6 +51,7 @@ def serving(service: Service, limits: Limits = AT_HOME) -> dict[str, Any]:
     _add_jobs(router, service, limits)
     _add_shares(router, service)
     add_comparing(router, service, limits)
+    add_searching(router, service, limits)
     document = get_openapi(
         title="Paretoscope",
         version="1",

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import Request, Response
+from fastapi import Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from backend.service import Filter
+
+Names = Annotated[list[str] | None, Query(max_length=50)]
+
+
+def chosen(
+    model: Names = None, family: Names = None, hardware: Names = None, protocol: Names = None
+) -> Filter:
+    """Which runs are meant, as query parameters that may repeat."""
+    sides = (model, protocol, hardware, family)
+    return Filter(*(tuple(side or ()) for side in sides))
+
+
+Chosen = Annotated[Filter, Depends(chosen)]
 Tier = Literal["smoke", "quick", "full"]
 Speed = Literal["", "sweep", "full"]
 

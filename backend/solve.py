@@ -58,15 +58,19 @@ class Solution:
     """What a search found.
 
     Attributes:
-        answer: choices among all runs of the last rung's protocol, the binding limit, and what
-            would change them.
+        answer: choices among all runs of the last rung's protocol and machine, the binding
+            limit, and what would change them.
         evaluations: every run that was looked at, in order.
         seconds: that new runs took together.
+        protocol: by which the runs of the answer were measured.
+        hardware_id: of the machine that the runs of the answer were measured on.
     """
 
     answer: Recommendation
     evaluations: tuple[Evaluation, ...]
     seconds: float
+    protocol: str
+    hardware_id: str
 
 
 def solve(
@@ -98,9 +102,10 @@ def solve(
         if place + 1 < len(RUNGS):
             wanted = _survivors(service, made)
     last = next(one for one in reversed(evaluations) if one.kld is not None)
-    protocol = service.run(last.run_id).protocol
-    answer = service.advice.recommend(budget, model, Filter(protocols=(protocol,)))
-    return Solution(answer, tuple(evaluations), sum(one.seconds for one in evaluations))
+    run = service.run(last.run_id)
+    alike = run.protocol, str(run.manifest["hardware_id"])
+    answer = service.advice.recommend(budget, model, Filter((), alike[:1], alike[1:]))
+    return Solution(answer, tuple(evaluations), sum(one.seconds for one in evaluations), *alike)
 
 
 def candidates(service: Service, limits: Budget, budget: str, model: str) -> list[str]:

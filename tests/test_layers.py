@@ -61,8 +61,8 @@ HOMES = {
 
 DOORS = {
     "backend.__main__", "backend.console", "backend.limits", "backend.rest",
-    "backend.rest_comparing", "backend.solve",
-    "backend.rest_values", "backend.service",
+    "backend.rest_comparing", "backend.rest_searching", "backend.rest_values",
+    "backend.searching", "backend.service", "backend.solve",
 }  # fmt: skip
 """The service and what stands in front of it: the command line, REST and its limits."""
 

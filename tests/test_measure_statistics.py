@@ -223,3 +223,18 @@ def test_knee_is_the_corner_of_an_elbow():
     assert fronts.knee(elbow) == 2
     assert fronts.knee(elbow[:3]) is None
     assert fronts.knee_frequency([elbow, elbow, elbow[::-1]]) == (2, pytest.approx(2 / 3))
+
+
+def test_a_knee_lies_below_the_chord_and_inside_the_square():
+    outside = [(0.0, 3.0), (0.01, 2.0)]
+    elbow = [(0.1, 0.9), (0.2, 0.2), (0.3, 0.15), (0.9, 0.0)]
+    assert fronts.knee(outside + elbow) == 3
+    bulging = [(0.0, 1.0), (0.5, 0.9), (0.9, 0.5), (1.0, 0.0)]
+    assert fronts.knee(bulging) is None
+
+
+def test_dominance_has_the_slack_of_each_axis():
+    first, second = np.array([100.0, 1.0]), np.array([100.5, 1.04])
+    assert fronts.better(first, second)
+    assert not fronts.better(first, second, [0.01, 0.05])
+    assert fronts.better(first, second, [0.01, 0.03])

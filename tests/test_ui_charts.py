@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import pytest
 
-from ui import axes, cards, charts, views
+from ui import axes, beside, cards, charts, families, views
 from ui.axes import Axis
 
 SIZE = Axis("resident_bytes", "Resident memory", "B", "lower", True)
@@ -99,20 +99,60 @@ def test_intervals_become_bars_of_their_own_length():
 
 
 def test_families_differ_in_colour_and_in_symbol():
-    colours, symbols = zip(*charts.FAMILIES.values(), strict=True)
+    colours, symbols = zip(*families.FAMILIES.values(), strict=True)
     assert len(set(colours)) == len(colours)
     assert len(set(symbols)) == len(symbols)
-    assert charts.mark("never heard of")[1] not in symbols
+    assert families.mark("never heard of")[1] not in symbols
 
 
-def test_a_run_within_the_doubt_of_the_one_before_it_ties():
+def test_opacity_and_words_say_how_surely_a_run_stands_on_the_front():
     rows = [
-        row("best", 1e6, 0.50, True, y_low=0.4, y_high=0.6),
-        row("near", 1e6, 0.55, y_low=0.45, y_high=0.65),
-        row("far", 1e6, 0.9, y_low=0.85, y_high=0.95),
-        row("large", 2e6, 0.5, y_low=0.4, y_high=0.6),
+        row("sure", 1e6, 0.5, True, p_front=0.96),
+        row("perhaps", 1e6, 0.55, p_front=0.4),
+        row("beaten", 2e6, 0.9, p_front=0.04),
     ]
-    assert charts.ties(frame(*rows)) == {"near"}
+    (dots,) = traces(charts.pareto(frame(*rows), SIZE, DISTANCE), "dots")
+    assert list(dots.marker.opacity) == [charts.SOLID, charts.HALF, charts.FADED]
+    assert "on the front in 40.0 % of draws" in dots.hovertext[1]
+
+
+def test_before_the_draws_the_frontier_is_solid_and_the_rest_faded():
+    rows = [row("a", 1e6, 0.5, True), row("b", 2e6, 0.9)]
+    (dots,) = traces(charts.pareto(frame(*rows), SIZE, DISTANCE), "dots")
+    assert list(dots.marker.opacity) == [charts.SOLID, charts.FADED]
+    assert "of draws" not in "".join(dots.hovertext)
+
+
+def test_the_knee_is_ringed_where_its_run_is_drawn():
+    rows = frame(row("a", 1e6, 0.5, True), row("b", 2e6, 0.1, True))
+    (ring,) = traces(charts.pareto(rows, SIZE, DISTANCE, knee="b"), "knee")
+    assert (ring.x, ring.y) == ((2e6,), (0.1,))
+    assert not traces(charts.pareto(rows, SIZE, DISTANCE, knee="gone"), "knee")
+
+
+EXPECTED = [
+    beside.Expected("rtn@<4", "quantise", 2e6, 0.1, 0.05, 0.2, "6 runs"),
+    beside.Expected("svd@4", "factorise", 3e6, 0.4, 0.2, 0.8, "1 run"),
+    beside.Expected("rtn@8", "quantise", 4e6, 0.01, 0.005, 0.02, "6 runs"),
+]
+
+
+def test_what_is_expected_is_hollow_and_says_its_interval_and_basis():
+    figure = charts.pareto(frame(row("a", 1e6, 0.5, True)), SIZE, DISTANCE, expected=EXPECTED)
+    (dots,) = traces(figure, "expected")
+    assert all(symbol.endswith("-open") for symbol in dots.marker.symbol)
+    assert "rtn@&lt;4" in dots.hovertext[0]
+    assert "95 %: 0.0500 to 0.200 nats/token" in dots.hovertext[0]
+    assert "from 6 runs" in dots.hovertext[0]
+    assert not traces(figure, "expected-line")
+    assert 10 ** figure.layout.xaxis.range[1] > 4e6
+
+
+def test_of_a_model_without_runs_the_expected_front_is_drawn():
+    empty = frame(row("a", 1e6, 0.5)).iloc[:0]
+    (line,) = traces(charts.pareto(empty, SIZE, DISTANCE, expected=EXPECTED), "expected-line")
+    assert line.x == (2e6, 4e6)
+    assert line.y == (0.1, 0.01)
 
 
 def test_runs_at_one_place_share_a_label():
@@ -178,7 +218,7 @@ def test_a_floor_of_a_side_where_more_is_better_shades_downwards():
 
 
 def test_a_failed_attempt_is_a_cross_that_says_why():
-    failed = [charts.Failed("gptq@2", 5e5, "it <b>broke</b>")]
+    failed = [beside.Failed("gptq@2", 5e5, "it <b>broke</b>")]
     figure = charts.pareto(frame(row("a", 1e6, 0.1, True)), SIZE, DISTANCE, failed=failed)
     (crosses,) = traces(figure, "failed")
     assert crosses.marker.symbol == "x-thin-open"

@@ -103,6 +103,16 @@ class Scale:
         }
 
 
+@dataclass(frozen=True)
+class Sides:
+    """Both axes and where values lie on them."""
+
+    x: Axis
+    y: Axis
+    across: Scale
+    up: Scale
+
+
 def _short(value: float, unit: str) -> str:
     if unit == "B" or unit.startswith("B/"):
         amount, _, rest = numbers.quantity(value, "B").partition(" ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -58,6 +59,7 @@ def card(service: Service, run_id: str, x: str, y: str) -> dict[str, Any]:
             }
             for stage in run.stages
         ],
+        "graded": _graded(service, run.run_id),
         "beaten_by": _dominators(service, run, x, y),
         "writing": writing(run, 0),
         "prompts": prompts(run),
@@ -81,6 +83,24 @@ def _reading(service: Service, one: Any) -> dict[str, Any]:
         "kind": one.kind,
         "note": safe.plain(one.note, 300),
     }
+
+
+def _graded(service: Service, run_id: str) -> list[dict[str, str]]:
+    """What was expected before the run beside what came of it."""
+    found = []
+    for row in service.advice.grades([run_id]).to_dict("records"):
+        known = service.metric(f"predicted_{row['quantity']}")
+        error, unit = row["error"], known["unit"]
+        found.append(
+            {
+                "title": known["title"],
+                "expected": numbers.quantity(row["expected"], unit),
+                "interval": numbers.interval(row["low"], row["high"], unit),
+                "measured": numbers.quantity(row["measured"], unit),
+                "error": f"{100 * error:+.0f} %" if math.isfinite(error) else "",
+            }
+        )
+    return found
 
 
 def _layer(one: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from backend.errors import UnknownNameError
 from backend.service import Filter, Run, Service
-from ui import charts, numbers, safe
+from ui import families, numbers, safe
 from ui.axes import Axis
 
 GROUPS = {
@@ -37,13 +37,13 @@ def axis(service: Service, name: str) -> Axis:
 
 def family_mark(name: str) -> dict[str, str]:
     """A family with its colour and symbol."""
-    colour, symbol = charts.mark(name)
+    colour, symbol = families.mark(name)
     return {"name": name, "colour": colour, "symbol": symbol}
 
 
 def family_order(name: str) -> tuple[int, str]:
     """Where a family stands in lists."""
-    known = list(charts.FAMILIES)
+    known = list(families.FAMILIES)
     return (known.index(name) if name in known else len(known), name)
 
 

@@ -8,38 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from ui import numbers, safe
-from ui.axes import Axis, Scale
+from ui import beside, families, numbers, safe
+from ui.axes import Axis, Scale, Sides
 
-# Colour and symbol together tell a family, so that neither is needed alone.
-FAMILIES: dict[str, tuple[str, str]] = {
-    "quantise": ("#4f6bed", "circle"),
-    "prune": ("#d9480f", "triangle-up"),
-    "factorise": ("#0b9384", "square"),
-    "structure": ("#b5179e", "pentagon"),
-    "cache": ("#b7860b", "star"),
-    "decode": ("#2f9e44", "cross"),
-    "mixed": ("#8a5cf6", "hexagram"),
-    "dense": ("#64748b", "diamond"),
-    "attend": ("#0c8ec4", "triangle-down"),
-    "encode": ("#a8572a", "bowtie"),
-    "rotate": ("#c2255c", "triangle-left"),
-    "distil": ("#66801a", "triangle-right"),
-}
-_SPARE = ("#4c6e8a", "hexagon")
 LABELS = 14
+SOLID, HALF, FADED = 1.0, 0.6, 0.3  # opacity: surely on the front, perhaps, surely not
+SURE = 0.95  # probability of standing on the front from which it is called sure
 BARRED = 150  # of one family; with more the bars hide the dots
-
-
-def mark(family: str) -> tuple[str, str]:
-    """Colour and symbol of a family."""
-    return FAMILIES.get(family, _SPARE)
 
 
 def pareto(
@@ -50,30 +30,34 @@ def pareto(
     floor: float | None = None,
     x_limit: float | None = None,
     y_limit: float | None = None,
-    tied: set[str] | None = None,
-    failed: Sequence[Failed] = (),
+    knee: str = "",
+    expected: Sequence[beside.Expected] = (),
+    failed: Sequence[beside.Failed] = (),
 ) -> go.Figure:
     """The chart of every run with both readings, the frontier as a step line.
 
     Args:
-        frame: rows of `Service.frontier`.
+        frame: rows of `Service.frontier`, or of `Advice.standing` to show how surely each stands.
         x: what goes to the right.
         y: what goes up.
         floor: y below which differences mean nothing, drawn as a line.
         x_limit: a bound on x; what lies beyond is shaded.
         y_limit: the same on y.
-        tied: what `ties` says of the frame, where it is known already.
+        knee: id of the run that is marked as the knee of the front.
+        expected: what is thought to come, hollow, with the front of it.
         failed: attempts without a result, as crosses at the edge of the worse end of y.
     """
-    across = [x_limit, *(one.x for one in failed)]
-    sides = _Sides(x, y, Scale.of(x, frame["x"], across), Scale.of(y, frame["y"], [floor, y_limit]))
+    across = [x_limit, *(one.x for one in (*failed, *expected))]
+    up = [floor, y_limit, *(one.y for one in expected)]
+    sides = Sides(x, y, Scale.of(x, frame["x"], across), Scale.of(y, frame["y"], up))
     figure = go.Figure(layout=_layout(sides))
-    tied = ties(frame) if tied is None else tied
     for position, rows in enumerate(_frontiers(frame)):
         figure.add_trace(_line(rows, sides, position))
     names = labels(frame)
+    if expected:
+        figure.add_traces(beside.expected_dots(expected, sides, line=frame.empty))
     for family, rows in frame.groupby("family", sort=True):
-        figure.add_trace(_dots(str(family), rows, sides, tied, names))
+        figure.add_trace(_dots(str(family), rows, sides, names))
     if floor is not None and floor > 0 and y.log:
         figure.add_hline(
             y=floor,
@@ -91,9 +75,11 @@ def pareto(
         )
     for side, bound in (("x", x_limit), ("y", y_limit)):
         if bound is not None and bound > 0:
-            figure.add_shape(**_shade(sides, side, bound))
+            figure.add_shape(**beside.shade(sides, side, bound))
     if failed:
-        figure.add_trace(_crosses(failed, sides))
+        figure.add_trace(beside.crosses(failed, sides))
+    if len(turn := frame[frame["run_id"] == knee]):
+        figure.add_trace(beside.knee_mark(turn, sides))
     return figure
 
 
@@ -103,24 +89,6 @@ def _frontiers(frame: pd.DataFrame) -> list[pd.DataFrame]:
     by_size = sorted((rows for _, rows in groups), key=len, reverse=True)
     found = [rows[rows["on_frontier"]] for rows in by_size]
     return [rows for rows in found if len(rows)]
-
-
-def ties(frame: pd.DataFrame) -> set[str]:
-    """Ids of runs off the frontier that none of its runs beats beyond doubt.
-
-    A run is beaten beyond doubt when another is better in one reading by more than both
-    intervals, and not worse in the other. Sizes are counted, so half a percent is their doubt.
-    """
-    found = set()
-    keys = ["model", "protocol", "hardware_id"]
-    for _, rows in frame.groupby(keys, sort=False):
-        rivals = rows[rows["on_frontier"]].to_dict("records")
-        others = rows[~rows["on_frontier"] & (rows["status"] == "done")].to_dict("records")
-        if rivals:
-            found |= {
-                row["run_id"] for row in others if not any(_beaten(row, rival) for rival in rivals)
-            }
-    return found
 
 
 def labels(frame: pd.DataFrame) -> dict[str, str]:
@@ -136,7 +104,7 @@ def labels(frame: pd.DataFrame) -> dict[str, str]:
     return found
 
 
-def hover(row: dict[str, Any], x: Axis, y: Axis, tied: bool = False) -> str:
+def hover(row: dict[str, Any], x: Axis, y: Axis) -> str:
     """What a dot says of itself: recipe and both numbers, as text only."""
     lines = [f"<b>{safe.label(row['recipe'])}</b>"]
     if row["status"] != "done":
@@ -145,30 +113,14 @@ def hover(row: dict[str, Any], x: Axis, y: Axis, tied: bool = False) -> str:
         span = numbers.interval(row[f"{side}_low"], row[f"{side}_high"], axis.unit)
         text = f"{safe.label(axis.title)}: <b>{numbers.quantity(row[side], axis.unit)}</b>"
         lines.append(text + (f"<br>  95 %: {span}" if span else "") + f", {row[f'{side}_kind']}")
-    standing = "on the frontier" if row["on_frontier"] else "ties with the frontier" if tied else ""
-    return "<br>".join([*lines, *([standing] if standing else [])])
+    if row.get("p_front"):
+        lines.append(f"on the front in {numbers.number(100 * row['p_front'])} % of draws")
+    elif row["on_frontier"]:
+        lines.append("on the frontier")
+    return "<br>".join(lines)
 
 
-@dataclass(frozen=True)
-class Failed:
-    """An attempt that ended without a result, where its size was estimated to lie."""
-
-    recipe: str
-    x: float
-    reason: str
-
-
-@dataclass(frozen=True)
-class _Sides:
-    """Both axes and where values lie on them."""
-
-    x: Axis
-    y: Axis
-    across: Scale
-    up: Scale
-
-
-def _layout(sides: _Sides) -> dict[str, Any]:
+def _layout(sides: Sides) -> dict[str, Any]:
     x, y, across, up = sides.x, sides.y, sides.across, sides.up
     shared = {"zeroline": False, "showline": True, "ticks": "outside", "ticklen": 4}
     return {
@@ -193,7 +145,7 @@ def _title(axis: Axis, less: str, more: str) -> str:
     return safe.label(f"{axis.title}{unit}{arrow}")
 
 
-def _line(rows: pd.DataFrame, sides: _Sides, position: int) -> go.Scatter:
+def _line(rows: pd.DataFrame, sides: Sides, position: int) -> go.Scatter:
     rows = rows.sort_values(["x", "y"], kind="stable")
     return go.Scatter(
         x=sides.across.place(rows["x"]),
@@ -206,10 +158,8 @@ def _line(rows: pd.DataFrame, sides: _Sides, position: int) -> go.Scatter:
     )
 
 
-def _dots(
-    family: str, rows: pd.DataFrame, sides: _Sides, tied: set[str], names: dict[str, str]
-) -> go.Scatter:
-    colour, symbol = mark(family)
+def _dots(family: str, rows: pd.DataFrame, sides: Sides, names: dict[str, str]) -> go.Scatter:
+    colour, symbol = families.mark(family)
     points = rows.to_dict("records")
     front = [bool(point["on_frontier"]) for point in points]
     barred = len(points) <= BARRED
@@ -223,7 +173,7 @@ def _dots(
             "top left" if sides.across.share(value) > 0.8 else "top right" for value in rows["x"]
         ],
         textfont={"size": 11},
-        hovertext=[hover(point, sides.x, sides.y, point["run_id"] in tied) for point in points],
+        hovertext=[hover(point, sides.x, sides.y) for point in points],
         hovertemplate="%{hovertext}<extra></extra>",
         customdata=[point["run_id"] for point in points],
         meta={"role": "dots", "family": safe.label(family)},
@@ -233,13 +183,15 @@ def _dots(
             "color": colour,
             "symbol": [_symbol(point, symbol) for point in points],
             "size": [12 if each else 9 for each in front],
-            "opacity": [
-                1.0 if each or point["run_id"] in tied else 0.55
-                for each, point in zip(front, points, strict=True)
-            ],
+            "opacity": [_opacity(point) for point in points],
             "line": {"width": [1.5 if each else 0.5 for each in front]},
         },
     )
+
+
+def _opacity(point: dict[str, Any]) -> float:
+    share = point.get("p_front", float(point["on_frontier"]))
+    return SOLID if share >= SURE else HALF if share >= 1 - SURE else FADED
 
 
 def _symbol(point: dict[str, Any], symbol: str) -> str:
@@ -265,64 +217,4 @@ def _bars(points: Sequence[dict[str, Any]], side: str, scale: Scale) -> dict[str
         "visible": shown,
         "thickness": 1,
         "width": 3,
-    }
-
-
-def _beaten(row: dict[str, Any], rival: dict[str, Any]) -> bool:
-    clearly, worse = False, False
-    for side in ("x", "y"):
-        sign = -1.0 if row[f"{side}_direction"] == "higher" else 1.0
-        lead = sign * (row[side] - rival[side])
-        doubt = _doubt(row, side) + _doubt(rival, side)
-        clearly |= lead > doubt
-        worse |= lead < 0
-    return clearly and not worse
-
-
-def _doubt(row: dict[str, Any], side: str) -> float:
-    low, high = row[f"{side}_low"], row[f"{side}_high"]
-    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
-        return abs(row[side]) * 0.0025
-    return (high - low) / 2
-
-
-def _crosses(failed: Sequence[Failed], sides: _Sides) -> go.Scatter:
-    edge = sides.up.low if sides.y.direction == "higher" else sides.up.high
-    return go.Scatter(
-        x=sides.across.place(pd.Series([one.x for one in failed])),
-        y=[edge] * len(failed),
-        mode="markers",
-        name="failed",
-        hovertext=[
-            f"<b>{safe.label(one.recipe)}</b><br>failed: {safe.label(one.reason, 160)}<br>"
-            f"{safe.label(sides.x.title)} as it was estimated"
-            for one in failed
-        ],
-        hovertemplate="%{hovertext}<extra></extra>",
-        meta={"role": "failed"},
-        cliponaxis=False,
-        marker={"symbol": "x-thin-open", "size": 10, "line": {"width": 2}},
-    )
-
-
-def _shade(sides: _Sides, side: str, limit: float) -> dict[str, Any]:
-    """What lies beyond a bound on one side, and a line at it."""
-    axis, scale = (sides.x, sides.across) if side == "x" else (sides.y, sides.up)
-    other = "y" if side == "x" else "x"
-    more = axis.direction != "higher"
-    edge = scale.high if more else scale.low
-    if scale.log:  # far beyond what is shown, for whoever moves the chart
-        edge *= 1e3 if more else 1e-3
-    return {
-        "type": "rect",
-        f"{side}ref": side,
-        f"{other}ref": "paper",
-        f"{side}0": limit,
-        f"{side}1": edge,
-        f"{other}0": 0,
-        f"{other}1": 1,
-        "opacity": 0.12,
-        "line": {"width": 1},
-        "layer": "below",
-        "name": "limit",
     }

@@ -44,6 +44,12 @@ class ParetoPlot(Panel):
     tells = ("pick",)
 
 
+class Answer(Panel):
+    """A budget in a sentence, and what answers it."""
+
+    panel = "answer"
+
+
 class RunTable(Panel):
     """The runs of the chart in rows."""
 

@@ -31,6 +31,7 @@ def build(service: Service, limits: Limits = AT_HOME) -> gr.Blocks:
                 components.JobList()
             with gr.Column(scale=1, min_width=320, elem_classes="ps-main"), gr.Tabs():
                 with gr.Tab("Explore"):
+                    components.Answer()
                     components.ParetoPlot()
                     components.RunCard()
                     components.RunTable()
@@ -66,4 +67,7 @@ def launching(service: Service, limits: Limits = AT_HOME) -> dict[str, Any]:
 
 def warm(service: Service) -> None:
     """Draw the first screen once, so that the first visitor need not wait for it."""
-    views.figure(service, views.DEFAULT_X, views.DEFAULT_Y, Filter())
+    for judged in (False, True):
+        views.figure(
+            service, views.DEFAULT_X, views.DEFAULT_Y, Filter(), views.Drawing(judged=judged)
+        )

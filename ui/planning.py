@@ -37,6 +37,7 @@ def choices(service: Service, limits: Limits) -> dict[str, Any]:
         "first": _first(service),
         "tiers": [{"name": name, "key": key} for name, key in TIERS],
         "public": limits.public,
+        "models": sorted(set(service.choices()["model"])),
     }
 
 

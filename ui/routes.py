@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,22 +15,26 @@ from starlette.staticfiles import StaticFiles
 
 from backend.errors import ParetoscopeError
 from backend.limits import AT_HOME, Limits
-from backend.rest import Chosen
-from backend.rest_values import answer
+from backend.rest_values import Chosen, answer
 from backend.service import Service
-from ui import cards, catalogue, comparison, planning, report, safe, views
+from ui import answers, cards, catalogue, comparison, planning, report, safe, views
 
 STATIC = Path(__file__).parent / "static"
 RUN_ID = re.compile(r"[0-9a-f]{1,16}")
 Name = Annotated[str, Query(max_length=80)]
 
 
-def bounds(limit: float | None = None, ylimit: float | None = None) -> views.Bounds:
-    """Bounds on both sides, as query parameters."""
-    return views.Bounds(limit, ylimit)
+def drawing(
+    limit: float | None = None,
+    ylimit: float | None = None,
+    judged: bool = False,
+    expected: bool = False,
+) -> views.Drawing:
+    """What is drawn beside the runs, as query parameters."""
+    return views.Drawing(limit, ylimit, judged, expected)
 
 
-Bounded = Annotated[views.Bounds, Depends(bounds)]
+Drawn = Annotated[views.Drawing, Depends(drawing)]
 
 
 class ComposeWish(BaseModel):
@@ -69,11 +74,20 @@ def page_routes(service: Service, limits: Limits = AT_HOME) -> list[Any]:
     def figure(
         request: Request,
         wanted: Chosen,
-        limits: Bounded,
+        drawn: Drawn,
         x: Name = views.DEFAULT_X,
         y: Name = views.DEFAULT_Y,
     ) -> Response:
-        return answer(request, views.figure(service, x, y, wanted, limits))
+        return answer(request, views.figure(service, x, y, wanted, drawn))
+
+    @router.get("/page/answer")
+    def told(
+        request: Request,
+        wanted: Chosen,
+        budget: Annotated[str, Query(max_length=200)] = "",
+        model: Annotated[str, Query(max_length=300)] = "default",
+    ) -> Response:
+        return answer(request, answers.answer(service, budget, model, wanted))
 
     _add_runs(router, service)
     _add_form(router, service, limits)
@@ -81,11 +95,11 @@ def page_routes(service: Service, limits: Limits = AT_HOME) -> list[Any]:
     @router.get("/page/report")
     def download_report(
         wanted: Chosen,
-        limits: Bounded,
+        drawn: Drawn,
         x: Name = views.DEFAULT_X,
         y: Name = views.DEFAULT_Y,
     ) -> Response:
-        view = views.figure(service, x, y, wanted, limits)
+        view = views.figure(service, x, y, wanted, replace(drawn, judged=True))
         text = report.document(view, report.front(service, view, x, y))
         named = {"Content-Disposition": 'attachment; filename="paretoscope.html"'}
         return HTMLResponse(text, headers=named)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from backend.errors import ParetoscopeError
 from backend.service import Filter, Service
-from ui import charts, numbers, safe
+from ui import beside, charts, numbers, safe
 from ui.axes import Axis
 from ui.catalogue import GROUPS, axis, family_mark, family_order, hardware_name, known_run
 
@@ -55,47 +55,65 @@ def start(service: Service, public: bool) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """What is at most, or at least, wanted of each side; what lies beyond is shaded."""
+class Drawing:
+    """What is drawn beside the runs themselves.
+
+    Attributes:
+        x: what is at most, or at least, wanted across; what lies beyond is shaded.
+        y: the same up.
+        judged: how surely each run stands on the front, its knee and its area; takes a moment.
+        expected: what methods are thought to come to on the one model that is chosen.
+    """
 
     x: float | None = None
     y: float | None = None
+    judged: bool = False
+    expected: bool = False
 
 
 def figure(
-    service: Service, x: str, y: str, chosen: Filter, bounds: Bounds = Bounds()
+    service: Service, x: str, y: str, chosen: Filter, wanted: Drawing = Drawing()
 ) -> dict[str, Any]:
     """The chart, the same as a table, and where it was measured; the dense model always there."""
     across, up = axis(service, x), axis(service, y)
     if chosen.families:
-        chosen = replace(chosen, families=tuple({*chosen.families, "dense"}))
-    frame = service.frontier(x, y, chosen)
+        chosen = replace(chosen, families=tuple(sorted({*chosen.families, "dense"})))
+    model = chosen.models[0] if len(chosen.models) == 1 else "default"
+    if wanted.expected and len(chosen.models) == 1:  # which may be a folder
+        chosen = replace(chosen, models=(service.advice.named(model),))
+    frame = (service.advice.standing if wanted.judged else service.frontier)(x, y, chosen)
+    usual = (x, y) == (DEFAULT_X, DEFAULT_Y)
+    summary = service.advice.summary(chosen) if usual and wanted.judged else None
+    expected = _expected(service, frame, model, chosen) if usual and wanted.expected else []
     floor = _floor(service, frame) if y == "kld_mean" else None
-    tied = charts.ties(frame)
     drawn = charts.pareto(
         _sample(frame),
         across,
         up,
         floor=floor,
-        x_limit=bounds.x,
-        y_limit=bounds.y,
-        tied=tied,
+        x_limit=wanted.x,
+        y_limit=wanted.y,
+        knee="" if summary is None else summary.knee,
+        expected=expected,
         failed=_failed(service, x, chosen) if len(frame) else (),
     )
     return {
         "figure": json.loads(drawn.to_json()),
         "points": len(frame),
-        "table": table(service, frame, chosen, tied),
+        "expected": len(expected),
+        "table": table(service, frame, chosen),
         "origin": origin(service, frame),
         "summary": _summary(frame, across, up),
+        "standing": "" if summary is None else _standing(service, summary),
     }
 
 
-def table(service: Service, frame: pd.DataFrame, chosen: Filter, tied: set[str]) -> dict[str, Any]:
+def table(service: Service, frame: pd.DataFrame, chosen: Filter) -> dict[str, Any]:
     """The same runs as rows, the frontier first, failed attempts last with their reason."""
     known = [service.metric(name) for name in TABLE]
     runs = service.runs(chosen, TABLE, failed=True)
     standing = dict(zip(frame["run_id"], frame["on_frontier"], strict=True))
+    tied = set(frame[frame["tied"]]["run_id"]) if "tied" in frame else set()
     rows = []
     for run in runs.to_dict("records"):
         run_id, status = run["run_id"], run["status"]
@@ -147,7 +165,7 @@ def _sample(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([frame[front], others.iloc[::step]])
 
 
-def _failed(service: Service, x: str, chosen: Filter) -> list[charts.Failed]:
+def _failed(service: Service, x: str, chosen: Filter) -> list[beside.Failed]:
     """Attempts without a result, on the one axis where it is known what they would have been."""
     if x != DEFAULT_X:
         return []
@@ -157,8 +175,38 @@ def _failed(service: Service, x: str, chosen: Filter) -> list[charts.Failed]:
         with suppress(ParetoscopeError):
             known = service.estimate(run["recipe"], run["model"])
             if known is not None:
-                found.append(charts.Failed(run["recipe"], known.resident_bytes, run["reason"]))
+                found.append(beside.Failed(run["recipe"], known.resident_bytes, run["reason"]))
     return found
+
+
+def _expected(
+    service: Service, frame: pd.DataFrame, model: str, chosen: Filter
+) -> list[beside.Expected]:
+    """What was not run yet of a model."""
+    known = set(frame[frame["model"] == service.advice.named(model)]["recipe"])
+    return [
+        beside.Expected(
+            *(row[name] for name in ("recipe", "family", "resident_bytes", "kld_mean")),
+            *(row[name] for name in ("kld_low", "kld_high", "basis")),
+        )
+        for row in service.advice.expected(model).to_dict("records")
+        if row["recipe"] not in known and (not chosen.families or row["family"] in chosen.families)
+    ]
+
+
+def _standing(service: Service, summary: Any) -> str:
+    """How much the front covers, and where it turns."""
+    area = numbers.quantity(100 * summary.hypervolume, "%")
+    span = numbers.interval(100 * summary.low, 100 * summary.high, "%")
+    told = (
+        f"The front covers {area} (95 %: {span}) of the square from 1 bit a weight at the noise "
+        "of bf16 to the dense size at 1 nat."
+    )
+    run = known_run(service, summary.knee) if summary.knee else None
+    if run is None:
+        return told
+    share = numbers.number(100 * summary.knee_share)
+    return safe.plain(f"{told} Its knee is {run.recipe}, in {share} % of draws.")
 
 
 def _floor(service: Service, frame: pd.DataFrame) -> float | None:

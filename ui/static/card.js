@@ -63,6 +63,7 @@ function contents(about) {
         pane("dense", about.writing.dense), pane(about.recipe, about.writing.spans)),
       make("p", { class: "ps-quiet", text: about.writing.remark })),
     make("div", { class: "ps-two" }, layers(about), bytes(about)),
+    about.graded.length > 0 && make("details", {}, make("summary", { text: "Expected beside measured" }), grid(["What", "Expected", "95 % interval", "Measured", "Off by"], about.graded.map((one) => [one.title, one.expected, one.interval || "–", one.measured, one.error]))),
     ...about.notes.map((note) => make("p", { class: "ps-notice", text: note })),
     make("details", { class: "ps-readings", open: false }, make("summary", { text: "All readings with their intervals" }), readings(about)),
     make("details", {}, make("summary", { text: "How to make it again" }),
@@ -99,6 +100,12 @@ function bytes(about) {
     make("div", { class: "ps-stack", role: "img", "aria-label": about.bytes.map((one) => `${one.part} ${one.text}`).join(", ") },
       ...about.bytes.map((one) => make("i", { title: `${one.part}: ${one.text}`, style: { width: `${one.share}%` } }))),
     make("ul", { class: "ps-key" }, ...about.bytes.map((one) => make("li", {}, make("i"), `${one.part} ${one.text}`))));
+}
+
+function grid(head, rows) {
+  return make("div", { class: "ps-scroll" }, make("table", {},
+    make("thead", {}, make("tr", {}, ...head.map((name) => make("th", { scope: "col", text: name })))),
+    make("tbody", {}, ...rows.map((cells) => make("tr", {}, ...cells.map((text) => make("td", { text })))))));
 }
 
 function readings(about) {

@@ -58,9 +58,9 @@ export async function ask(path) {
   return unpack(await reach(path, { headers: { "X-Visitor": visitor() }, cache: "no-store" }));
 }
 
-export async function post(path, content = {}) {
+export async function post(path, content = {}, method = "POST") {
   const headers = { "Content-Type": "application/json", "X-Visitor": visitor() };
-  return unpack(await reach(path, { method: "POST", headers, body: JSON.stringify(content) }));
+  return unpack(await reach(path, { method, headers, body: JSON.stringify(content) }));
 }
 
 async function reach(path, options) {

@@ -2,6 +2,7 @@
 
 import { get } from "./dom.js";
 import { change, linkBase, view, watch } from "./view.js";
+import { answer } from "./answer.js";
 import { card } from "./card.js";
 import { compare } from "./compare.js";
 import { header } from "./header.js";
@@ -11,7 +12,7 @@ import { plot } from "./plot.js";
 import { setup } from "./setup.js";
 import { table } from "./table.js";
 
-const PANELS = { card, compare, header, jobs, methods, plot, setup, table };
+const PANELS = { answer, card, compare, header, jobs, methods, plot, setup, table };
 const begun = get("page/start").then((start) => {
   linkBase(start.link);
   return start;

@@ -11,8 +11,9 @@ export async function plot(place, begun, trigger) {
     chips: make("div", { class: "ps-chips", role: "group", "aria-label": "Families shown" }),
     canvas: make("div", { class: "ps-plot", role: "figure", "aria-label": "Pareto chart; the table below holds the same runs" }),
     below: make("div", { class: "ps-below" }),
+    foot: make("p", { class: "ps-quiet ps-foot" }),
   };
-  replace(place, parts.controls, parts.below, parts.chips, parts.canvas);
+  replace(place, parts.controls, parts.below, parts.chips, parts.canvas, parts.foot);
   replace(parts.canvas, loading("Loading the frontier…"));
   let start;
   try {
@@ -25,7 +26,7 @@ export async function plot(place, begun, trigger) {
   const self = { parts, start, trigger, shown: null, drawn: false, near: {}, planned: [] };
   controls(self);
   watch((now, before) => {
-    const same = ["x", "y", "limit", "ylimit"].every((name) => now[name] === before[name])
+    const same = ["x", "y", "limit", "ylimit", "expected"].every((name) => now[name] === before[name])
       && ["family", "model", "hardware", "protocol"].every((name) => now[name].join() === before[name].join());
     if (!same) { controls(self); refresh(self); } else if (now.run !== before.run) draw(self);
   });
@@ -72,13 +73,14 @@ function controls(self) {
       ...options.map((one) => make("option", { value: one.id, text: one.text, selected: now[name].includes(one.id) }))));
   replace(parts.controls,
     axis("x", "Across"), limit(start, "x"), axis("y", "Up"), limit(start, "y"),
-    choice("model", "Model", start.models.map((one) => ({ id: one, text: one }))),
+    choice("model", "Model", [...new Set([...start.models, ...now.model])].map((one) => ({ id: one, text: one }))),
     choice("hardware", "Machine", start.hardware),
     choice("protocol", "Protocol", (start.protocols || []).map((one) => ({ id: one, text: one }))));
   replace(parts.chips, ...start.families.filter((one) => one.name !== "dense").map((family) => {
     const on = !now.family.length || now.family.includes(family.name);
     return make("button", { class: "ps-chip", type: "button", "aria-pressed": String(on), onclick: () => toggle(start, family.name) }, sign(family), family.name);
-  }), make("button", { class: "ps-button ps-quietly", type: "button", text: "Reset zoom", onclick: () => self.shown && zoomOut(self) }));
+  }), make("button", { class: "ps-button ps-quietly", type: "button", "aria-pressed": String(Boolean(now.expected)), title: "Draws what every method is expected to come to, hollow", text: now.expected ? "Hide estimates" : "Show estimates", onclick: () => change({ expected: now.expected ? "" : "1" }) }),
+  make("button", { class: "ps-button", type: "button", text: "Reset zoom", onclick: () => self.shown && zoomOut(self) }));
 }
 
 const PREFIXES = { "": 1, k: 1e3, M: 1e6, G: 1e9, T: 1e12, Ki: 2 ** 10, Mi: 2 ** 20, Gi: 2 ** 30, Ti: 2 ** 40 };
@@ -115,7 +117,7 @@ function toggle(start, name) {
 
 export function question() {
   const query = filters();
-  for (const name of ["x", "y", "limit", "ylimit"]) if (view()[name]) query.set(name, view()[name]);
+  for (const name of ["x", "y", "limit", "ylimit", "expected"]) if (view()[name]) query.set(name, view()[name]);
   return query.toString();
 }
 
@@ -123,8 +125,8 @@ async function refresh(self) {
   const asked = question();
   try {
     const found = await get(`page/figure?${asked}`);
-    if (asked !== question() || found === self.shown) return;
-    self.shown = found;
+    if (asked !== question() || found === self.base) return;
+    self.base = self.shown = found;
   } catch (error) {
     if (!self.drawn) replace(self.parts.canvas, failure(error));
     else replace(self.parts.below, failure(error));
@@ -132,12 +134,18 @@ async function refresh(self) {
   }
   draw(self);
   below(self);
+  // How surely each run stands takes a moment: it follows the first drawing.
+  const judged = self.shown.points > 0 && await get(`page/figure?${asked}&judged=true`).catch(() => null);
+  if (!judged || asked !== question()) return;
+  self.shown = judged;
+  draw(self);
+  below(self);
 }
 
 function draw(self) {
   const { canvas } = self.parts;
   if (!self.shown || !canvas.isConnected) return;
-  if (!self.shown.points) {
+  if (!self.shown.points && !self.shown.expected) {
     window.Plotly.purge(canvas);
     self.drawn = false;
     replace(canvas, make("p", { class: "ps-empty", text: self.start.axes.length
@@ -217,6 +225,11 @@ function themed(figure, narrow) {
       Object.assign(trace.line, { color: accent, dash: trace.meta.group ? "dash" : "solid" });
     } else if (trace.meta?.role === "failed") {
       trace.marker.color = colour("--ps-bad", "#b91c1c");
+    } else if (trace.meta?.role === "expected-line") {
+      trace.line.color = quiet;
+    } else if (trace.meta?.role === "knee") {
+      trace.marker.color = trace.textfont.color = accent;
+      if (narrow) trace.mode = "markers";
     } else if (trace.meta?.role === "dots") {
       trace.marker.line.color = trace.marker.size.map((size) => (size > 10 ? text : ground));
       if (trace.meta.family === "dense") trace.marker.color = text;
@@ -259,6 +272,7 @@ function themed(figure, narrow) {
 
 function below(self) {
   const { shown, parts } = self;
-  replace(parts.below, shown.points > 0 && make("p", {}, make("strong", { text: shown.summary }), " ", make("span", { class: "ps-quiet", text: shown.origin })));
+  parts.foot.textContent = shown.standing;
+  replace(parts.below, shown.points === 0 && shown.expected > 0 && make("p", { class: "ps-quiet", text: "Nothing of this model is measured yet: hollow is what is expected of each method." }), shown.points > 0 && make("p", {}, make("strong", { text: shown.summary }), " ", make("span", { class: "ps-quiet", text: shown.origin })));
   window.dispatchEvent(new CustomEvent("paretoscope-figure", { detail: shown }));
 }

@@ -2,6 +2,7 @@
 
 import { failure, get, loading, make, post, replace, sign } from "./dom.js";
 import { submit } from "./jobs.js";
+import { change } from "./view.js";
 
 const KINDS = [
   ["bits", "Bits per number", "3, 4, 8", "At most so many bits held per weight, or per key and value; dense is 16. One job for each."],
@@ -208,10 +209,18 @@ async function ahead() {
     const found = await post("page/ahead", wanted);
     if (asked !== self.asked) return;
     self.rows = found.rows;
+    if (found.size) follow();
     told(plan(found), `Compress${found.jobs > 1 ? ` ${found.jobs} variants` : ""}${found.time ? ` (≈ ${found.time})` : ""}`, !found.jobs);
   } catch (error) {
     if (asked === self.asked) told(failure(error), "Compress", true);
   }
+}
+
+// The chart follows the form to another model; of one without runs it shows what is expected.
+function follow() {
+  if (self.model === (self.followed || "default")) return;
+  self.followed = self.model;
+  change({ model: self.model === "default" ? [] : [self.model], expected: self.start.models.includes(self.model) ? "" : "1" });
 }
 
 function told(content, label, off) {

@@ -14,8 +14,10 @@ export function table(place) {
 function show(links, body, shown) {
   const { columns, rows, count } = shown.table;
   const open = body.open;
+  const stops = () => [...body.querySelectorAll("summary, button")];
+  const focused = stops().indexOf(document.activeElement);
   body.hidden = !rows.length;
-  replace(links, "Line: frontier. Full: ties with it. Faint: beaten. Hollow: estimated. Crosses: failed or broken. Shade: beyond a bound. ",
+  replace(links, "Solid: surely on the front. Half: perhaps. Faint: surely beaten. Hollow: estimated. Crosses: failed or broken. Shade: beyond a bound. ",
     make("a", { href: address(`page/report?${question()}`), download: "paretoscope.html", text: "Download report" }), " · ",
     make("a", { href: address("api/v1/export"), text: "Export all results" }), " · ",
     make("a", { href: address("docs"), text: "REST" }));
@@ -24,6 +26,7 @@ function show(links, body, shown) {
       make("thead", {}, make("tr", {}, ...["Recipe", "Family", "Standing", ...columns].map((name) => make("th", { scope: "col", text: name })))),
       make("tbody", {}, ...rows.map(row)))));
   body.open = open;
+  if (focused >= 0) stops()[focused]?.focus();
 }
 
 function row(one) {

@@ -1,7 +1,7 @@
 // The state of the view, kept in the address so that every view is a link.
 
 const LISTS = ["compare", "family", "model", "hardware", "protocol"];
-const SINGLES = ["run", "x", "y", "prompt", "limit", "ylimit", "tab", "mode", "say", "writing", "tokens", "temperature", "seed"];
+const SINGLES = ["run", "x", "y", "budget", "expected", "prompt", "limit", "ylimit", "tab", "mode", "say", "writing", "tokens", "temperature", "seed"];
 const watchers = new Set();
 let state = read();
 let outside = "";

@@ -1,0 +1,54 @@
+"""What the page answers a budget with, in words: runs, the limit that binds, what changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backend.console import HELD, limit_text
+from backend.errors import ParetoscopeError
+from backend.service import Filter, Service
+from ui import numbers, safe
+from ui.catalogue import known_run, machine
+
+SHOWN = ("resident_bytes", "kld_mean", "decode_tps", "decode_speedup")
+
+
+def answer(service: Service, budget: str, model: str, chosen: Filter) -> dict[str, Any]:
+    """Up to three runs within a budget, or the nearest; or the sentence that refuses it."""
+    try:
+        found = service.advice.recommend(budget, model, chosen)
+    except ParetoscopeError as error:
+        return {"error": safe.plain(error, 600)}
+    first = found.choices[0].candidate if found.choices else found.nearest
+    missed = " and ".join(
+        f"{limit_text(limit)} by {numbers.number(100 * share)} %" for limit, share in found.missed
+    )
+    return {
+        "error": "",
+        "choices": [
+            _candidate(service, one.candidate) | {"reason": one.reason} for one in found.choices
+        ],
+        "binding": "" if found.binding is None else limit_text(found.binding),
+        "changes": [
+            _candidate(service, one.candidate) | {"reason": limit_text(one.limit, one.bound)}
+            for one in found.changes
+        ],
+        "nearest": None
+        if found.nearest is None
+        else _candidate(service, found.nearest) | {"reason": f"It misses {missed}."},
+        "origin": "" if first is None else _origin(service, first.run_id),
+    }
+
+
+def _candidate(service: Service, one: Any) -> dict[str, str]:
+    known = [(service.metric(name), one.values[name]) for name in SHOWN if name in one.values]
+    held = [f"{numbers.quantity(one.values[HELD].value, 'B')} in all"] if HELD in one.values else []
+    told = [*held, *(numbers.quantity(value.value, about["unit"]) for about, value in known)]
+    return {"run_id": one.run_id, "recipe": safe.plain(one.recipe, 300), "text": " · ".join(told)}
+
+
+def _origin(service: Service, run_id: str) -> str:
+    run = known_run(service, run_id)
+    if run is None:
+        return ""
+    return safe.plain(f"From runs on {machine(service, run_id)} · protocol {run.protocol}")
