@@ -84,7 +84,7 @@ def blocks(tmp_path_factory):
 def test_templates_of_components_are_constant(blocks):
     found = [one["props"] for one in blocks["components"]]
     panels = [props for props in found if "data-panel" in str(props.get("html_template", ""))]
-    assert len(panels) == 8
+    assert len(panels) == 9
     for props in panels:
         assert "${" not in props["html_template"]
         assert "{{" not in props["html_template"]
