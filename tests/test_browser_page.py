@@ -353,6 +353,40 @@ def test_what_is_about_to_run_stands_hollow_on_the_chart(visit):
     )
 
 
+def test_a_budget_is_answered_from_measured_runs_and_kept_in_the_address(visit):
+    page = drawn(visit())
+    box = page.locator(".ps-answer")
+    box.get_by_label("Fits in").fill("825 kB")
+    box.get_by_role("button", name="Answer").click()
+    expect(box.locator("li").first).to_contain_text("least divergence of 2 runs")
+    expect(box).to_contain_text("What binds: Resident memory at most 825 kB")
+    assert "budget=825+kB" in page.url
+    box.locator("li button").first.click()
+    expect(page.locator(f".ps-card[data-run='{MIDDLE}']")).to_be_visible()
+    box.get_by_label("Fits in").fill("very little")
+    box.get_by_role("button", name="Answer").click()
+    expect(box.locator("[role=alert]")).to_contain_text("6 GB")
+
+
+def test_how_surely_a_run_stands_follows_the_first_drawing(visit):
+    page = drawn(visit())
+    expect(page.locator(".ps-foot")).to_contain_text("The front covers")
+    shares = page.evaluate(
+        "document.querySelector('.ps-plot').data.flatMap((t) => t.hovertext || [])"
+        ".filter((text) => text.includes('of draws')).length"
+    )
+    assert shares >= 3
+
+
+def test_estimates_stand_hollow_on_request(visit):
+    page = drawn(visit())
+    page.get_by_role("button", name="Show estimates").click()
+    page.wait_for_function(
+        "document.querySelector('.ps-plot').data.some((t) => t.meta?.role === 'expected')"
+    )
+    assert "expected=1" in page.url
+
+
 def test_a_job_appears_in_every_tab_and_can_be_cancelled(visit):
     one, other = drawn(visit()), drawn(visit())
     one.locator("[data-budget]").fill("4")
