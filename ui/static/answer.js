@@ -4,19 +4,19 @@ import { failure, get, loading, make, post, replace } from "./dom.js";
 import { change, view, watch } from "./view.js";
 
 const EXAMPLES = ["900 kB", "4 MB, 512 context x 8, >= 20 tok/s", "kld <= 0.05"];
-const self = { timer: 0, state: "" };
+const self = { timer: 0 };
 
 export function answer(place) {
   self.input = make("input", { id: "ps-budget", maxlength: "200", spellcheck: "false", autocomplete: "off", placeholder: EXAMPLES[1], value: view().budget });
   self.found = make("div", { class: "ps-found", "aria-live": "polite" });
   self.search = make("div", { class: "ps-search", role: "status" });
-  const ask = (event) => { event.preventDefault(); self.within = ""; if (self.input.value.trim() === view().budget) told(); else change({ budget: self.input.value.trim() }); };
+  const ask = (event) => { event.preventDefault(); if (self.input.value.trim() === view().budget) told(); else change({ budget: self.input.value.trim() }); };
   replace(place, make("section", { class: "ps-answer", "aria-label": "Answer to a budget" },
     make("form", { onsubmit: ask }, make("label", { for: "ps-budget", text: "Fits in" }), self.input, make("button", { class: "ps-button ps-primary", type: "submit", text: "Answer" })),
     self.found, self.search));
   watch((now, before) => {
     const other = ["model", "hardware", "protocol", "family"].some((name) => now[name].join() !== before[name].join());
-    if (now.budget !== before.budget || (other && now.budget)) { self.within = ""; self.input.value = now.budget; told(); }
+    if (now.budget !== before.budget || (other && now.budget)) { self.input.value = now.budget; told(); }
   });
   window.addEventListener("paretoscope-runs", () => view().budget && told());
   told();
@@ -34,7 +34,13 @@ async function told() {
   if (!self.found.children.length) replace(self.found, loading());
   const query = new URLSearchParams({ budget, model: model() });
   for (const [name, all] of Object.entries({ protocol, hardware, family })) for (const one of all) query.append(name, one);
-  const asked = `page/answer?${self.within || query}`;
+  const { done } = self;
+  // What a search found stands among the runs of its own protocol and machine.
+  if (done?.budget === budget && done.model === model() && ![...protocol, ...hardware].length) {
+    query.append("protocol", done.protocol);
+    query.append("hardware", done.hardware);
+  }
+  const asked = `page/answer?${query}`;
   self.asked = asked;
   try {
     const about = await get(asked);
@@ -76,20 +82,16 @@ async function poll() {
 
 function show(now) {
   const active = ["running", "stopping"].includes(now.state);
-  const ended = now.state === "done" && (self.state ? self.state !== "done" : now.budget === view().budget);
-  self.state = now.state;
+  const ended = now.state === "done" && self.done?.started !== now.started;
+  if (now.state === "done") self.done = now;
   const stop = () => post("api/v1/search", {}, "DELETE").then(show, (error) => replace(self.search, failure(error)));
   const words = { running: "Searching", stopping: "Stops when the runs that wait are over: searching", done: `Searched ${now.runs} runs`, stopped: "Stopped searching", failed: "Found nothing" }[now.state];
   replace(self.search, now.state !== "none" && make("div", {},
     make("span", { text: `${words} for ${now.budget}${active ? "…" : "."}` }),
     make("span", { class: now.state === "failed" ? "ps-error" : "ps-quiet", text: now.reason || (active ? now.lines.at(-1) : "") }),
+    now.state === "done" && view().budget !== now.budget && make("button", { class: "ps-button ps-small", type: "button", text: "Show", onclick: () => { change({ budget: now.budget }); show(now); } }),
     now.state === "running" && now.may_change && make("button", { class: "ps-button ps-small", type: "button", text: "Stop", onclick: stop })));
-  if (ended) {
-    // Its answer is of the runs that were made here.
-    if (view().budget !== now.budget) change({ budget: now.budget });
-    self.within = new URLSearchParams({ budget: now.budget, model: now.model, protocol: now.protocol, hardware: now.hardware }).toString();
-    told();
-  }
+  if (ended && view().budget === now.budget) told();
   clearTimeout(self.timer);
   self.timer = setTimeout(poll, document.hidden ? 15000 : active ? 1000 : 10000);
 }
