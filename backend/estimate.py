@@ -46,7 +46,7 @@ class Estimate:
     peak_bytes: int
     seconds: float
     basis: str
-    exact: bool
+    exact: bool = False
     quality: Forecast | None = None
 
     def readings(self) -> Predicted:
