@@ -174,7 +174,7 @@ def _document(
         "protocol": _protocol(spec, order.texts),
         "model": {
             "name": order.source.name,
-            "source": spec["model"]["folder"] or "hub",
+            "source": "embedded" if order.source.embedded else spec["model"]["folder"] or "hub",
             "revision": order.source.revision,
             "sha256": order.fingerprint,
             "parameters": order.source.parameters(),

@@ -19,7 +19,7 @@ import pandas as pd
 
 from backend import methods
 from backend.errors import ParetoscopeError
-from backend.methods.base import CacheMethod, DecodeMethod, Method
+from backend.methods.base import CacheMethod, DecodeMethod, Method, Stage
 from backend.recipes import Recipe
 
 METRIC = "kld_mean"
@@ -82,14 +82,16 @@ class Forecaster:
             return Forecast(0.0, 0.0, 0.0, "the dense model itself")
         if (known := self._measured.get((model, recipe.text()))) is not None:
             return Forecast(known, known, known, "the same recipe measured on this model")
-        stages = [one for one in recipe.stages if not isinstance(one, DecodeMethod)]
+        stages = [one for one in recipe.stages if _costs(one)]
         guesses = [self._guess(stage, recipe.allocator, model) for stage in stages]
         found = [guess for guess in guesses if guess is not None]
         if len(found) < len(guesses):
             return None
         total = sum(math.exp(guess.log) for guess in found)
         if not found or not total:
-            return Forecast(0.0, 0.0, 0.0, "drafting leaves the distribution as it is")
+            return Forecast(
+                0.0, 0.0, 0.0, "drafting and lossless codes leave the distribution as it is"
+            )
         spread = math.sqrt(
             sum((math.exp(guess.log) / total * guess.spread) ** 2 for guess in found)
         )
@@ -161,6 +163,11 @@ def _single(model: str, text: str) -> Iterable[tuple[Key, float]]:
     stages = [one for one in recipe.stages if not isinstance(one, DecodeMethod)]
     if len(stages) == 1 and (level := _level(stages[0])) is not None:
         yield (model, _named(stages[0]), recipe.allocator), level
+
+
+def _costs(stage: Method) -> bool:
+    """Whether a stage may add to the divergence: drafts are verified, repairs and codes do not."""
+    return stage.stage not in (Stage.REPAIR, Stage.ENCODE, Stage.DECODE)
 
 
 def _level(stage: Method) -> float | None:
