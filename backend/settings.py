@@ -11,12 +11,15 @@ import dataclasses
 import difflib
 import inspect
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Self
+from types import ModuleType
+from typing import Any, ClassVar, Self, TypeVar
 
 from backend.errors import SettingError
 
 LONGEST_RECIPE = 500  # letters
+Chosen = TypeVar("Chosen")
 
 
 def setting(
@@ -102,6 +105,14 @@ class Configured:
             whole = "is a whole number in" if kind is int else "lies in"
             raise SettingError(f"{place} {whole} {low:g} to {high:g}; not {value}.")
         return value
+
+
+def concrete(module: ModuleType, kind: type[Chosen]) -> Iterator[type[Chosen]]:
+    """The classes of a kind that a module itself defines, abstract ones left out."""
+    for value in vars(module).values():
+        own = isinstance(value, type) and value.__module__ == module.__name__
+        if own and issubclass(value, kind) and not inspect.isabstract(value):
+            yield value
 
 
 def describe(cls: type[Configured]) -> dict[str, Any]:

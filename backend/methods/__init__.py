@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,7 @@ def catalogue() -> dict[str, type[Method]]:
     folder = Path(__file__).parent
     for path in sorted(folder.glob("*/[a-z]*.py")):
         module = importlib.import_module(f"backend.methods.{path.parent.name}.{path.stem}")
-        for value in vars(module).values():
-            own = isinstance(value, type) and value.__module__ == module.__name__
-            if own and issubclass(value, Method) and not inspect.isabstract(value):
-                found[value.key()] = value
+        found |= {one.key(): one for one in settings.concrete(module, Method)}
     return found
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
-import inspect
 from pathlib import Path
 
 from backend.errors import UnknownNameError
 from backend.search.base import Allocator
+from backend.settings import concrete
 
 UNIFORM = "uniform"
 
@@ -20,10 +20,7 @@ def catalogue() -> dict[str, type[Allocator]]:
     found = {}
     for path in sorted(Path(__file__).parent.glob("[a-z]*.py")):
         module = importlib.import_module(f"backend.search.{path.stem}")
-        for value in vars(module).values():
-            own = isinstance(value, type) and value.__module__ == module.__name__
-            if own and issubclass(value, Allocator) and not inspect.isabstract(value):
-                found[value.key()] = value
+        found |= {one.key(): one for one in concrete(module, Allocator)}
     return found
 
 
