@@ -77,6 +77,7 @@ class Outcome:
 
 
 ROW = "group_size=0"
+PRESSURE = "kld_pressure_mean"
 CLAIMS = (
     Claim("gptq", "beats rounding to nearest at 3 bits", "gptq@3", "rtn@3"),
     Claim("gptq", "beats rounding to nearest at 4 bits", "gptq@4", "rtn@4"),
@@ -150,6 +151,41 @@ CLAIMS = (
         "vocab-trim@13.5",
         metric="ppl_ratio",
         than=1.05,
+    ),
+    Claim("rtn", "stays within 1 % more perplexity at 8 bits", "rtn@8", "", "ppl_ratio", 1.01),
+    Claim("svd", "stays within 10 % more perplexity at 14 bits", "svd@14", "", "ppl_ratio", 1.1),
+    Claim("slicegpt", "a quarter less reads faster", "slicegpt@12", "", "prefill_speedup", 1.0),
+    Claim("slicegpt", "a quarter less keeps perplexity", "slicegpt@12", "", "ppl_ratio", 1.1),
+    Claim(
+        "kv-int",
+        "keys by channel beat keys by token at 3 bits",
+        "kv-int@3",
+        "kv-int(bits=3, keys=by token)",
+        PRESSURE,
+    ),
+    Claim("gear", "beats plain integers at 4 bits", "gear@4", "kv-int@4", PRESSURE),
+    Claim("zipcache", "beats plain integers at 4 bits", "zipcache@4", "kv-int@4", PRESSURE),
+    Claim("mustafar", "beats forgetting tokens at 8 bits", "mustafar@8", "window@8", PRESSURE),
+    Claim("mustafar", "decodes faster than dense", "mustafar@8", "", "decode_speedup", 1.0),
+    Claim("window", "decodes faster than dense", "window@8", "", "decode_speedup", 1.0),
+    Claim("copyspec", "decodes faster than dense", "copyspec", "", "decode_speedup", 1.0),
+    Claim("speculative", "decodes faster than dense", "speculative", "", "decode_speedup", 1.0),
+    Claim("swift", "decodes faster than dense", "swift", "", "decode_speedup", 1.0),
+    Claim(
+        "token-recycling",
+        "decodes faster than dense",
+        "token-recycling",
+        "",
+        "decode_speedup",
+        1.0,
+    ),
+    Claim(
+        "token-recycling",
+        "gains over two tokens a call",
+        "token-recycling",
+        "",
+        "mean_accepted",
+        2.0,
     ),
 )
 
