@@ -35,7 +35,7 @@ TABLE = {
     "backend.recipes": {"backend.methods", "backend.search"},
     "backend.models": {
         "backend.formats", "backend.caches", "backend.methods", "backend.recipes",
-        "backend.sources", "backend.hub",
+        "backend.sources", "backend.hub", "kernels",
     },
     "backend.compress": {
         "backend.formats", "backend.methods", "backend.models", "backend.calibrate",

@@ -64,7 +64,7 @@ def test_the_text_is_that_of_plain_greedy_decoding(family):
 
 
 def test_a_draft_is_written_through_the_models_own_cache_and_leaves_no_trace():
-    model = TransformersModel(tiny.build("llama", num_hidden_layers=4))
+    model = TransformersModel(tiny.build("llama", num_hidden_layers=4), lean=False)
     session = model.session(1, 40)
     prompt = tiny.tokens(1, 10)[0].tolist()
     session.feed(torch.tensor([prompt[:-1]]))
@@ -79,7 +79,7 @@ def test_a_draft_is_written_through_the_models_own_cache_and_leaves_no_trace():
 
 
 def test_a_draft_ends_where_the_shallow_model_is_not_sure():
-    model = TransformersModel(tiny.build("llama", num_hidden_layers=4))
+    model = TransformersModel(tiny.build("llama", num_hidden_layers=4), lean=False)
     session = model.session(1, 40)
     session.feed(tiny.tokens(1, 9))
     drafter = SkippingDrafter(model, **settings(confidence=1.0))

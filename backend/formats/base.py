@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kernels.decode_step import Product
+
 
 class Format(nn.Module, abc.ABC):
     """A matrix [rows, columns] as it lies in memory and on disk."""
@@ -53,6 +55,10 @@ class Format(nn.Module, abc.ABC):
     def forward(self, activation: Tensor) -> Tensor:
         """Same as `multiply`."""
         return self.multiply(activation)
+
+    def product(self) -> Product | None:
+        """The product as a decode step in one call makes it, or None if it knows no such one."""
+        return None
 
     @property
     def speed(self) -> str:

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from backend.formats.base import Format, empty
+from kernels import decode_step
+from kernels.decode_step import Product
 
 
 class Dense(Format):
@@ -40,6 +42,10 @@ class Dense(Format):
     def multiply(self, activation: Tensor) -> Tensor:
         """One product of torch."""
         return functional.linear(activation, self.values.to(activation.dtype))
+
+    def product(self) -> Product | None:
+        """As it lies."""
+        return decode_step.dense(self.values)
 
     @property
     def speed(self) -> str:

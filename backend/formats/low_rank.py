@@ -8,6 +8,8 @@ from torch import Tensor
 
 from backend.formats.base import Format
 from backend.formats.dense import Dense
+from kernels import decode_step
+from kernels.decode_step import Product
 
 
 class LowRank(Format):
@@ -36,6 +38,10 @@ class LowRank(Format):
     def multiply(self, activation: Tensor) -> Tensor:
         """Two thin products."""
         return self.left.multiply(self.right.multiply(activation))
+
+    def product(self) -> Product | None:
+        """Two thin products."""
+        return decode_step.chain(self.right.product(), self.left.product())
 
     @property
     def speed(self) -> str:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from backend.formats.base import Format, empty
-from kernels import bitpack
+from kernels import bitpack, decode_step
+from kernels.decode_step import Product
 
 
 class Rows(Format):
@@ -44,6 +45,11 @@ class Rows(Format):
         """Two products, their outputs put in order."""
         outputs = self.fine.multiply(activation), self.coarse.multiply(activation)
         return torch.cat(outputs, dim=-1).index_select(-1, self._order())
+
+    def product(self) -> Product | None:
+        """Two products, their outputs put in their places."""
+        places = self._order().argsort()
+        return decode_step.placed(places, self.fine.product(), self.coarse.product())
 
     @property
     def speed(self) -> str:

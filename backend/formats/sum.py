@@ -7,6 +7,8 @@ from typing import Any, Self
 from torch import Tensor
 
 from backend.formats.base import Format
+from kernels import decode_step
+from kernels.decode_step import Product
 
 
 class Sum(Format):
@@ -49,6 +51,10 @@ class Sum(Format):
         for term in rest:
             total = total + term.multiply(activation)
         return total
+
+    def product(self) -> Product | None:
+        """Products of the terms, added."""
+        return decode_step.total(*(term.product() for term in self.inner().values()))
 
     @property
     def speed(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import weakref
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from backend.caches.attention import Turn
 from backend.caches.base import Codec
 from backend.models import held_attention, rotary
+from backend.models.lean import Lean, LeanSession, refusal
 from backend.models.session import Session, held_cache
 from backend.models.view import View
 
@@ -20,12 +22,13 @@ from backend.models.view import View
 class TransformersModel:
     """Logits and sessions of a causal language model of transformers."""
 
-    def __init__(self, model: nn.Module, codec: Codec | None = None) -> None:
+    def __init__(self, model: nn.Module, codec: Codec | None = None, *, lean: bool = True) -> None:
         """Wrap a model.
 
         Args:
             model: in evaluation mode.
             codec: holds keys and values; None for dense ones.
+            lean: decode by the model's own modules where its architecture is known.
 
         Raises:
             ModelError: the codec wants the queries and this architecture hands out none.
@@ -39,6 +42,9 @@ class TransformersModel:
         self._branching = "position_ids" in inspect.signature(model.forward).parameters
         if codec is not None and codec.layer(0).attends:
             held_attention.check(model)
+        self.loop = refusal(model) if lean else "decoded by transformers as it was asked for"
+        self._lean = None if self.loop else Lean(model)
+        self._open: weakref.WeakSet[LeanSession] = weakref.WeakSet()
 
     @property
     def device(self) -> torch.device:
@@ -50,10 +56,14 @@ class TransformersModel:
         """Logits [batch, length, vocabulary] of tokens [batch, length], without a cache."""
         return self.model(input_ids=tokens, use_cache=False).logits
 
-    def session(self, batch: int, length: int) -> Session:  # noqa: ARG002 - caches here grow
+    def session(self, batch: int, length: int) -> Session | LeanSession:
         """A fresh cache for `batch` sequences of at most `length` tokens."""
-        cache, _ = held_cache(self.model.config, self.codec)
         turn = self.turn if self.codec is not None and self.codec.turns else None
+        if self._lean is not None:
+            session = LeanSession(self._lean, batch, length, self.codec, turn)
+            self._open.add(session)
+            return session
+        cache, _ = held_cache(self.model.config, self.codec)
         branching = self._branching and batch == 1
         return Session(self.model, cache, branching=branching, turn=turn)
 
@@ -96,10 +106,16 @@ class TransformersModel:
                     owner = self.model.get_submodule(parent)
                     replaced.append((owner, child, owner._modules[child]))
                     owner._modules[child] = _Absent(half.startswith("attention"))
+            self._reread()
             yield
         finally:
             for owner, child, module in replaced:
                 owner._modules[child] = module
+            self._reread()
+
+    def _reread(self) -> None:
+        for session in self._open:
+            session.reread()
 
 
 class _Absent(nn.Module):

@@ -1,0 +1,333 @@
+"""Decodes models of Llama's shape without the machinery around each step of transformers.
+
+The same products in the same order by the same modules, with keys and values written into room
+that was set aside: what transformers does beside them takes most of a small model's step. Only
+where every module is of a kind that is known here; everything else goes through transformers.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from backend.caches.attention import Queries, Turn
+from backend.caches.base import Codec, LayerCache
+from backend.models import native
+from backend.models.held_attention import visible
+from backend.models.native import Block
+from backend.models.sliced import SlicedBlock, SlicedEnd, WidthNorm
+from kernels.decode_step import Step
+
+FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
+ROTATIONS = ("default", "linear", "llama3", "yarn")
+"""Rotary embeddings that turn a position by the same angle however long the text is."""
+
+
+class Lean:
+    """A model that is decoded step by step by its own modules."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self._inner = model, model.model
+        self._steps: dict[tuple[nn.Module, ...], Step | None] = {}
+        self._cosine = self._sine = torch.empty(0)
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The blocks as they are now."""
+        found = []
+        for block in self._inner.layers:
+            attention, network = block.self_attn, block.mlp
+            shortcuts = None
+            if isinstance(block, SlicedBlock):
+                shortcuts = block.attention_shortcut, block.mlp_shortcut
+            found.append(
+                Block(
+                    attention if hasattr(attention, "q_proj") else None,
+                    network if hasattr(network, "gate_proj") else None,
+                    block.input_layernorm,
+                    block.post_attention_layernorm,
+                    shortcuts,
+                )
+            )
+        return found
+
+    def step(self, blocks: Sequence[Block]) -> Step | None:
+        """One call for a whole step through these blocks, made once; None where there is none."""
+        key = tuple(
+            module
+            for one in blocks
+            for half in (one.attention, one.network)
+            if half is not None
+            for module in half.children()
+        )
+        if key not in self._steps:
+            self._steps[key] = native.step(self.model, blocks)
+        return self._steps[key]
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Hidden states [batch, tokens, channels] of ids [batch, tokens]."""
+        return self._inner.embed_tokens(tokens)
+
+    def read_out(self, hidden: Tensor) -> Tensor:
+        """Logits [batch, tokens, vocabulary]."""
+        return self.model.lm_head(normalised(self._inner.norm, hidden))
+
+    def turns(self, positions: Tensor | slice, end: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [tokens, head_dim] of positions below `end`.
+
+        Sines of the first half are negative, as they turn the second half into the first.
+        """
+        if self._cosine.shape[0] < end or self._cosine.dtype != like.dtype:
+            every = torch.arange(max(256, 2 * end), device=like.device)[None]
+            cosine, sine = self._inner.rotary_emb(like, position_ids=every)
+            half = sine.shape[-1] // 2
+            self._cosine = cosine[0]
+            self._sine = torch.cat([-sine[0, :, :half], sine[0, :, half:]], dim=-1)
+        return self._cosine[positions], self._sine[positions]
+
+
+def refusal(model: nn.Module) -> str:
+    """Why a model is decoded by transformers; empty where it is decoded here."""
+    name = type(model).__name__.removesuffix("ForCausalLM")
+    config = model.config
+    if name not in FAMILIES:
+        return f"{type(model).__name__} is decoded by transformers"
+    windows = getattr(config, "layer_types", None) or ()
+    sliding = "sliding_attention" in windows
+    if sliding or (name == "Mistral" and config.sliding_window is not None):
+        return "a sliding window of its own is kept by transformers"
+    kind = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if kind not in ROTATIONS:
+        return f"rotary embeddings of type {kind} are left to transformers"
+    strange = [part for part in _parts(model) if not _known(part, name)]
+    return f"{type(strange[0]).__name__} is run by transformers" if strange else ""
+
+
+def _parts(model: nn.Module) -> Iterator[nn.Module]:
+    yield model.model.norm
+    for block in model.model.layers:
+        yield block
+        yield from (block.self_attn, block.mlp)
+        yield from (block.input_layernorm, block.post_attention_layernorm)
+
+
+def _known(module: nn.Module, name: str) -> bool:
+    if isinstance(module, SlicedBlock | SlicedEnd | WidthNorm):
+        return True
+    kind = type(module)
+    kinds = {f"{name}{part}" for part in ("DecoderLayer", "Attention", "MLP", "RMSNorm")}
+    hooked = module._forward_hooks or module._forward_pre_hooks
+    return kind.__name__ in kinds and kind.__module__.startswith("transformers.") and not hooked
+
+
+class LeanSession:
+    """One batch of sequences being decoded.
+
+    Args:
+        lean: the model.
+        batch: sequences; with more than one no tree can be fed.
+        length: most tokens; room for them is set aside.
+        codec: holds keys and values; None for dense ones.
+        turn: the model's rotary embedding, for caches that move states to other positions.
+    """
+
+    def __init__(
+        self, lean: Lean, batch: int, length: int, codec: Codec | None, turn: Turn | None
+    ) -> None:
+        self._lean, self._turn = lean, turn
+        self._whole = batch == 1 and codec is None
+        self._caches: list[LayerCache] = [
+            Room(length) if codec is None else codec.layer(index)
+            for index in range(len(lean.blocks))
+        ]
+        self.branching = batch == 1
+        self.length = 0
+        self.reread()
+
+    def reread(self) -> None:
+        """Look at the model's blocks again."""
+        self._blocks = self._lean.blocks
+        self._step = self._lean.step(self._blocks) if self._whole else None
+
+    @torch.inference_mode()
+    def feed(self, tokens: Tensor, parents: Sequence[int] | None = None) -> Tensor:
+        """Append tokens [batch, t]; logits [batch, t, vocabulary] at their positions.
+
+        Args:
+            tokens: ids.
+            parents: for a tree, the index of the token that each follows, -1 for the text's last.
+        """
+        start, end = self.length, self.length + tokens.shape[1]
+        among, positions, places = None, slice(start, end), None
+        if parents is not None:
+            among, depth = visible(list(parents), tokens.device)
+            places = positions = start + depth
+        hidden = self._lean.embed(tokens)
+        turns = self._lean.turns(positions, end, hidden)
+        if tokens.shape == (1, 1) and (rooms := self._rooms(start)):
+            self.length = end
+            turn = turns[0][0], turns[1][0]
+            return self._step(hidden.view(-1), turn, start, rooms).view(1, 1, -1)
+        if places is None and self._caches[0].attends:
+            places = torch.arange(start, end, device=tokens.device)
+        for block, cache in zip(self._blocks, self._caches, strict=True):
+            if block.attention is not None:
+                asked = normalised(block.before, hidden)
+                found = self._attend(block.attention, cache, asked, turns, (places, among))
+                hidden = found + (block.shortcuts[0](hidden) if block.shortcuts else hidden)
+            if block.network is not None:
+                found = _network(block.network, normalised(block.between, hidden))
+                hidden = found + (block.shortcuts[1](hidden) if block.shortcuts else hidden)
+        self.length = end
+        return self._lean.read_out(hidden)
+
+    def _rooms(self, start: int) -> list[tuple[Tensor, Tensor] | None]:
+        """Where a step in one call writes each block's keys and values; empty without one."""
+        read = [one.attention for one in self._blocks]
+        pairs = [pair for pair in zip(read, self._caches, strict=True) if pair[0] is not None]
+        if self._step is None or any(cache.length != start for _, cache in pairs):
+            return []
+        return [
+            None if attention is None else cache.reserve(attention)
+            for attention, cache in zip(read, self._caches, strict=True)
+        ]
+
+    def _attend(
+        self,
+        attention: Any,
+        cache: LayerCache,
+        hidden: Tensor,
+        turns: tuple[Tensor, Tensor],
+        tree: tuple[Tensor | None, Tensor | None],
+    ) -> Tensor:
+        """What one block's attention adds, [batch, tokens, channels]."""
+        shape = *hidden.shape[:2], -1, attention.head_dim
+        queries = attention.q_proj(hidden).view(shape)
+        keys = attention.k_proj(hidden).view(shape)
+        values = attention.v_proj(hidden).view(shape).transpose(1, 2)
+        if hasattr(attention, "q_norm"):
+            queries = normalised(attention.q_norm, queries)
+            keys = normalised(attention.k_norm, keys)
+        both = torch.cat([queries, keys], dim=2).transpose(1, 2)
+        cosine, sine = turns
+        both = both * cosine + both.roll(attention.head_dim // 2, -1) * sine
+        queries, keys = both.split([queries.shape[2], keys.shape[2]], dim=1)
+        asked = Queries(queries, attention.scaling, tree[0], tree[1], turn=self._turn)
+        if cache.attends:
+            found = cache.attend(asked, keys, values)
+        else:
+            found = _among(asked, *cache.append(keys, values))
+        return attention.o_proj(found.transpose(1, 2).flatten(2))
+
+    def crop(self, length: int) -> None:
+        """Forget all tokens after the first `length`."""
+        self.pick(length, ())
+
+    @torch.inference_mode()
+    def pick(self, start: int, places: Sequence[int]) -> None:
+        """Of the tokens after the first `start` keep only those at these places, in this order."""
+        for cache in self._caches:
+            cache.pick(start, places)
+        self.length = min(self.length, start) + len(places)
+
+    def croppable(self) -> int:
+        """How many tokens may be fed next and be cropped again without a trace."""
+        return min(cache.croppable for cache in self._caches)
+
+    def cache_bytes(self) -> int:
+        """Bytes set aside for keys and values now."""
+        return sum(cache.nbytes for cache in self._caches)
+
+
+class Room(LayerCache):
+    """Dense keys and values of one layer in room for a number of tokens, enlarged where needed."""
+
+    def __init__(self, tokens: int) -> None:
+        self._tokens, self._length = tokens, 0
+        self._held: tuple[Tensor, Tensor] | None = None
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the new tokens behind the old."""
+        start, end = self._length, self._length + keys.shape[2]
+        held = self._held
+        if held is None or end > self._tokens:
+            held = self._held = self._enlarged(keys, end)
+        held[0][:, :, start:end] = keys
+        held[1][:, :, start:end] = values
+        self._length = end
+        return held[0][:, :, :end], held[1][:, :, :end]
+
+    def reserve(self, attention: Any) -> tuple[Tensor, Tensor]:
+        """The whole room, one more token of which the caller writes."""
+        if self._held is None or self._length == self._tokens:
+            heads = attention.k_proj.out_features // attention.head_dim
+            like = torch.empty(1, heads, 0, attention.head_dim)
+            self._held = self._enlarged(like, self._length + 1)
+        self._length += 1
+        return self._held
+
+    def _enlarged(self, like: Tensor, needed: int) -> tuple[Tensor, Tensor]:
+        if needed > self._tokens:
+            self._tokens = max(needed, 2 * self._tokens)
+        shape = *like.shape[:2], self._tokens, like.shape[3]
+        new = like.new_empty(shape), like.new_empty(shape)
+        for mine, before in zip(new, self._held or (), strict=False):
+            mine[:, :, : self._length] = before[:, :, : self._length]
+        return new
+
+    def pick(self, start: int, places: Sequence[int]) -> None:
+        """Close up what is kept; a plain beginning of what follows needs no copy."""
+        if start >= self._length:
+            return
+        if list(places) != list(range(len(places))):
+            for part in self._held or ():
+                index = torch.tensor(places, device=part.device) + start
+                part[:, :, start : start + len(places)] = part.index_select(2, index)
+        self._length = start + len(places)
+
+    @property
+    def croppable(self) -> int:
+        """Any number."""
+        return sys.maxsize
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Keys and values, with the room that is still empty."""
+        yield from self._held or ()
+
+    @property
+    def length(self) -> int:
+        """Tokens taken in."""
+        return self._length
+
+
+def normalised(norm: nn.Module, hidden: Tensor) -> Tensor:
+    """What a norm gives, by torch's own product where it is a plain one in float32."""
+    epsilon = getattr(norm, "variance_epsilon", None)
+    if epsilon is None or hidden.dtype != torch.float32:
+        return norm(hidden)
+    return functional.rms_norm(hidden, norm.weight.shape, norm.weight, epsilon)
+
+
+def _network(network: Any, hidden: Tensor) -> Tensor:
+    gate = network.act_fn(network.gate_proj(hidden))
+    return network.down_proj(gate * network.up_proj(hidden))
+
+
+def _among(asked: Queries, keys: Tensor, values: Tensor) -> Tensor:
+    """What queries find among dense keys and values, [batch, heads, tokens, head_dim]."""
+    alone = asked.count == 1 and asked.among is None
+    first = asked.count == keys.shape[2] and asked.among is None
+    return functional.scaled_dot_product_attention(
+        asked.states,
+        keys,
+        values,
+        attn_mask=None if alone or first else asked.seen(keys.shape[2] - asked.count),
+        is_causal=first and not alone,
+        scale=asked.scale,
+        enable_gqa=True,
+    )

@@ -1,0 +1,245 @@
+// One token through all blocks of a model of Llama's shape, in float32; dense and composed products.
+#include "decode_step.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define CLONES
+#endif
+
+namespace {
+
+constexpr int64_t ALONE = 1 << 17;  // numbers of a matrix below which a second thread costs more
+
+float number(float value) { return value; }
+
+float number(uint16_t bfloat16) {
+    const uint32_t bits = static_cast<uint32_t>(bfloat16) << 16;
+    float value;
+    __builtin_memcpy(&value, &bits, 4);
+    return value;
+}
+
+// Four rows at a time, as one sum alone would wait for itself.
+template <typename Number>
+inline __attribute__((always_inline)) void several_rows(const Number *w, const float *x, float *y,
+                                                        int64_t rows, int64_t columns) {
+    int64_t row = 0;
+    for (; row + 4 <= rows; row += 4) {
+        const Number *a = w + row * columns, *b = a + columns, *c = b + columns, *d = c + columns;
+        float first = 0, second = 0, third = 0, fourth = 0;
+#pragma omp simd reduction(+ : first, second, third, fourth)
+        for (int64_t k = 0; k < columns; k++) {
+            first += number(a[k]) * x[k];
+            second += number(b[k]) * x[k];
+            third += number(c[k]) * x[k];
+            fourth += number(d[k]) * x[k];
+        }
+        y[row] = first, y[row + 1] = second, y[row + 2] = third, y[row + 3] = fourth;
+    }
+    for (; row < rows; row++) {
+        float sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t k = 0; k < columns; k++) sum += number(w[row * columns + k]) * x[k];
+        y[row] = sum;
+    }
+}
+
+CLONES void rows_of(const float *w, const float *x, float *y, int64_t rows, int64_t columns) {
+    several_rows(w, x, y, rows, columns);
+}
+
+CLONES void rows_of(const uint16_t *w, const float *x, float *y, int64_t rows, int64_t columns) {
+    several_rows(w, x, y, rows, columns);
+}
+
+CLONES float dot(const float *a, const float *b, int64_t count) {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < count; i++) sum += a[i] * b[i];
+    return sum;
+}
+
+CLONES void add_scaled(float *y, const float *x, float factor, int64_t count) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++) y[i] += factor * x[i];
+}
+
+void product(const Product &p, const float *x, float *y) {
+    p.multiply(p.matrix, x, y);
+    if (p.bias) add_scaled(y, p.bias, 1, p.rows);
+}
+
+void normalise(const Norm &norm, const float *x, float *y) {
+    const float factor = 1 / std::sqrt(dot(x, x, norm.width) / norm.divisor + norm.epsilon);
+    for (int64_t i = 0; i < norm.width; i++) y[i] = x[i] * factor;
+    if (norm.weight)
+        for (int64_t i = 0; i < norm.width; i++) y[i] *= norm.weight[i];
+}
+
+// Sines of the first half are negative: x * cosine + (x turned by half) * sine.
+void rotate(float *x, const float *cosine, const float *sine, int64_t size) {
+    const int64_t half = size / 2;
+    for (int64_t i = 0; i < half; i++) {
+        const float first = x[i], second = x[i + half];
+        x[i] = first * cosine[i] + second * sine[i];
+        x[i + half] = second * cosine[i + half] + first * sine[i + half];
+    }
+}
+
+void shares(float *scores, int64_t count) {
+    const float top = *std::max_element(scores, scores + count);
+    float sum = 0;
+    for (int64_t i = 0; i < count; i++) sum += scores[i] = std::exp(scores[i] - top);
+    for (int64_t i = 0; i < count; i++) scores[i] /= sum;
+}
+
+void attend(const Block &block, int64_t size, const float *queries, int64_t tokens, float *found,
+            float *scores) {
+    const int64_t heads = block.query.rows / size, held = block.key.rows / size;
+    for (int64_t head = 0; head < heads; head++) {
+        const int64_t start = head / (heads / held) * block.capacity * size;
+        const float *keys = block.keys + start, *values = block.values + start;
+        for (int64_t t = 0; t < tokens; t++)
+            scores[t] = block.scale * dot(queries + head * size, keys + t * size, size);
+        shares(scores, tokens);
+        std::fill_n(found + head * size, size, 0.0f);
+        for (int64_t t = 0; t < tokens; t++)
+            add_scaled(found + head * size, values + t * size, scores[t], size);
+    }
+}
+
+// The old stream, as it is or through a shortcut, plus what a half of the block found.
+void carry(const Product &shortcut, float *stream, const float *found, float *spare, int64_t size) {
+    if (shortcut.multiply) {
+        product(shortcut, stream, spare);
+        std::memcpy(stream, spare, size * sizeof(float));
+    }
+    add_scaled(stream, found, 1, size);
+}
+
+}  // namespace
+
+extern "C" {
+
+struct Dense {
+    const void *numbers;  // [rows, columns]
+    int64_t rows, columns;
+};
+
+struct Chain {
+    const Product *parts;  // applied in order
+    int64_t count;
+    float *scratch;  // two of the longest vector between them
+    int64_t longest;
+};
+
+struct Sum {
+    const Product *parts;
+    int64_t count;
+    float *scratch;  // [rows]
+};
+
+struct Placed {
+    const Product *parts;  // their rows follow each other
+    int64_t count;
+    const int64_t *places;  // where each of those rows stands
+    float *scratch;         // [rows]
+    int64_t rows;
+};
+
+void multiply_float32(const void *matrix, const float *x, float *y) {
+    const Dense &dense = *static_cast<const Dense *>(matrix);
+    const float *numbers = static_cast<const float *>(dense.numbers);
+#pragma omp parallel for schedule(static) if (dense.rows * dense.columns >= ALONE)
+    for (int64_t row = 0; row < dense.rows; row += 16)
+        rows_of(numbers + row * dense.columns, x, y + row,
+                     std::min<int64_t>(16, dense.rows - row), dense.columns);
+}
+
+void multiply_bfloat16(const void *matrix, const float *x, float *y) {
+    const Dense &dense = *static_cast<const Dense *>(matrix);
+    const uint16_t *numbers = static_cast<const uint16_t *>(dense.numbers);
+#pragma omp parallel for schedule(static) if (dense.rows * dense.columns >= ALONE)
+    for (int64_t row = 0; row < dense.rows; row += 16)
+        rows_of(numbers + row * dense.columns, x, y + row,
+                      std::min<int64_t>(16, dense.rows - row), dense.columns);
+}
+
+void multiply_chain(const void *matrix, const float *x, float *y) {
+    const Chain &chain = *static_cast<const Chain *>(matrix);
+    for (int64_t i = 0; i < chain.count; i++) {
+        float *out = i + 1 == chain.count ? y : chain.scratch + (i % 2) * chain.longest;
+        product(chain.parts[i], x, out);
+        x = out;
+    }
+}
+
+void multiply_sum(const void *matrix, const float *x, float *y) {
+    const Sum &sum = *static_cast<const Sum *>(matrix);
+    product(sum.parts[0], x, y);
+    for (int64_t i = 1; i < sum.count; i++) {
+        product(sum.parts[i], x, sum.scratch);
+        add_scaled(y, sum.scratch, 1, sum.parts[i].rows);
+    }
+}
+
+void multiply_placed(const void *matrix, const float *x, float *y) {
+    const Placed &placed = *static_cast<const Placed *>(matrix);
+    float *next = placed.scratch;
+    for (int64_t i = 0; i < placed.count; i++) {
+        product(placed.parts[i], x, next);
+        next += placed.parts[i].rows;
+    }
+    for (int64_t row = 0; row < placed.rows; row++) y[placed.places[row]] = placed.scratch[row];
+}
+
+// `stream` [channels] is the token's embedding and is written over; `logits` [vocabulary].
+void decode_step(const Step *step, float *stream, const float *cosine, const float *sine,
+                 int64_t position, float *logits) {
+    const int64_t size = step->head_dim;
+    float *a = step->scratch, *b = a + step->widest, *c = b + step->widest, *d = c + step->widest;
+    float *spare = d + step->widest, *found = spare + step->widest, *scores = found + step->widest;
+    for (int64_t index = 0; index < step->count; index++) {
+        const Block &block = step->blocks[index];
+        if (block.query.multiply) {
+            normalise(block.before, stream, a);
+            product(block.query, a, b);
+            product(block.key, a, c);
+            product(block.value, a, d);
+            for (int64_t at = 0; at < block.query.rows; at += size) {
+                if (block.query_norm.width) normalise(block.query_norm, b + at, b + at);
+                rotate(b + at, cosine, sine, size);
+            }
+            for (int64_t at = 0; at < block.key.rows; at += size) {
+                if (block.key_norm.width) normalise(block.key_norm, c + at, c + at);
+                rotate(c + at, cosine, sine, size);
+                const int64_t place = at * block.capacity + position * size;
+                std::memcpy(block.keys + place, c + at, size * sizeof(float));
+                std::memcpy(block.values + place, d + at, size * sizeof(float));
+            }
+            attend(block, size, b, position + 1, a, scores);
+            product(block.output, a, found);
+            carry(block.attention_shortcut, stream, found, spare, block.output.rows);
+        }
+        if (block.gate.multiply) {
+            normalise(block.between, stream, a);
+            product(block.gate, a, b);
+            product(block.up, a, c);
+            for (int64_t i = 0; i < block.gate.rows; i++) b[i] *= c[i] / (1 + std::exp(-b[i]));
+            product(block.down, b, found);
+            carry(block.network_shortcut, stream, found, spare, block.down.rows);
+        }
+    }
+    normalise(step->last, stream, a);
+    if (step->last_shortcut.multiply) {
+        product(step->last_shortcut, a, b);
+        std::swap(a, b);
+    }
+    product(step->head, a, logits);
+}
+}

@@ -1,0 +1,40 @@
+// What a decode step is made of. A product is a function and the matrix it multiplies by, so that
+// the step knows no layout: y[rows] = W x[columns], in float32.
+#pragma once
+
+#include <cstdint>
+
+extern "C" {
+
+typedef void (*MultiplyFunction)(const void *matrix, const float *x, float *y);
+
+struct Product {
+    MultiplyFunction multiply;  // null: there is no such matrix
+    const void *matrix;
+    const float *bias;  // [rows], or null
+    int64_t rows, columns;
+};
+
+struct Norm {
+    const float *weight;  // [width], or null for ones
+    int64_t width;        // channels that are read
+    float divisor;        // what the sum of squares is divided by
+    float epsilon;        // 0 and no width: there is no norm
+};
+
+struct Block {
+    Norm before, between, query_norm, key_norm;
+    Product query, key, value, output, gate, up, down, attention_shortcut, network_shortcut;
+    float *keys, *values;  // [heads, capacity, head_dim]
+    int64_t capacity;
+    float scale;
+};
+
+struct Step {
+    const Block *blocks;
+    int64_t count, head_dim, widest;  // widest: floats of the longest vector between two products
+    Norm last;
+    Product last_shortcut, head;
+    float *scratch;  // 6 * widest + the longest text's scores of one head
+};
+}

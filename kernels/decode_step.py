@@ -1,0 +1,314 @@
+"""One token through all blocks of a model of Llama's shape by one call; float32, on a CPU.
+
+A product is a function of the extension and the matrix it multiplies by; products compose (one
+after another, added, rows put in their places), so that whatever is held in parts is multiplied
+in parts. Where there is no extension there are no products, and the caller steps by torch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from kernels import extension
+
+
+class ProductStructure(ctypes.Structure):
+    """`Product` of kernels/cpu/decode_step.h."""
+
+    _fields_ = (
+        ("multiply", ctypes.c_void_p),
+        ("matrix", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+        ("columns", ctypes.c_int64),
+    )
+
+
+class NormStructure(ctypes.Structure):
+    """`Norm` of the header."""
+
+    _fields_ = (
+        ("weight", ctypes.c_void_p),
+        ("width", ctypes.c_int64),
+        ("divisor", ctypes.c_float),
+        ("epsilon", ctypes.c_float),
+    )
+
+
+class BlockStructure(ctypes.Structure):
+    """`Block` of the header."""
+
+    _fields_ = (
+        *((name, NormStructure) for name in ("before", "between", "query_norm", "key_norm")),
+        *(
+            (name, ProductStructure)
+            for name in (
+                *("query", "key", "value", "output", "gate", "up", "down"),
+                *("attention_shortcut", "network_shortcut"),
+            )
+        ),
+        ("keys", ctypes.c_void_p),
+        ("values", ctypes.c_void_p),
+        ("capacity", ctypes.c_int64),
+        ("scale", ctypes.c_float),
+    )
+
+
+class _Step(ctypes.Structure):
+    _fields_ = (
+        ("blocks", ctypes.POINTER(BlockStructure)),
+        ("count", ctypes.c_int64),
+        ("head_dim", ctypes.c_int64),
+        ("widest", ctypes.c_int64),
+        ("last", NormStructure),
+        ("last_shortcut", ProductStructure),
+        ("head", ProductStructure),
+        ("scratch", ctypes.c_void_p),
+    )
+
+
+class _Dense(ctypes.Structure):
+    _fields_ = (
+        ("numbers", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+        ("columns", ctypes.c_int64),
+    )
+
+
+class _Composed(ctypes.Structure):
+    _fields_ = (
+        ("parts", ctypes.POINTER(ProductStructure)),
+        ("count", ctypes.c_int64),
+        ("scratch", ctypes.c_void_p),
+        ("longest", ctypes.c_int64),
+    )
+
+
+class _Placed(ctypes.Structure):
+    _fields_ = (
+        ("parts", ctypes.POINTER(ProductStructure)),
+        ("count", ctypes.c_int64),
+        ("places", ctypes.c_void_p),
+        ("scratch", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+    )
+
+
+@dataclass(frozen=True)
+class Product:
+    """A matrix that a step can multiply by, and what must stay alive as long as it does."""
+
+    structure: ProductStructure
+    kept: tuple[object, ...] = field(default=(), repr=False)
+
+    @property
+    def rows(self) -> int:
+        """Outputs."""
+        return self.structure.rows
+
+    @property
+    def columns(self) -> int:
+        """Inputs."""
+        return self.structure.columns
+
+    def plus(self, bias: Tensor | None) -> Product:
+        """The same with a bias [rows] added."""
+        if bias is None:
+            return self
+        bias = bias.detach().to(torch.float32).contiguous()
+        one = self.structure
+        whole = ProductStructure(one.multiply, one.matrix, bias.data_ptr(), one.rows, one.columns)
+        return Product(whole, (*self.kept, bias))
+
+    def __call__(self, activation: Tensor) -> Tensor:
+        """Outputs [rows] of one activation [columns], float32."""
+        x, y = activation.to(torch.float32).contiguous(), torch.empty(self.rows)
+        function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3)(self.structure.multiply)
+        function(self.structure.matrix, x.data_ptr(), y.data_ptr())
+        if self.structure.bias:
+            y += self.kept[-1]
+        return y
+
+
+def made(
+    function: str, matrix: ctypes.Structure, rows: int, columns: int, *kept: object
+) -> Product | None:
+    """A product by a function of the extension; None where there is no extension."""
+    library = extension.library()
+    if library is None:
+        return None
+    address = ctypes.cast(getattr(library, function), ctypes.c_void_p).value
+    structure = ProductStructure(address, ctypes.addressof(matrix), None, rows, columns)
+    return Product(structure, (matrix, *kept))
+
+
+def dense(weight: Tensor) -> Product | None:
+    """Of a weight [rows, columns] as it lies in memory; None unless float32 or bfloat16 there."""
+    names = {torch.float32: "multiply_float32", torch.bfloat16: "multiply_bfloat16"}
+    if weight.dtype not in names or weight.device.type != "cpu" or not weight.is_contiguous():
+        return None
+    matrix = _Dense(weight.data_ptr(), *weight.shape)
+    return made(names[weight.dtype], matrix, *weight.shape, weight)
+
+
+def chain(*parts: Product | None) -> Product | None:
+    """One product after another, the first applied first."""
+    if None in parts:
+        return None
+    longest = max(part.rows for part in parts)
+    scratch = torch.empty(2 * longest)
+    array = _array(parts)
+    matrix = _Composed(array, len(parts), scratch.data_ptr(), longest)
+    return made("multiply_chain", matrix, parts[-1].rows, parts[0].columns, array, scratch, parts)
+
+
+def total(*parts: Product | None) -> Product | None:
+    """Products of one shape, added."""
+    if None in parts:
+        return None
+    scratch = torch.empty(parts[0].rows)
+    array = _array(parts)
+    matrix = _Composed(array, len(parts), scratch.data_ptr(), 0)
+    return made("multiply_sum", matrix, parts[0].rows, parts[0].columns, array, scratch, parts)
+
+
+def placed(places: Tensor, *parts: Product | None) -> Product | None:
+    """Products whose rows, one after another, stand at `places` [rows] of the whole."""
+    if None in parts:
+        return None
+    rows = sum(part.rows for part in parts)
+    places, scratch = places.to(torch.int64).contiguous(), torch.empty(rows)
+    array = _array(parts)
+    matrix = _Placed(array, len(parts), places.data_ptr(), scratch.data_ptr(), rows)
+    return made("multiply_placed", matrix, rows, parts[0].columns, array, places, scratch, parts)
+
+
+def _array(parts: Sequence[Product]) -> ctypes.Array:
+    return (ProductStructure * len(parts))(*(part.structure for part in parts))
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Divide by the root of the squares' sum over `divisor` plus epsilon, then times a weight.
+
+    Attributes:
+        width: channels.
+        divisor: of the sum of squares.
+        epsilon: added to the mean.
+        weight: [width], float32; None for ones.
+    """
+
+    width: int
+    divisor: float
+    epsilon: float
+    weight: Tensor | None = None
+
+    @property
+    def structure(self) -> NormStructure:
+        """As the extension reads it."""
+        address = None if self.weight is None else self.weight.data_ptr()
+        return NormStructure(address, self.width, self.divisor, self.epsilon)
+
+
+@dataclass(frozen=True)
+class Block:
+    """What a step does in one block; norms and products by the names of the header.
+
+    Attributes:
+        norms: of `before`, `between`, `query_norm`, `key_norm`, those that are there.
+        products: of `query`, `key`, `value`, `output`, `gate`, `up`, `down` and the shortcuts.
+        scale: what products of queries and keys are multiplied by.
+    """
+
+    norms: dict[str, Norm]
+    products: dict[str, Product]
+    scale: float
+
+
+class Step:
+    """All blocks of a model, ready to be run for one token after another.
+
+    Args:
+        blocks: in order.
+        head_dim: of keys and values.
+        last: the norm before the head.
+        head: gives the logits.
+        last_shortcut: between them; None for none.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[Block],
+        head_dim: int,
+        last: Norm,
+        head: Product,
+        last_shortcut: Product | None = None,
+    ) -> None:
+        self._kept = (blocks, last, head, last_shortcut)
+        self._blocks = (BlockStructure * len(blocks))()
+        for structure, block in zip(self._blocks, blocks, strict=True):
+            for name, norm in block.norms.items():
+                setattr(structure, name, norm.structure)
+            for name, product in block.products.items():
+                setattr(structure, name, product.structure)
+            structure.scale = block.scale
+        every = [one for block in blocks for one in block.products.values()]
+        self._widest = max(max(one.rows, one.columns) for one in every)
+        self._head_dim, self._vocabulary = head_dim, head.rows
+        shortcut = last_shortcut.structure if last_shortcut else ProductStructure()
+        self._step = _Step(
+            self._blocks, len(blocks), head_dim, self._widest,
+            last.structure, shortcut, head.structure, None,
+        )  # fmt: skip
+        self._scratch = torch.empty(0)
+
+    def __call__(
+        self,
+        stream: Tensor,
+        turn: tuple[Tensor, Tensor],
+        position: int,
+        rooms: Sequence[tuple[Tensor, Tensor] | None],
+    ) -> Tensor:
+        """Logits [vocabulary] after one token; its keys and values are written into the rooms.
+
+        Args:
+            stream: the token's embedding [channels], float32; written over.
+            turn: cosines and sines [head_dim] of its position, those of the first half negative.
+            position: tokens before it.
+            rooms: keys and values [1, heads, capacity, head_dim] of each block, float32; None
+                for a block without attention.
+        """
+        for structure, room in zip(self._blocks, rooms, strict=True):
+            if room is not None:
+                keys, values = room
+                structure.keys, structure.values = keys.data_ptr(), values.data_ptr()
+                structure.capacity = keys.shape[2]
+        needed = 6 * self._widest + position + 1
+        if self._scratch.numel() < needed:
+            self._scratch = torch.empty(2 * needed)
+            self._step.scratch = self._scratch.data_ptr()
+        logits = torch.empty(self._vocabulary)
+        library = extension.library()
+        library.decode_step(
+            ctypes.byref(self._step),
+            *(ctypes.c_void_p(part.data_ptr()) for part in (stream, *turn)),
+            ctypes.c_int64(position),
+            ctypes.c_void_p(logits.data_ptr()),
+        )
+        return logits
+
+
+def fits(head_dim: int) -> bool:
+    """Whether a step can be made here for heads of this size."""
+    return head_dim % 2 == 0 and extension.library() is not None
+
+
+def mean_square_norm(weight: Tensor, epsilon: float) -> Norm:
+    """The usual norm of a weight [width]."""
+    held = weight.detach().to(torch.float32).contiguous()
+    return Norm(held.numel(), float(held.numel()), epsilon, held)

@@ -1,0 +1,149 @@
+"""Decoding without transformers' machinery gives what transformers gives."""
+
+import pytest
+import torch
+
+from backend.methods import find
+from backend.models.language_model import TransformersModel
+from backend.models.sliced import narrow
+from backend.models.view import View
+from kernels import extension
+from tests import tiny_transformers as tiny
+
+FAMILIES = {"llama": {}, "mistral": {"sliding_window": None}, "qwen2": {}, "qwen3": {}}
+OTHERS = sorted(set(tiny.CONFIGS) - set(FAMILIES))
+TREE = [-1, 0, 0, 1, -1]
+
+
+@pytest.fixture(params=[True, False], ids=["whole steps", "by torch"])
+def whole(request, monkeypatch):
+    """With the extension, and without one."""
+    if request.param:
+        assert extension.library() is not None, extension.reason()
+    else:
+        monkeypatch.setattr(extension, "_found", lambda: (None, "left out by the test"))
+    return request.param
+
+
+def both(model, codec=None):
+    lean, plain = TransformersModel(model, codec), TransformersModel(model, codec, lean=False)
+    assert not lean.loop
+    assert plain.loop
+    return lean, plain
+
+
+def follow(model, batch=1):
+    """Logits of a prompt, of tokens one by one beyond the room, and after a crop."""
+    tokens = tiny.tokens(batch, 20)
+    session = model.session(batch, 14)
+    found = [session.feed(tokens[:, :9])]
+    found += [session.feed(tokens[:, at : at + 1]) for at in range(9, 20)]
+    session.crop(11)
+    found += [session.feed(tokens[:, at : at + 1]) for at in range(11, 15)]
+    found.append(session.feed(tokens[:, 15:20]))
+    assert session.length == 20
+    return torch.cat(found, dim=1)
+
+
+def branch(model):
+    """Logits of a tree, of one branch kept, and of what comes after."""
+    tokens = tiny.tokens(1, 16)
+    session = model.session(1, 16)
+    session.feed(tokens[:, :8])
+    found = [session.feed(tokens[:, 8:13], TREE)]
+    session.pick(8, [0, 2])
+    found += [session.feed(tokens[:, at : at + 1]) for at in (13, 14)]
+    assert session.length == 12
+    return torch.cat(found, dim=1)
+
+
+def near(first, second, tolerance=1e-4):
+    assert first.shape == second.shape
+    gap = (first.double() - second.double()).norm() / second.double().norm()
+    assert gap < tolerance
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_known_architecture_gives_the_logits_of_transformers(family, whole):
+    model = tiny.build(family, **FAMILIES[family])
+    lean, plain = both(model)
+    near(follow(lean), follow(plain))
+    near(branch(lean), branch(plain))
+    session = lean.session(1, 4)
+    assert (session._step is not None) == whole
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_several_sequences_and_bfloat16_go_step_by_step(family):
+    model = tiny.build(family, **FAMILIES[family])
+    lean, plain = both(model)
+    near(follow(lean, 3), follow(plain, 3))
+    lean, plain = both(model.to(torch.bfloat16))
+    near(follow(lean), follow(plain), 0.03)
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_other_architectures_say_that_transformers_decodes_them(family):
+    model = TransformersModel(tiny.build(family))
+    assert "by transformers" in model.loop
+    assert model.session(1, 8).feed(tiny.tokens(1, 8)).isfinite().all()
+
+
+def test_windows_and_changing_rotations_are_left_to_transformers():
+    assert "sliding window" in TransformersModel(tiny.build("mistral", sliding_window=8)).loop
+    turned = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    assert "dynamic" in TransformersModel(tiny.build("llama", rope_parameters=turned)).loop
+
+
+def test_a_module_that_is_not_known_is_left_to_transformers():
+    model = tiny.build("llama")
+    model.model.layers[1].mlp = torch.nn.Sequential(model.model.layers[1].mlp)
+    assert TransformersModel(model).loop == "Sequential is run by transformers"
+
+
+@pytest.mark.parametrize("codec", ["kv-int", "zipcache", "mustafar", "window"])
+def test_caches_hold_and_answer_the_same(codec):
+    model = tiny.build("llama", num_attention_heads=2, num_key_value_heads=1)
+    settings = {} if codec == "window" else {"window": 8}
+    lean, plain = both(model, find(codec)(**settings).codec(1, 16))
+    near(follow(lean), follow(plain), 2e-3)
+    assert lean.session(1, 4)._step is None
+
+
+def test_halves_that_are_left_out_and_put_back(whole):
+    model = tiny.build("llama", num_hidden_layers=3)
+    lean, plain = both(model)
+    found = {}
+    for name, one in (("lean", lean), ("plain", plain)):
+        session = one.session(1, 12)
+        tokens = tiny.tokens(1, 12)
+        session.feed(tokens[:, :6])
+        with one.without(["attention 1", "network 2"]):
+            parts = [session.feed(tokens[:, at : at + 1]) for at in (6, 7)]
+        session.crop(6)
+        parts += [session.feed(tokens[:, at : at + 1]) for at in (8, 9)]
+        found[name] = torch.cat(parts, dim=1)
+    near(found["lean"], found["plain"])
+
+
+def test_sliced_models_keep_their_shortcuts(whole):
+    model = tiny.build("llama")
+    view = View(model)
+    narrow(view, 24)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+    lean, plain = both(model)
+    near(follow(lean), follow(plain))
+    assert (lean.session(1, 4)._step is not None) == whole
+
+
+def test_bytes_of_the_cache_are_the_room_that_was_asked_for():
+    lean, plain = both(tiny.build("llama"))
+    sizes = []
+    for model in (lean, plain):
+        session = model.session(1, 12)
+        session.feed(tiny.tokens(1, 12))
+        sizes.append(session.cache_bytes())
+    assert sizes[0] == sizes[1] == 2 * 2 * 2 * 8 * 12 * 4  # layers, K and V, heads, size, tokens
