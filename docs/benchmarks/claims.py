@@ -230,6 +230,8 @@ def judge(home: Path, claim: Claim, runs: dict[str, Run]) -> Outcome | None:
         rival, low, high = other.value, reading.low - other.high, reading.high - other.low
     smaller = metric(claim.metric).direction != "higher"
     better, worse = (high < 0, low > 0) if smaller else (low > 0, high < 0)
+    if reading.kind == "measured" and low == high:  # too few rounds for an interval
+        better = worse = False
     shows = "yes" if better else "no" if worse else "open"
     ids = tuple(runs[name].run_id for name in names)
     name, parameters = own.model["name"], int(own.model["parameters"])
