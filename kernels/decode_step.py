@@ -178,11 +178,12 @@ def total(*parts: Product | None) -> Product | None:
 
 
 def placed(places: Tensor, *parts: Product | None) -> Product | None:
-    """Products whose rows, one after another, stand at `places` [rows] of the whole."""
+    """Rows `places` [rows] of products whose rows follow each other; any may be taken twice."""
     if None in parts:
         return None
-    rows = sum(part.rows for part in parts)
-    places, scratch = places.to(torch.int64).contiguous(), torch.empty(rows)
+    rows = places.numel()
+    places = places.to(torch.int64).contiguous()
+    scratch = torch.empty(sum(part.rows for part in parts))
     array = _array(parts)
     matrix = _Placed(array, len(parts), places.data_ptr(), scratch.data_ptr(), rows)
     return made("multiply_placed", matrix, rows, parts[0].columns, array, places, scratch, parts)

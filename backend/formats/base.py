@@ -16,7 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kernels import packed
 from kernels.decode_step import Product
+
+FEW = 16
+"""Activations up to which decoding rows beside them beats a dense matrix of its own."""
 
 
 class Format(nn.Module, abc.ABC):
@@ -40,9 +44,15 @@ class Format(nn.Module, abc.ABC):
     def multiply(self, activation: Tensor) -> Tensor:
         """Activation [..., columns] times the transposed matrix: [..., rows].
 
-        The default makes the matrix dense first; a format with a kernel does better.
+        Few activations are multiplied by what is held, where the extension can read it; for many,
+        and elsewhere, the matrix is made dense first.
         """
-        return functional.linear(activation, self.dense().to(activation.dtype))
+        matrix = self.matrix() if activation.device.type == "cpu" else None
+        if matrix is None:
+            return functional.linear(activation, self.dense().to(activation.dtype))
+        if activation.numel() <= FEW * self.columns:
+            return matrix.multiply(activation)
+        return functional.linear(activation, matrix.dense().to(activation.dtype))
 
     def affine(self, activation: Tensor, bias: Tensor) -> Tensor:
         """The product plus a bias [rows]."""
@@ -56,14 +66,19 @@ class Format(nn.Module, abc.ABC):
         """Same as `multiply`."""
         return self.multiply(activation)
 
+    def matrix(self) -> packed.Matrix | None:
+        """How the extension reads what is held; None if it does not know this."""
+        return None
+
     def product(self) -> Product | None:
         """The product as a decode step in one call makes it, or None if it knows no such one."""
-        return None
+        matrix = self.matrix()
+        return None if matrix is None else matrix.product()
 
     @property
     def speed(self) -> str:
         """`measured` if a product runs on the packed form, `emulated` if it is unpacked first."""
-        return "emulated"
+        return "emulated" if self.product() is None else "measured"
 
     def settings(self) -> dict[str, Any]:
         """What besides the shape is needed to build an empty one: plain JSON values."""

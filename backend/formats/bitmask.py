@@ -10,7 +10,7 @@ from torch import Tensor
 from backend.formats.base import Format, empty
 from backend.formats.dense import Dense
 from backend.formats.sparse import Sparse
-from kernels import bitmask, bitpack
+from kernels import bitmask, bitpack, packed
 
 
 class BitmaskSparse(Sparse):
@@ -33,6 +33,10 @@ class BitmaskSparse(Sparse):
         held = cls(*weight.shape, Dense.pack(values.unsqueeze(0)))
         held.mask = packed
         return held
+
+    def matrix(self) -> packed.Matrix | None:
+        """Mask and values where they lie."""
+        return packed.bitmask(self.mask, self.columns, self.values.matrix())
 
     def dense(self) -> Tensor:
         """The matrix in float32."""

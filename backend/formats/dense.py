@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from backend.formats.base import Format, empty
-from kernels import decode_step
+from kernels import decode_step, packed
 from kernels.decode_step import Product
 
 
@@ -42,6 +42,10 @@ class Dense(Format):
     def multiply(self, activation: Tensor) -> Tensor:
         """One product of torch."""
         return functional.linear(activation, self.values.to(activation.dtype))
+
+    def matrix(self) -> packed.Matrix | None:
+        """As it lies."""
+        return packed.dense(self.values)
 
     def product(self) -> Product | None:
         """As it lies."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from backend.formats.base import Format, empty
-from kernels import huffman
+from kernels import huffman, packed
 
 
 class EntropyCoded(Format):
@@ -66,6 +66,11 @@ class EntropyCoded(Format):
         found = huffman.decode(self.stream, self.bases, self.starts, self.lengths)
         exponents = found.flatten()[: self.rest.numel()].view(self.rest.shape)
         return self._joined(exponents, self.rest)
+
+    def matrix(self) -> packed.Matrix | None:
+        """Stream and rest where they lie."""
+        parts = self.rest, self.stream, self.lengths, self.bases, self.starts
+        return packed.entropy(*parts, self.first)
 
     def dense(self) -> Tensor:
         """The matrix in float32."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from backend.formats.base import Format
 from backend.formats.dense import Dense
 from backend.formats.integer import Planes
-from kernels import wna16_mm
+from kernels import packed, wna16_mm
 
 
 def values(exponent_bits: int, mantissa_bits: int) -> Tensor:
@@ -85,6 +85,16 @@ class FloatCodes(Format):
             "mantissa_bits": self.mantissa_bits,
             "group_size": self.group_size,
         }
+
+    def matrix(self) -> packed.Matrix | None:
+        """Planes and scales where they lie, beside the few values that codes of a kind can have."""
+        scales = self.scales.matrix()
+        if scales is None:
+            return None
+        table = values(self.exponent_bits, self.mantissa_bits).view(-1, 1)
+        return packed.codebook(
+            self.codes.parts(), self.columns, table, scales=scales, group_size=self.group_size
+        )
 
     def dense(self) -> Tensor:
         """The matrix in float32."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from backend.formats.base import Format, empty
 from backend.formats.dense import Dense
 from backend.formats.torch_packed import Int4Tiles, Int8Rows
-from kernels import bitpack, wna16_mm
+from kernels import bitpack, packed, wna16_mm
 
 OFFSETS = ("none", "zero-point", "float")
 
@@ -39,8 +39,11 @@ class Planes(nn.Module):
 
     def get(self) -> Tensor:
         """The codes [rows, columns], uint8."""
-        planes = {int(name.removeprefix("plane")): part for name, part in self.named_buffers()}
-        return bitpack.unpack(planes, self.columns)
+        return bitpack.unpack(self.parts(), self.columns)
+
+    def parts(self) -> dict[int, Tensor]:
+        """The planes by their width."""
+        return {int(name.removeprefix("plane")): part for name, part in self.named_buffers()}
 
 
 class IntegerGroups(Format):
@@ -132,8 +135,26 @@ class IntegerGroups(Format):
             self.codes.get(), scales, offsets, self.code_bits, self.group_size
         )
 
+    def matrix(self) -> packed.Matrix | None:
+        """Planes, scales and offsets where they lie; scales may be integers themselves."""
+        offsets = None if self.offsets is None else self.offsets.matrix()
+        if self.offset == "float" and offsets is None:
+            return None
+        zeros = self.zero_points.parts() if self.offset == "zero-point" else None
+        return packed.integers(
+            self.codes.parts(),
+            self.columns,
+            self.scales.matrix(),
+            bits=self.code_bits,
+            group_size=self.group_size,
+            offsets=offsets,
+            zero_points=zeros,
+        )
+
     def packed(self) -> Format:
-        """The layout of torch's packed products where they take this shape, else itself."""
+        """Itself where the extension reads it, else the layout of torch's packed products."""
+        if self.matrix() is not None:
+            return self
         if not isinstance(self.scales, Dense) or self.scales.values.dtype != torch.bfloat16:
             return self
         device = self.scales.values.device

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from backend.formats.base import Format, empty
+from kernels import packed
+from kernels.decode_step import Product
 
 
 class Outliers(Format):
@@ -38,6 +40,10 @@ class Outliers(Format):
     def settings(self) -> dict[str, Any]:
         """How many entries are held."""
         return {"count": self.values.numel()}
+
+    def product(self) -> Product | None:
+        """By the held entries alone."""
+        return packed.outliers(self.values, self.positions, self.offsets, self.columns)
 
     def dense(self) -> Tensor:
         """The matrix in float32, zero elsewhere."""

@@ -48,8 +48,7 @@ class Rows(Format):
 
     def product(self) -> Product | None:
         """Two products, their outputs put in their places."""
-        places = self._order().argsort()
-        return decode_step.placed(places, self.fine.product(), self.coarse.product())
+        return decode_step.placed(self._order(), self.fine.product(), self.coarse.product())
 
     @property
     def speed(self) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from backend.formats.base import Format, empty
 from backend.formats.integer import Planes
+from kernels import packed
 
 
 class ScalarCodebook(Format):
@@ -34,6 +35,10 @@ class ScalarCodebook(Format):
     def settings(self) -> dict[str, Any]:
         """Bits of a code."""
         return {"bits": self.code_bits}
+
+    def matrix(self) -> packed.Matrix | None:
+        """Planes and tables where they lie."""
+        return packed.codebook(self.codes.parts(), self.columns, self.tables)
 
     def dense(self) -> Tensor:
         """The matrix in float32."""

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from backend.formats.base import Format, empty
 from backend.formats.dense import Dense
-from kernels import bitpack
+from kernels import bitpack, decode_step
+from kernels.decode_step import Product
 
 
 class SharedRows(Format):
@@ -47,6 +48,10 @@ class SharedRows(Format):
     def multiply(self, activation: Tensor) -> Tensor:
         """One product with the table, whose outputs are then handed to their rows."""
         return self.table.multiply(activation).index_select(-1, self._places())
+
+    def product(self) -> Product | None:
+        """As above, in a decode step."""
+        return decode_step.placed(self._places(), self.table.product())
 
     @property
     def speed(self) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from backend.formats.base import Format, empty
 from backend.formats.dense import Dense
-from kernels import bitpack
+from kernels import bitpack, packed
 
 
 class SignBlock(Format):
@@ -30,6 +30,10 @@ class SignBlock(Format):
         held = cls(*positive.shape, Dense.pack(left), Dense.pack(right))
         held.signs = bitpack.pack_plane(positive.to(torch.uint8), 1)
         return held
+
+    def matrix(self) -> packed.Matrix | None:
+        """Signs and factors where they lie."""
+        return packed.signs(self.signs, self.left.matrix(), self.right.matrix())
 
     def dense(self) -> Tensor:
         """The matrix in float32."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from backend.formats.base import Format, empty
 from backend.formats.dense import Dense
 from backend.formats.sparse import Sparse
-from kernels import bitpack, sparse24
+from kernels import bitpack, packed, sparse24
 
 
 class Sparse24(Sparse):
@@ -32,6 +32,10 @@ class Sparse24(Sparse):
         held = cls(*weight.shape, Dense.pack(values))
         held.positions = positions
         return held
+
+    def matrix(self) -> packed.Matrix | None:
+        """Positions and values where they lie."""
+        return packed.two_of_four(self.positions, self.values.matrix())
 
     def dense(self) -> Tensor:
         """The matrix in float32."""

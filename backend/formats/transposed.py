@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from backend.formats.base import Format
+from kernels import packed
+from kernels.decode_step import Product
 
 
 class Transposed(Format):
@@ -23,6 +25,10 @@ class Transposed(Format):
     def of(cls, held: Format) -> Self:
         """The transpose of what is held."""
         return cls(held.columns, held.rows, held)
+
+    def product(self) -> Product | None:
+        """Row after row of what is held, each times its own activation."""
+        return packed.transposed(self.held.matrix())
 
     def dense(self) -> Tensor:
         """The matrix in float32."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from backend.formats.base import Format, empty
-from kernels import bitpack
+from kernels import bitpack, packed
 
 
 class VectorCodebook(Format):
@@ -46,6 +46,12 @@ class VectorCodebook(Format):
     def settings(self) -> dict[str, Any]:
         """Bits of an index and length of a vector."""
         return {"bits": self.index_bits, "dimension": self.dimension}
+
+    def matrix(self) -> packed.Matrix | None:
+        """Indices where they lie, beside the codebook in float32."""
+        table = self.codebook.to(torch.float32)
+        indices = {self.index_bits: self.indices}
+        return packed.codebook(indices, self.columns, table, dimension=self.dimension)
 
     def dense(self) -> Tensor:
         """The matrix in float32."""

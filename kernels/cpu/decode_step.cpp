@@ -5,11 +5,7 @@
 #include <cmath>
 #include <cstring>
 
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define CLONES
-#endif
+#include "clones.h"
 
 namespace {
 
@@ -147,8 +143,8 @@ struct Sum {
 struct Placed {
     const Product *parts;  // their rows follow each other
     int64_t count;
-    const int64_t *places;  // where each of those rows stands
-    float *scratch;         // [rows]
+    const int64_t *places;  // [rows], which of those rows each is
+    float *scratch;         // [rows of all parts]
     int64_t rows;
 };
 
@@ -195,7 +191,7 @@ void multiply_placed(const void *matrix, const float *x, float *y) {
         product(placed.parts[i], x, next);
         next += placed.parts[i].rows;
     }
-    for (int64_t row = 0; row < placed.rows; row++) y[placed.places[row]] = placed.scratch[row];
+    for (int64_t row = 0; row < placed.rows; row++) y[row] = placed.scratch[placed.places[row]];
 }
 
 // `stream` [channels] is the token's embedding and is written over; `logits` [vocabulary].

@@ -1,0 +1,86 @@
+// Matrices as the formats hold them: nothing is laid out anew. What each knows is how to write a
+// part of a row in float32; one product serves all of them.
+#pragma once
+
+#include <cstdint>
+
+extern "C" {
+
+struct Packed;
+
+// What decoding a matrix row after row needs to remember; made by `prepare` for the first row.
+struct State {
+    int64_t passed;        // entries held before the row
+    uint16_t table[4096];  // of an entropy code: 256 * length + symbol, for the next 12 bits
+};
+
+typedef void (*Prepare)(const Packed *matrix, int64_t row, State *state);
+typedef void (*Decode)(const Packed *matrix, int64_t row, int64_t column, int64_t count,
+                       float *out, State *state);
+
+struct Packed {
+    Decode decode;
+    Prepare prepare;  // null: there is nothing to remember
+    int64_t rows, columns;
+};
+
+struct Codes {
+    const uint8_t *planes[4];  // of 1, 2, 4 and 8 bits, narrowest lowest; null where there is none
+};
+
+struct DenseRows {
+    Packed shape;
+    const void *numbers;
+};
+
+struct IntegerGroups {
+    Packed shape;
+    Codes codes, zero_points;  // codes of 0 to 2**bits - 1
+    int64_t group_size;
+    float middle;  // code that means zero without a zero point
+    const Packed *scales, *offsets;
+    int64_t has_zero_points;
+};
+
+struct Codebook {
+    Packed shape;
+    Codes codes;
+    const uint16_t *rows;  // [rows, size], bfloat16; null: one table for all
+    const float *table;    // [size]
+    int64_t size, dimension;
+    const Packed *scales;  // [rows, groups], or null
+    int64_t group_size;
+};
+
+struct Bitmask {
+    Packed shape;
+    const uint8_t *mask;  // [rows, ceil(columns / 8)]
+    const Packed *values;  // [1, kept]
+};
+
+struct TwoOfFour {
+    Packed shape;
+    const uint8_t *positions;  // two bits each
+    const Packed *values;      // [rows, columns / 2]
+};
+
+struct SignBlock {
+    Packed shape;
+    const uint8_t *signs;
+    const Packed *left, *right;
+};
+
+struct EntropyCoded {
+    Packed shape;
+    const uint8_t *rest, *stream, *lengths;
+    const int64_t *bases;
+    const uint16_t *starts;
+    int64_t first, symbols;
+};
+
+struct Outliers {
+    Packed shape;
+    const uint16_t *values, *positions;
+    const int32_t *ends;  // of each row
+};
+}

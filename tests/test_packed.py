@@ -1,0 +1,130 @@
+"""The extension reads every format where it lies and multiplies by what the format stands for."""
+
+import pytest
+import torch
+
+from backend.formats.base import FEW, Format
+from backend.formats.dense import Dense
+from backend.formats.entropy import EntropyCoded
+from backend.formats.integer import IntegerGroups
+from backend.formats.sum import Sum
+from backend.formats.transposed import Transposed
+from kernels import extension
+from tests.test_formats import NAMES, example
+
+ODD = [(7, 24), (33, 172), (64, 128), (5, 9), (300, 130)]
+
+
+def random(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def near(found, wanted, tolerance=2e-6):
+    assert found.shape == wanted.shape
+    assert found.isfinite().all()
+    gap = (found.double() - wanted.double()).norm()
+    assert gap <= tolerance * wanted.double().norm().clamp(min=1e-9)
+
+
+def integers(rows, columns, bits, group_size, kind):
+    groups = -(-columns // group_size)
+    generator = torch.Generator().manual_seed(bits)
+    codes = torch.randint(0, 1 << bits, (rows, columns), generator=generator)
+    scales = random(rows, groups, seed=1).abs() + 0.1
+    if kind == "zero-point":
+        zeros = torch.randint(0, 1 << bits, (rows, groups), generator=generator)
+        return IntegerGroups.pack(
+            codes, scales, bits=bits, group_size=group_size, zero_points=zeros
+        )
+    offsets = random(rows, groups, seed=2) if kind == "float" else None
+    return IntegerGroups.pack(codes, scales, offsets, bits=bits, group_size=group_size)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_format_is_read_where_it_lies(name):
+    held = example(name)
+    product = held.product()
+    assert product is not None
+    assert held.speed == "measured"
+    x = random(held.columns, seed=5)
+    near(product(x), held.dense().double() @ x.double())
+    if (matrix := held.matrix()) is not None:
+        near(matrix.dense(), held.dense())
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("kind", ["none", "float", "zero-point"])
+@pytest.mark.parametrize(("rows", "columns"), ODD)
+def test_integers_of_every_width_kind_and_odd_shape(bits, kind, rows, columns):
+    for group_size in (columns, 8, 5):
+        held = integers(rows, columns, bits, group_size, kind)
+        near(held.matrix().dense(), held.dense())
+        x = random(3, columns, seed=4)
+        near(held.multiply(x), x.double() @ held.dense().double().T)
+
+
+def test_scales_may_be_integers_themselves():
+    inner = integers(12, 4, 3, 4, "float")
+    codes = torch.arange(12 * 32).view(12, 32) % 8
+    held = IntegerGroups.pack(codes, inner, bits=3, group_size=8)
+    near(held.matrix().dense(), held.dense())
+
+
+@pytest.mark.parametrize("columns", [64, 100, 7])
+def test_entropy_coded_numbers_come_back_to_the_bit(columns):
+    weight = random(40, columns).to(torch.bfloat16)
+    held = EntropyCoded.pack(weight)
+    assert torch.equal(held.matrix().dense().to(torch.bfloat16), weight)
+    x = random(columns, seed=1)
+    assert torch.equal(held.product()(x), Dense.pack(weight).matrix().product()(x))
+
+
+@pytest.mark.parametrize("tokens", [1, 2, FEW, FEW + 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_few_activations_and_many_give_the_same(tokens, dtype):
+    held = integers(40, 64, 4, 32, "float")
+    x = random(2, tokens, 64, seed=1).to(dtype)
+    near(
+        held.multiply(x),
+        x.double() @ held.dense().double().T,
+        4e-3 if dtype.itemsize == 2 else 2e-6,
+    )
+
+
+def test_threads_change_nothing():
+    held = integers(600, 256, 3, 64, "float")
+    x, found = random(2, 256), []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(held.multiply(x))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*found)
+
+
+def test_what_is_read_takes_no_bytes_beside_the_format():
+    held = integers(64, 128, 4, 128, "float")
+    before = held.nbytes
+    held.multiply(random(1, 128))
+    assert held.packed() is held
+    assert held.nbytes == before
+    assert not [value for value in vars(held).values() if isinstance(value, torch.Tensor)]
+
+
+def test_without_an_extension_everything_is_made_dense(monkeypatch):
+    monkeypatch.setattr(extension, "_found", lambda: (None, "left out by the test"))
+    held: Format = integers(16, 32, 3, 32, "none")
+    assert held.matrix() is None
+    assert held.speed == "emulated"
+    x = random(2, 32)
+    near(held.multiply(x), x.double() @ held.dense().double().T)
+
+
+def test_transposed_and_sums_reach_the_step():
+    held = Sum.of(
+        one=Transposed.of(integers(24, 40, 4, 40, "none")), two=Dense.pack(random(40, 24))
+    )
+    x = random(24, seed=3)
+    near(held.product()(x), held.dense().double() @ x.double())
