@@ -21,7 +21,6 @@ Address, Number = ctypes.c_void_p, ctypes.c_int64
 class _Packed(ctypes.Structure):
     _fields_ = (
         ("decode", Address),
-        ("prepare", Address),
         ("rows", Number),
         ("columns", Number),
     )
@@ -67,6 +66,10 @@ class _Bitmask(ctypes.Structure):
 
 class _SignBlock(ctypes.Structure):
     _fields_ = (("shape", _Packed), ("signs", Address), ("left", Address), ("right", Address))
+
+
+class _Transposed(ctypes.Structure):
+    _fields_ = (("shape", _Packed), ("held", Address))
 
 
 class _EntropyCoded(ctypes.Structure):
@@ -116,6 +119,16 @@ class Matrix:
             Address(found.data_ptr()),
         )  # fmt: skip
         return found.to(activation.dtype).view(*activation.shape[:-1], self.shape[0])
+
+    def take(self, places: Tensor) -> Tensor:
+        """Rows [number of rows, columns] by their places, in float32."""
+        places = places.to(torch.int64).contiguous()
+        found = torch.empty(places.numel(), self.shape[1])
+        extension.library().decode_some(
+            Address(self.address), Address(places.data_ptr()), Number(places.numel()),
+            Address(found.data_ptr()),
+        )  # fmt: skip
+        return found
 
     def dense(self) -> Tensor:
         """The matrix in float32."""
@@ -200,7 +213,7 @@ def bitmask(mask: Tensor, columns: int, values: Matrix | None) -> Matrix | None:
     """Of a mask [rows, bytes] and the values [1, kept] that it marks."""
     if values is None or not _here(mask):
         return None
-    shape = _shape("decode_bitmask", mask.shape[0], columns, "prepare_bitmask")
+    shape = _shape("decode_bitmask", mask.shape[0], columns)
     return Matrix(_Bitmask(shape, mask.data_ptr(), values.address), (mask, values))
 
 
@@ -219,7 +232,7 @@ def signs(positive: Tensor, left: Matrix | None, right: Matrix | None) -> Matrix
         return None
     shape = _shape("decode_signs", left.shape[0], right.shape[1])
     structure = _SignBlock(shape, positive.data_ptr(), left.address, right.address)
-    return Matrix(structure, (positive, left, right))
+    return Matrix(structure, (positive, left, right), "multiply_signs")
 
 
 def entropy(  # noqa: PLR0917 - the parts in the order of the structure
@@ -229,7 +242,7 @@ def entropy(  # noqa: PLR0917 - the parts in the order of the structure
     if not _here(rest, stream, lengths, bases, starts):
         return None
     parts = (rest, stream, lengths, bases, starts)
-    shape = _shape("decode_entropy", *rest.shape, "prepare_entropy")
+    shape = _shape("decode_entropy", *rest.shape)
     addresses = (part.data_ptr() for part in parts)
     return Matrix(_EntropyCoded(shape, *addresses, first, lengths.numel()), parts)
 
@@ -238,18 +251,28 @@ def outliers(values: Tensor, positions: Tensor, ends: Tensor, columns: int) -> P
     """A product with sparse entries, row after row; `ends` [rows] counts them."""
     if not _here(values, positions, ends):
         return None
-    shape = _Packed(None, None, ends.numel(), columns)
+    shape = _Packed(None, ends.numel(), columns)
     structure = _Outliers(shape, values.data_ptr(), positions.data_ptr(), ends.data_ptr())
     kept = values, positions, ends
     return decode_step.made("multiply_outliers", structure, ends.numel(), columns, *kept)
 
 
-def transposed(held: Matrix | None) -> Product | None:
-    """A product with the transpose of a matrix."""
+def transposed(held: Matrix | None) -> Matrix | None:
+    """The transpose of a matrix."""
     if held is None:
         return None
     rows, columns = held.shape
-    return decode_step.made("multiply_transposed", held.structure, columns, rows, held)
+    structure = _Transposed(_shape("decode_transposed", columns, rows), held.address)
+    return Matrix(structure, (held,))
+
+
+def mixed(mask: Tensor, rows: int, fine: Matrix | None, coarse: Matrix | None) -> Matrix | None:
+    """Rows of two matrices, told apart by a bit a row."""
+    if fine is None or coarse is None or not _here(mask):
+        return None
+    shape = _shape("decode_mixed", rows, fine.shape[1])
+    structure = _SignBlock(shape, mask.data_ptr(), fine.address, coarse.address)
+    return Matrix(structure, (mask, fine, coarse))
 
 
 def _here(*parts: Tensor) -> bool:
@@ -258,13 +281,9 @@ def _here(*parts: Tensor) -> bool:
     return usual and extension.library() is not None
 
 
-def _shape(decode: str, rows: int, columns: int, prepare: str = "") -> _Packed:
-    library = extension.library()
-    found = [
-        ctypes.cast(getattr(library, name), Address).value if name else None
-        for name in (decode, prepare)
-    ]
-    return _Packed(*found, rows, columns)
+def _shape(decode: str, rows: int, columns: int) -> _Packed:
+    address = ctypes.cast(getattr(extension.library(), decode), Address).value
+    return _Packed(address, rows, columns)
 
 
 def _planes(parts: dict[int, Tensor]) -> _Codes:

@@ -60,7 +60,8 @@ class Format(nn.Module, abc.ABC):
 
     def take(self, rows: Tensor) -> Tensor:
         """Some rows of the matrix, [number of rows, columns], by their places."""
-        return self.dense()[rows]
+        matrix = self.matrix() if rows.device.type == "cpu" else None
+        return self.dense()[rows] if matrix is None else matrix.take(rows)
 
     def forward(self, activation: Tensor) -> Tensor:
         """Same as `multiply`."""

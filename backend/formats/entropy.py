@@ -78,15 +78,21 @@ class EntropyCoded(Format):
 
     def multiply(self, activation: Tensor) -> Tensor:
         """Decode, then one product of torch: to the bit what the dense matrix gives."""
-        return functional.linear(activation, self.exact().to(activation.dtype))
+        return functional.linear(activation, self._weight(activation.dtype))
 
     def affine(self, activation: Tensor, bias: Tensor) -> Tensor:
         """The same with a bias, added before the sum is rounded, as in a dense layer."""
         dtype = activation.dtype
-        return functional.linear(activation, self.exact().to(dtype), bias.to(dtype))
+        return functional.linear(activation, self._weight(dtype), bias.to(dtype))
+
+    def _weight(self, dtype: torch.dtype) -> Tensor:
+        matrix = self.matrix()
+        return (self.exact() if matrix is None else matrix.dense()).to(dtype)
 
     def take(self, rows: Tensor) -> Tensor:
         """Some rows, of which only the lanes that hold them are decoded."""
+        if (matrix := self.matrix()) is not None:
+            return matrix.take(rows)
         if self.columns % huffman.LANE:
             return self.dense()[rows]
         per_row = self.columns // huffman.LANE

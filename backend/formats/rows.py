@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from backend.formats.base import Format, empty
-from kernels import bitpack, decode_step
+from kernels import bitpack, decode_step, packed
 from kernels.decode_step import Product
 
 
@@ -45,6 +45,11 @@ class Rows(Format):
         """Two products, their outputs put in order."""
         outputs = self.fine.multiply(activation), self.coarse.multiply(activation)
         return torch.cat(outputs, dim=-1).index_select(-1, self._order())
+
+    def matrix(self) -> packed.Matrix | None:
+        """Both halves where they lie."""
+        fine, coarse = self.fine.matrix(), self.coarse.matrix()
+        return packed.mixed(self.mask, self.rows, fine, coarse)
 
     def product(self) -> Product | None:
         """Two products, their outputs put in their places."""

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Self
 
 from torch import Tensor
-from torch.nn import functional
 
 from backend.formats.base import Format
 from kernels import packed
-from kernels.decode_step import Product
 
 
 class Transposed(Format):
@@ -26,17 +24,13 @@ class Transposed(Format):
         """The transpose of what is held."""
         return cls(held.columns, held.rows, held)
 
-    def product(self) -> Product | None:
-        """Row after row of what is held, each times its own activation."""
+    def matrix(self) -> packed.Matrix | None:
+        """The transpose of what is held, some rows at a time."""
         return packed.transposed(self.held.matrix())
 
     def dense(self) -> Tensor:
         """The matrix in float32."""
         return self.held.dense().T
-
-    def multiply(self, activation: Tensor) -> Tensor:
-        """One product with the inner matrix made dense."""
-        return functional.linear(activation, self.held.dense().to(activation.dtype).T)
 
     def packed(self) -> Format:
         """Itself: the layouts for products go along the other side."""

@@ -3,13 +3,30 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 #include "clones.h"
 
+// What decoding remembers between two rows of one matrix, and of the matrices inside it.
+struct State {
+    int64_t row = -1, passed = 0;      // the last row, and the entries held before the next
+    std::vector<uint16_t> table;       // of an entropy code: 256 * length + symbol by 12 bits
+    std::vector<float> tile;           // of a transposed matrix: some of its rows
+    int64_t tile_first = -1;
+    std::unique_ptr<State> inside[2];
+
+    State &inner(int which) {
+        if (!inside[which]) inside[which] = std::make_unique<State>();
+        return *inside[which];
+    }
+};
+
 namespace {
 
 constexpr int64_t LANE = 64, LANES_A_BASE = 64, LONGEST = 12;
+constexpr int64_t TILE = 64;        // rows of a transposed matrix that are decoded together
+constexpr int64_t PART = 256;       // codes that are unpacked together
 constexpr int64_t BLOCK = 4;         // rows that are decoded and multiplied together
 constexpr int64_t ALONE = 1 << 15;   // numbers of a matrix below which a second thread costs more
 
@@ -79,15 +96,105 @@ CLONES void unpack(const Codes &codes, int64_t row, int64_t columns, int64_t col
 }
 
 void decode(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
-            State *state) {
+            State &state) {
     matrix->decode(matrix, row, column, count, out, state);
 }
 
 // A whole row of something small that belongs to a row, such as its scales.
-const float *whole_row(const Packed *matrix, int64_t row, std::vector<float> &room) {
-    room.resize(matrix->columns);
-    decode(matrix, row, 0, matrix->columns, room.data(), nullptr);
-    return room.data();
+class SmallRow {
+  public:
+    const float *read(const Packed *matrix, int64_t row, State &state) {
+        float *room = near_;
+        if (matrix->columns > PART) {
+            far_.resize(matrix->columns);
+            room = far_.data();
+        }
+        decode(matrix, row, 0, matrix->columns, room, state);
+        return room;
+    }
+
+  private:
+    float near_[PART];
+    std::vector<float> far_;
+};
+
+int64_t ones(const uint8_t *bytes, int64_t count) {
+    int64_t found = 0, done = 0;
+    for (; done + 8 <= count; done += 8) {
+        uint64_t word;
+        __builtin_memcpy(&word, bytes + done, 8);
+        found += __builtin_popcountll(word);
+    }
+    for (; done < count; done++) found += __builtin_popcount(bytes[done]);
+    return found;
+}
+
+uint32_t bit_of(const uint8_t *bytes, int64_t place) { return (bytes[place / 8] >> place % 8) & 1; }
+
+// Where the kept entries of eight columns lie, by the byte of their mask.
+struct Spread {
+    Eight place[256], kept[256];
+
+    Spread() {
+        for (int byte = 0; byte < 256; byte++) {
+            uint32_t next = 0;
+            for (int bit = 0; bit < 8; bit++) {
+                const bool there = (byte >> bit) & 1;
+                place[byte][bit] = there ? next++ : 0;
+                kept[byte][bit] = there ? ~0u : 0;
+            }
+        }
+    }
+};
+
+const Spread SPREAD;
+
+// `values` can be read for eight entries beyond those that are kept.
+CLONES const float *spread(const uint8_t *mask, const float *values, int64_t bytes, float *out) {
+    for (int64_t byte = 0; byte < bytes; byte++) {
+        EightFloats next;
+        __builtin_memcpy(&next, values, 32);
+        const Eight places = SPREAD.place[mask[byte]];
+        Eight found = (Eight)__builtin_shuffle(next, places) & SPREAD.kept[mask[byte]];
+        __builtin_memcpy(out + 8 * byte, &found, 32);
+        values += __builtin_popcount(mask[byte]);
+    }
+    return values;
+}
+
+// Multiplies a line by an activation and returns the sum.
+CLONES float product_in_place(float *line, const float *x, int64_t count) {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t k = 0; k < count; k++) {
+        line[k] *= x[k];
+        sum += line[k];
+    }
+    return sum;
+}
+
+// Sum of the values that a mask marks.
+CLONES float marked(const uint8_t *mask, const float *values, int64_t count) {
+    EightFloats sums = {};
+    for (int64_t byte = 0; byte < count / 8; byte++) {
+        EightFloats next;
+        __builtin_memcpy(&next, values + 8 * byte, 32);
+        const Eight word = Eight{} + mask[byte], bits = {1, 2, 4, 8, 16, 32, 64, 128};
+        sums += (EightFloats)((Eight)next & (Eight)((word & bits) != 0));
+    }
+    float sum = 0;
+    for (int i = 0; i < 8; i++) sum += sums[i];
+    for (int64_t k = count / 8 * 8; k < count; k++)
+        if (bit_of(mask, k)) sum += values[k];
+    return sum;
+}
+
+CLONES void look_up(const uint32_t *codes, const float *table, int64_t count, float *out) {
+    for (int64_t i = 0; i < count; i++) out[i] = table[codes[i]];
+}
+
+CLONES void scale_by(float *values, float scale, int64_t count) {
+    for (int64_t i = 0; i < count; i++) values[i] *= scale;
 }
 
 CLONES void scale_codes(const uint32_t *codes, float middle, float scale, float offset,
@@ -124,155 +231,220 @@ CLONES void dots(const float *rows, int64_t count, const float *x, int64_t colum
 extern "C" {
 
 void decode_float32(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
-                    State *) {
+                    State &) {
     const float *numbers = static_cast<const float *>(
         reinterpret_cast<const DenseRows *>(matrix)->numbers);
     std::memcpy(out, numbers + row * matrix->columns + column, count * sizeof(float));
 }
 
 void decode_bfloat16(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
-                     State *) {
+                     State &) {
     const uint16_t *numbers = static_cast<const uint16_t *>(
         reinterpret_cast<const DenseRows *>(matrix)->numbers);
-    widen(numbers + row * matrix->columns + column, count, out);
+    const uint16_t *from = numbers + row * matrix->columns + column;
+    if (count == 1)
+        *out = widened(*from);
+    else
+        widen(from, count, out);
 }
 
 void decode_integers(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
-                     State *) {
+                     State &state) {
     const IntegerGroups &held = *reinterpret_cast<const IntegerGroups *>(matrix);
-    std::vector<float> scale_room, offset_room;
-    std::vector<uint32_t> codes(count);
-    const float *scales = whole_row(held.scales, row, scale_room);
-    const float *offsets = held.offsets ? whole_row(held.offsets, row, offset_room) : nullptr;
-    unpack(held.codes, row, matrix->columns, column, count, codes.data());
+    SmallRow scale_row, offset_row;
+    uint32_t codes[PART];
+    const float *scales = scale_row.read(held.scales, row, state.inner(0));
+    const float *offsets =
+        held.offsets ? offset_row.read(held.offsets, row, state.inner(1)) : nullptr;
     for (int64_t done = 0; done < count;) {
-        const int64_t group = (column + done) / held.group_size;
-        const int64_t end = std::min(count, (group + 1) * held.group_size - column);
-        const float scale = scales[group];
-        float offset = offsets ? offsets[group] : 0;
-        if (held.has_zero_points) {
-            const uint32_t zero = code_at(held.zero_points, row, held.scales->columns, group);
-            offset = (held.middle - static_cast<float>(zero)) * scale;
+        const int64_t part = std::min(PART, count - done);
+        unpack(held.codes, row, matrix->columns, column + done, part, codes);
+        for (int64_t at = 0; at < part;) {
+            const int64_t group = (column + done + at) / held.group_size;
+            const int64_t end =
+                std::min(part, (group + 1) * held.group_size - column - done);
+            const float scale = scales[group];
+            float offset = offsets ? offsets[group] : 0;
+            if (held.has_zero_points) {
+                const uint32_t zero = code_at(held.zero_points, row, held.scales->columns, group);
+                offset = (held.middle - static_cast<float>(zero)) * scale;
+            }
+            scale_codes(codes + at, held.middle, scale, offset, end - at, out + done + at);
+            at = end;
         }
-        scale_codes(codes.data() + done, held.middle, scale, offset, end - done, out + done);
-        done = end;
+        done += part;
     }
 }
 
 void decode_codebook(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
-                     State *) {
+                     State &state) {
     const Codebook &held = *reinterpret_cast<const Codebook *>(matrix);
-    const int64_t length = held.dimension;
-    const int64_t first = column / length, last = (column + count - 1) / length;
-    std::vector<uint32_t> codes(last - first + 1);
-    unpack(held.codes, row, matrix->columns / length, first, last - first + 1, codes.data());
-    std::vector<float> own;
+    const int64_t length = held.dimension, entries = matrix->columns / length;
+    float own[256];
     const float *table = held.table;
     if (held.rows) {
-        own.resize(held.size * length);
-        widen(held.rows + row * held.size, held.size, own.data());
-        table = own.data();
+        widen(held.rows + row * held.size, held.size, own);
+        table = own;
     }
-    for (int64_t i = 0; i < count; i++) {
-        const int64_t at = column + i;
-        out[i] = table[codes[at / length - first] * length + at % length];
+    uint32_t codes[PART];
+    const int64_t last = (column + count - 1) / length;
+    for (int64_t first = column / length; first <= last; first += PART) {
+        const int64_t part = std::min(PART, last - first + 1);
+        unpack(held.codes, row, entries, first, part, codes);
+        if (length == 1) {
+            look_up(codes, table, part, out + first - column);
+            continue;
+        }
+        for (int64_t i = 0; i < part; i++)
+            for (int64_t j = 0; j < length; j++) {
+                const int64_t at = (first + i) * length + j - column;
+                if (at >= 0 && at < count) out[at] = table[codes[i] * length + j];
+            }
     }
     if (!held.scales) return;
-    std::vector<float> room;
-    const float *scales = whole_row(held.scales, row, room);
-    for (int64_t i = 0; i < count; i++) out[i] *= scales[(column + i) / held.group_size];
-}
-
-void prepare_bitmask(const Packed *matrix, int64_t row, State *state) {
-    const Bitmask &held = *reinterpret_cast<const Bitmask *>(matrix);
-    const int64_t bytes = row * bytes_of(matrix->columns, 1);
-    int64_t passed = 0, done = 0;
-    for (; done + 8 <= bytes; done += 8) {
-        uint64_t word;
-        __builtin_memcpy(&word, held.mask + done, 8);
-        passed += __builtin_popcountll(word);
+    SmallRow room;
+    const float *scales = room.read(held.scales, row, state.inner(0));
+    for (int64_t done = 0; done < count;) {
+        const int64_t group = (column + done) / held.group_size;
+        const int64_t end = std::min(count, (group + 1) * held.group_size - column);
+        scale_by(out + done, scales[group], end - done);
+        done = end;
     }
-    for (; done < bytes; done++) passed += __builtin_popcount(held.mask[done]);
-    state->passed = passed;
 }
 
+// Whole rows only.
 void decode_bitmask(const Packed *matrix, int64_t row, int64_t, int64_t count, float *out,
-                    State *state) {
+                    State &state) {
     const Bitmask &held = *reinterpret_cast<const Bitmask *>(matrix);
-    const uint8_t *line = held.mask + row * bytes_of(matrix->columns, 1);
-    std::vector<float> values(count);
-    int64_t kept = 0;
-    for (int64_t byte = 0; byte < bytes_of(count, 1); byte++)
-        kept += __builtin_popcount(line[byte]);
-    if (kept) decode(held.values, 0, state->passed, kept, values.data(), nullptr);
-    const float *next = values.data();
-    for (int64_t k = 0; k < count; k++) {
-        const uint32_t bit = (line[k / 8] >> (k % 8)) & 1;
-        out[k] = bit ? *next : 0.0f;
-        next += bit;
-    }
-    state->passed += kept;
+    const int64_t bytes = bytes_of(matrix->columns, 1);
+    const uint8_t *line = held.mask + row * bytes;
+    if (row != state.row + 1) state.passed = ones(held.mask, row * bytes);
+    const int64_t kept = ones(line, bytes);
+    state.tile.resize(count + 8);
+    float *values = state.tile.data();
+    if (kept) decode(held.values, 0, state.passed, kept, values, state.inner(0));
+    state.passed += kept;
+    state.row = row;
+    const float *next = spread(line, values, count / 8, out);
+    for (int64_t k = count / 8 * 8; k < count; k++) out[k] = bit_of(line, k) ? *next++ : 0.0f;
 }
 
+// Whole rows only.
 void decode_two_of_four(const Packed *matrix, int64_t row, int64_t, int64_t count, float *out,
-                        State *) {
+                        State &state) {
     const TwoOfFour &held = *reinterpret_cast<const TwoOfFour *>(matrix);
     const uint8_t *line = held.positions + row * bytes_of(count / 2, 2);
-    std::vector<float> values(count / 2);
-    decode(held.values, row, 0, count / 2, values.data(), nullptr);
+    state.tile.resize(count / 2);
+    float *values = state.tile.data();
+    decode(held.values, row, 0, count / 2, values, state.inner(0));
     std::fill_n(out, count, 0.0f);
-    for (int64_t i = 0; i < count / 2; i++)
-        out[i / 2 * 4 + ((line[i / 4] >> (i % 4 * 2)) & 3)] = values[i];
+    for (int64_t four = 0; four < count / 4; four++) {
+        const uint32_t both = line[four / 2] >> (four % 2 * 4);
+        out[4 * four + (both & 3)] = values[2 * four];
+        out[4 * four + (both >> 2 & 3)] = values[2 * four + 1];
+    }
 }
 
 void decode_signs(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
-                  State *) {
+                  State &state) {
     const SignBlock &held = *reinterpret_cast<const SignBlock *>(matrix);
     const uint8_t *line = held.signs + row * bytes_of(matrix->columns, 1);
-    std::vector<float> room, sizes(count);
-    const float *left = whole_row(held.left, row, room);
+    SmallRow room;
+    const float *left = room.read(held.left, row, state.inner(0));
+    state.tile.resize(count);
     std::fill_n(out, count, 0.0f);
     for (int64_t rank = 0; rank < held.left->columns; rank++) {
-        decode(held.right, rank, column, count, sizes.data(), nullptr);
-        combine(out, sizes.data(), left[rank], count);
+        decode(held.right, rank, column, count, state.tile.data(), state.inner(1));
+        combine(out, state.tile.data(), left[rank], count);
     }
     for (int64_t k = 0; k < count; k++)
-        if (!((line[(column + k) / 8] >> ((column + k) % 8)) & 1)) out[k] = -out[k];
+        if (!bit_of(line, column + k)) out[k] = -out[k];
 }
 
-void prepare_entropy(const Packed *matrix, int64_t, State *state) {
-    const EntropyCoded &held = *reinterpret_cast<const EntropyCoded *>(matrix);
-    std::fill_n(state->table, 4096, static_cast<uint16_t>(256));
+void make_table(const EntropyCoded &held, std::vector<uint16_t> &table) {
+    table.assign(1 << LONGEST, 256);
     int64_t filled = 0;
     for (int64_t length = 1; length <= LONGEST; length++)
         for (int64_t symbol = 0; symbol < held.symbols; symbol++)
             if (held.lengths[symbol] == length) {
                 const int64_t share = int64_t{1} << (LONGEST - length);
-                std::fill_n(state->table + filled, share,
+                std::fill_n(table.data() + filled, share,
                             static_cast<uint16_t>(256 * length + symbol));
                 filled += share;
             }
 }
 
-void decode_entropy(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
-                    State *state) {
-    const EntropyCoded &held = *reinterpret_cast<const EntropyCoded *>(matrix);
-    const int64_t start = row * matrix->columns + column, end = start + count;
-    for (int64_t lane = start / LANE; lane * LANE < end; lane++) {
-        int64_t bit = held.bases[lane / LANES_A_BASE] + held.starts[lane];
-        const int64_t last = std::min(end - lane * LANE, LANE);
-        for (int64_t place = 0; place < last; place++) {
-            const uint8_t *at = held.stream + bit / 8;
-            const uint32_t three = at[0] << 16 | at[1] << 8 | at[2];
-            const uint16_t found = state->table[(three >> (LONGEST - bit % 8)) & 4095];
+// The 64 symbols of a lane; four codes at most lie in the bits that one read brings.
+void read_lane(const EntropyCoded &held, const uint16_t *table, int64_t lane, uint8_t *symbols) {
+    int64_t bit = held.bases[lane / LANES_A_BASE] + held.starts[lane];
+    for (int64_t place = 0; place < LANE; place += 4) {
+        uint64_t window;
+        __builtin_memcpy(&window, held.stream + bit / 8, 8);
+        window = __builtin_bswap64(window) << bit % 8;
+        for (int64_t i = 0; i < 4; i++) {
+            const uint16_t found = table[window >> (64 - LONGEST)];
+            symbols[place + i] = static_cast<uint8_t>(found);
+            window <<= found >> 8;
             bit += found >> 8;
-            const int64_t flat = lane * LANE + place;
-            if (flat < start) continue;
-            const uint32_t rest = held.rest[flat], exponent = (found & 255) + held.first;
-            out[flat - start] = widened(
-                static_cast<uint16_t>((rest & 0x80) << 8 | exponent << 7 | (rest & 0x7F)));
         }
     }
+}
+
+CLONES void join(const uint8_t *rest, const uint8_t *symbols, uint32_t first, int64_t count,
+                 float *out) {
+    for (int64_t i = 0; i < count; i++) {
+        const uint32_t bits = static_cast<uint32_t>(rest[i] & 0x80) << 24 |
+                              (symbols[i] + first) << 23 |
+                              static_cast<uint32_t>(rest[i] & 0x7F) << 16;
+        __builtin_memcpy(out + i, &bits, 4);
+    }
+}
+
+void decode_entropy(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
+                    State &state) {
+    const EntropyCoded &held = *reinterpret_cast<const EntropyCoded *>(matrix);
+    if (state.table.empty()) make_table(held, state.table);
+    const int64_t start = row * matrix->columns + column, end = start + count;
+    uint8_t symbols[LANE];
+    for (int64_t lane = start / LANE; lane * LANE < end; lane++) {
+        read_lane(held, state.table.data(), lane, symbols);
+        const int64_t from = std::max(start, lane * LANE), to = std::min(end, (lane + 1) * LANE);
+        join(held.rest + from, symbols + (from - lane * LANE), static_cast<uint32_t>(held.first),
+             to - from, out + from - start);
+    }
+}
+
+void decode_transposed(const Packed *matrix, int64_t row, int64_t column, int64_t count,
+                       float *out, State &state) {
+    const Packed *held = reinterpret_cast<const Transposed *>(matrix)->held;
+    const int64_t columns = matrix->columns;
+    if (state.tile_first < 0 || row < state.tile_first || row >= state.tile_first + TILE) {
+        state.tile_first = row / TILE * TILE;
+        state.tile.resize(TILE * columns);
+        const int64_t several = std::min(TILE, matrix->rows - state.tile_first);
+        float line[TILE];
+        for (int64_t k = 0; k < columns; k++) {
+            decode(held, k, state.tile_first, several, line, state.inner(0));
+            for (int64_t i = 0; i < several; i++) state.tile[i * columns + k] = line[i];
+        }
+    }
+    std::memcpy(out, state.tile.data() + (row - state.tile_first) * columns + column,
+                count * sizeof(float));
+}
+
+void decode_mixed(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
+                  State &state) {
+    const MixedRows &held = *reinterpret_cast<const MixedRows *>(matrix);
+    if (row != state.row + 1) {
+        state.passed = ones(held.mask, row / 8);
+        for (int64_t before = row / 8 * 8; before < row; before++)
+            state.passed += bit_of(held.mask, before);
+    }
+    const bool fine = bit_of(held.mask, row);
+    decode(fine ? held.fine : held.coarse, fine ? state.passed : row - state.passed, column, count,
+           out, state.inner(fine ? 0 : 1));
+    state.passed += fine;
+    state.row = row;
 }
 
 // y[count, rows] = x[count, columns] W^T, the rows divided among threads.
@@ -284,11 +456,10 @@ void multiply_many(const Packed *matrix, const float *x, int64_t count, float *y
         const int64_t first = rows * piece / pieces, end = rows * (piece + 1) / pieces;
         std::vector<float> decoded(BLOCK * columns);
         State state;
-        if (matrix->prepare && first < end) matrix->prepare(matrix, first, &state);
         for (int64_t row = first; row < end; row += BLOCK) {
             const int64_t several = std::min(BLOCK, end - row);
             for (int64_t i = 0; i < several; i++)
-                decode(matrix, row + i, 0, columns, decoded.data() + i * columns, &state);
+                decode(matrix, row + i, 0, columns, decoded.data() + i * columns, state);
             for (int64_t one = 0; one < count; one++)
                 dots(decoded.data(), several, x + one * columns, columns, y + one * rows + row);
         }
@@ -302,27 +473,46 @@ void decode_all(const Packed *matrix, float *out) {
     for (int64_t piece = 0; piece < pieces; piece++) {
         const int64_t first = rows * piece / pieces, end = rows * (piece + 1) / pieces;
         State state;
-        if (matrix->prepare && first < end) matrix->prepare(matrix, first, &state);
         for (int64_t row = first; row < end; row++)
-            decode(matrix, row, 0, columns, out + row * columns, &state);
+            decode(matrix, row, 0, columns, out + row * columns, state);
     }
+}
+
+void decode_some(const Packed *matrix, const int64_t *places, int64_t count, float *out) {
+    State state;
+    for (int64_t i = 0; i < count; i++)
+        decode(matrix, places[i], 0, matrix->columns, out + i * matrix->columns, state);
 }
 
 void multiply_packed(const void *matrix, const float *x, float *y) {
     multiply_many(static_cast<const Packed *>(matrix), x, 1, y);
 }
 
-// y = W^T x, for a matrix that is held transposed.
-void multiply_transposed(const void *matrix, const float *x, float *y) {
-    const Packed &held = *static_cast<const Packed *>(matrix);
-    std::vector<float> line(held.columns);
-    State state;
-    if (held.prepare) held.prepare(&held, 0, &state);
-    std::fill_n(y, held.columns, 0.0f);
-    for (int64_t row = 0; row < held.rows; row++) {
-        decode(&held, row, 0, held.columns, line.data(), &state);
-        combine(y, line.data(), x[row], held.columns);
+// By the factors: sums of the activation times a right factor, with the signs of each row.
+void multiply_signs(const void *matrix, const float *x, float *y) {
+    const SignBlock &held = *static_cast<const SignBlock *>(matrix);
+    const int64_t rows = held.shape.rows, columns = held.shape.columns, ranks = held.left->columns;
+    std::vector<float> scaled(ranks * columns), left(rows * ranks), whole(ranks);
+    State states[2];
+    for (int64_t row = 0; row < rows; row++)
+        decode(held.left, row, 0, ranks, left.data() + row * ranks, states[0]);
+    for (int64_t rank = 0; rank < ranks; rank++) {
+        float *line = scaled.data() + rank * columns;
+        decode(held.right, rank, 0, columns, line, states[1]);
+        whole[rank] = product_in_place(line, x, columns);
     }
+    const int64_t pieces = rows * columns >= ALONE ? 16 : 1;
+#pragma omp parallel for schedule(dynamic) if (pieces > 1)
+    for (int64_t piece = 0; piece < pieces; piece++)
+        for (int64_t row = rows * piece / pieces; row < rows * (piece + 1) / pieces; row++) {
+            const uint8_t *line = held.signs + row * bytes_of(columns, 1);
+            float sum = 0;
+            for (int64_t rank = 0; rank < ranks; rank++) {
+                const float positive = marked(line, scaled.data() + rank * columns, columns);
+                sum += left[row * ranks + rank] * (2 * positive - whole[rank]);
+            }
+            y[row] = sum;
+        }
 }
 
 void multiply_outliers(const void *matrix, const float *x, float *y) {

@@ -8,19 +8,13 @@ extern "C" {
 
 struct Packed;
 
-// What decoding a matrix row after row needs to remember; made by `prepare` for the first row.
-struct State {
-    int64_t passed;        // entries held before the row
-    uint16_t table[4096];  // of an entropy code: 256 * length + symbol, for the next 12 bits
-};
+struct State;
 
-typedef void (*Prepare)(const Packed *matrix, int64_t row, State *state);
 typedef void (*Decode)(const Packed *matrix, int64_t row, int64_t column, int64_t count,
-                       float *out, State *state);
+                       float *out, State &state);
 
 struct Packed {
-    Decode decode;
-    Prepare prepare;  // null: there is nothing to remember
+    Decode decode;  // a part of a row; quickest where rows follow each other
     int64_t rows, columns;
 };
 
@@ -76,6 +70,17 @@ struct EntropyCoded {
     const int64_t *bases;
     const uint16_t *starts;
     int64_t first, symbols;
+};
+
+struct Transposed {
+    Packed shape;
+    const Packed *held;  // [columns, rows]
+};
+
+struct MixedRows {
+    Packed shape;
+    const uint8_t *mask;  // a bit a row: the next of `fine`, else of `coarse`
+    const Packed *fine, *coarse;
 };
 
 struct Outliers {
