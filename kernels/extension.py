@@ -20,7 +20,7 @@ from pathlib import Path
 
 SOURCES = Path(__file__).parent / "cpu"
 FLAGS = (
-    *("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno"),
+    *("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-Wno-psabi"),
     *(() if sys.platform == "darwin" else ("-fopenmp",)),
 )
 BUILD_SECONDS = 300

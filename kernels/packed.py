@@ -43,7 +43,6 @@ class _IntegerGroups(ctypes.Structure):
         ("middle", ctypes.c_float),
         ("scales", Address),
         ("offsets", Address),
-        ("has_zero_points", Number),
     )
 
 
@@ -168,7 +167,6 @@ def integers(
         float(1 << (bits - 1)),
         scales.address,
         offsets.address if offsets else None,
-        int(zero_points is not None),
     )
     return Matrix(structure, (codes, scales, offsets, zero_points))
 

@@ -15,6 +15,18 @@ from tests.test_formats import NAMES, example
 ODD = [(7, 24), (33, 172), (64, 128), (5, 9), (300, 130)]
 
 
+@pytest.fixture(params=["portable", "AVX2", "AVX-512"], autouse=True)
+def loops(request):
+    """Each kind of loops that this processor can run."""
+    library = extension.library()
+    assert library is not None, extension.reason()
+    kind = ["portable", "AVX2", "AVX-512"].index(request.param)
+    if library.use_loops(kind) != kind:
+        pytest.skip(f"this processor has no {request.param}")
+    yield request.param
+    library.use_loops(-1)
+
+
 def random(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 

@@ -6,7 +6,6 @@
 #include <memory>
 #include <vector>
 
-#include "clones.h"
 
 // What decoding remembers between two rows of one matrix, and of the matrices inside it.
 struct State {
@@ -24,9 +23,77 @@ struct State {
 
 namespace {
 
+// Where the kept entries of eight columns lie, by the byte of their mask.
+struct Spread {
+    uint32_t place[256][8], kept[256][8];
+
+    Spread() {
+        for (int byte = 0; byte < 256; byte++) {
+            uint32_t next = 0;
+            for (int bit = 0; bit < 8; bit++) {
+                const bool there = (byte >> bit) & 1;
+                place[byte][bit] = there ? next++ : 0;
+                kept[byte][bit] = there ? ~0u : 0;
+            }
+        }
+    }
+};
+
+const Spread SPREAD;
+
+// The loops of one kind of processor; the first two by the planes that there are.
+struct Loops {
+    void (*unpack[16])(const uint8_t *const *, int64_t, int64_t, uint32_t *);
+    void (*scaled[16])(const uint8_t *const *, int64_t, int64_t, float, float, float, float *);
+    const float *(*spread)(const uint8_t *, const float *, int64_t, float *);
+    float (*marked)(const uint8_t *, const float *, int64_t);
+    void (*widen)(const uint16_t *, int64_t, float *);
+    float (*product_in_place)(float *, const float *, int64_t);
+    void (*look_up)(const uint32_t *, const float *, int64_t, int64_t, float *);
+    void (*scale_by)(float *, float, int64_t);
+    void (*combine)(float *, const float *, float, int64_t);
+    void (*join)(const uint8_t *, const uint8_t *, uint32_t, int64_t, float *);
+    void (*dots)(const float *, int64_t, const float *, int64_t, float *);
+};
+
+namespace portable {
+#include "loops.inl"
+}
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define SEVERAL_KINDS
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,bmi,bmi2,popcnt")
+namespace avx2 {
+#include "loops.inl"
+}
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi,bmi2,popcnt")
+namespace avx512 {
+#include "loops.inl"
+}
+#pragma GCC pop_options
+
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+
+bool has_avx512() {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+const Loops *best() {
+    return has_avx512() ? &avx512::LOOPS : has_avx2() ? &avx2::LOOPS : &portable::LOOPS;
+}
+#else
+const Loops *best() { return &portable::LOOPS; }
+#endif
+
+const Loops *loops = best();
+
 constexpr int64_t LANE = 64, LANES_A_BASE = 64, LONGEST = 12;
 constexpr int64_t TILE = 64;        // rows of a transposed matrix that are decoded together
-constexpr int64_t PART = 256;       // codes that are unpacked together
+constexpr int64_t PART = 256;       // numbers in a small room on the stack
 constexpr int64_t BLOCK = 4;         // rows that are decoded and multiplied together
 constexpr int64_t ALONE = 1 << 15;   // numbers of a matrix below which a second thread costs more
 
@@ -39,60 +106,54 @@ float widened(uint16_t bfloat16) {
 
 int64_t bytes_of(int64_t columns, int64_t width) { return (columns * width + 7) / 8; }
 
-uint32_t code_at(const Codes &codes, int64_t row, int64_t columns, int64_t column) {
-    uint32_t code = 0, shift = 0;
-    for (int plane = 0; plane < 4; plane++) {
-        if (!codes.planes[plane]) continue;
-        const int64_t width = 1 << plane, bit = column * width;
-        const uint8_t byte = codes.planes[plane][row * bytes_of(columns, width) + bit / 8];
-        code |= ((byte >> (bit % 8)) & ((1u << width) - 1)) << shift;
-        shift += width;
+// The planes of a row, and which there are.
+struct Lines {
+    const uint8_t *of[4];
+    int planes = 0;
+
+    Lines(const Codes &codes, int64_t row, int64_t columns) {
+        for (int plane = 0; plane < 4; plane++) {
+            of[plane] = codes.planes[plane];
+            if (!of[plane]) continue;
+            of[plane] += row * bytes_of(columns, 1 << plane);
+            planes |= 1 << plane;
+        }
     }
-    return code;
-}
 
-typedef uint32_t Eight __attribute__((vector_size(32)));
-typedef int32_t EightSigned __attribute__((vector_size(32)));
-typedef float EightFloats __attribute__((vector_size(32)));
-
-// Adds eight codes of one plane, from a column that eight divides, above the bits there are.
-template <int WIDTH>
-inline __attribute__((always_inline)) void add_eight(const uint8_t *line, int64_t column,
-                                                     uint32_t shift, Eight &codes) {
-    const uint8_t *at = line + column * WIDTH / 8;
-    if (WIDTH == 8) {
-        Eight found = {at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7]};
-        codes |= found << shift;
-        return;
+    uint32_t code(int64_t column) const {
+        uint32_t code = 0, shift = 0;
+        for (int plane = 0; plane < 4; plane++) {
+            if (!of[plane]) continue;
+            const int64_t width = 1 << plane, bit = column * width;
+            code |= ((of[plane][bit / 8] >> bit % 8) & ((1u << width) - 1)) << shift;
+            shift += width;
+        }
+        return code;
     }
-    uint32_t word = 0;
-    __builtin_memcpy(&word, at, WIDTH);
-    const Eight turns = {0, WIDTH, 2 * WIDTH, 3 * WIDTH, 4 * WIDTH, 5 * WIDTH, 6 * WIDTH, 7 * WIDTH};
-    const Eight words = {word, word, word, word, word, word, word, word};
-    codes |= ((words >> turns) & ((1u << (WIDTH & 7)) - 1)) << shift;
-}
+};
 
-// Codes of a part of a row, as they are.
-CLONES void unpack(const Codes &codes, int64_t row, int64_t columns, int64_t column, int64_t count,
-                   uint32_t *out) {
-    const uint8_t *lines[4];
-    for (int plane = 0; plane < 4; plane++)
-        lines[plane] = codes.planes[plane]
-                           ? codes.planes[plane] + row * bytes_of(columns, 1 << plane)
-                           : nullptr;
+// Codes of a part of a row: by eights where eight divides the column, one by one at the ends.
+void unpack(const Lines &lines, int64_t column, int64_t count, uint32_t *out) {
     int64_t done = 0;
-    for (; done < count && (column + done) % 8; done++)
-        out[done] = code_at(codes, row, columns, column + done);
-    for (; done + 8 <= count; done += 8) {
-        Eight found = {};
-        uint32_t shift = 0;
-        if (lines[0]) add_eight<1>(lines[0], column + done, shift, found), shift += 1;
-        if (lines[1]) add_eight<2>(lines[1], column + done, shift, found), shift += 2;
-        if (lines[2]) add_eight<4>(lines[2], column + done, shift, found), shift += 4;
-        if (lines[3]) add_eight<8>(lines[3], column + done, shift, found);
-        __builtin_memcpy(out + done, &found, 32);
-    }
-    for (; done < count; done++) out[done] = code_at(codes, row, columns, column + done);
+    for (; done < count && (column + done) % 8; done++) out[done] = lines.code(column + done);
+    const int64_t whole = (count - done) / 8 * 8;
+    loops->unpack[lines.planes](lines.of, column + done, whole, out + done);
+    for (done += whole; done < count; done++) out[done] = lines.code(column + done);
+}
+
+void scale(const Lines &lines, int64_t column, int64_t count, float middle, float factor,
+           float offset, float *out) {
+    int64_t done = 0;
+    const auto alone = [&] {
+        const auto code = static_cast<float>(lines.code(column + done));
+        out[done++] = (code - middle) * factor + offset;
+    };
+    while (done < count && (column + done) % 8) alone();
+    const int64_t whole = (count - done) / 8 * 8;
+    loops->scaled[lines.planes](lines.of, column + done, whole, middle, factor, offset,
+                                out + done);
+    done += whole;
+    while (done < count) alone();
 }
 
 void decode(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
@@ -131,101 +192,6 @@ int64_t ones(const uint8_t *bytes, int64_t count) {
 
 uint32_t bit_of(const uint8_t *bytes, int64_t place) { return (bytes[place / 8] >> place % 8) & 1; }
 
-// Where the kept entries of eight columns lie, by the byte of their mask.
-struct Spread {
-    Eight place[256], kept[256];
-
-    Spread() {
-        for (int byte = 0; byte < 256; byte++) {
-            uint32_t next = 0;
-            for (int bit = 0; bit < 8; bit++) {
-                const bool there = (byte >> bit) & 1;
-                place[byte][bit] = there ? next++ : 0;
-                kept[byte][bit] = there ? ~0u : 0;
-            }
-        }
-    }
-};
-
-const Spread SPREAD;
-
-// `values` can be read for eight entries beyond those that are kept.
-CLONES const float *spread(const uint8_t *mask, const float *values, int64_t bytes, float *out) {
-    for (int64_t byte = 0; byte < bytes; byte++) {
-        EightFloats next;
-        __builtin_memcpy(&next, values, 32);
-        const Eight places = SPREAD.place[mask[byte]];
-        Eight found = (Eight)__builtin_shuffle(next, places) & SPREAD.kept[mask[byte]];
-        __builtin_memcpy(out + 8 * byte, &found, 32);
-        values += __builtin_popcount(mask[byte]);
-    }
-    return values;
-}
-
-// Multiplies a line by an activation and returns the sum.
-CLONES float product_in_place(float *line, const float *x, int64_t count) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t k = 0; k < count; k++) {
-        line[k] *= x[k];
-        sum += line[k];
-    }
-    return sum;
-}
-
-// Sum of the values that a mask marks.
-CLONES float marked(const uint8_t *mask, const float *values, int64_t count) {
-    EightFloats sums = {};
-    for (int64_t byte = 0; byte < count / 8; byte++) {
-        EightFloats next;
-        __builtin_memcpy(&next, values + 8 * byte, 32);
-        const Eight word = Eight{} + mask[byte], bits = {1, 2, 4, 8, 16, 32, 64, 128};
-        sums += (EightFloats)((Eight)next & (Eight)((word & bits) != 0));
-    }
-    float sum = 0;
-    for (int i = 0; i < 8; i++) sum += sums[i];
-    for (int64_t k = count / 8 * 8; k < count; k++)
-        if (bit_of(mask, k)) sum += values[k];
-    return sum;
-}
-
-CLONES void look_up(const uint32_t *codes, const float *table, int64_t count, float *out) {
-    for (int64_t i = 0; i < count; i++) out[i] = table[codes[i]];
-}
-
-CLONES void scale_by(float *values, float scale, int64_t count) {
-    for (int64_t i = 0; i < count; i++) values[i] *= scale;
-}
-
-CLONES void scale_codes(const uint32_t *codes, float middle, float scale, float offset,
-                        int64_t count, float *out) {
-    for (int64_t i = 0; i < count; i++)
-        out[i] = (static_cast<float>(static_cast<int32_t>(codes[i])) - middle) * scale + offset;
-}
-
-CLONES void widen(const uint16_t *from, int64_t count, float *out) {
-    for (int64_t i = 0; i < count; i++) out[i] = widened(from[i]);
-}
-
-CLONES void combine(float *out, const float *line, float factor, int64_t count) {
-    for (int64_t i = 0; i < count; i++) out[i] += factor * line[i];
-}
-
-CLONES void dots(const float *rows, int64_t count, const float *x, int64_t columns, float *y) {
-    const float *a = rows, *b = a + (count > 1 ? columns : 0), *c = a + (count > 2 ? 2 * columns : 0),
-                *d = a + (count > 3 ? 3 * columns : 0);
-    float first = 0, second = 0, third = 0, fourth = 0;
-#pragma omp simd reduction(+ : first, second, third, fourth)
-    for (int64_t k = 0; k < columns; k++) {
-        first += a[k] * x[k];
-        second += b[k] * x[k];
-        third += c[k] * x[k];
-        fourth += d[k] * x[k];
-    }
-    const float found[BLOCK] = {first, second, third, fourth};
-    for (int64_t row = 0; row < count; row++) y[row] = found[row];
-}
-
 }  // namespace
 
 extern "C" {
@@ -245,34 +211,26 @@ void decode_bfloat16(const Packed *matrix, int64_t row, int64_t column, int64_t 
     if (count == 1)
         *out = widened(*from);
     else
-        widen(from, count, out);
+        loops->widen(from, count, out);
 }
 
 void decode_integers(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
                      State &state) {
     const IntegerGroups &held = *reinterpret_cast<const IntegerGroups *>(matrix);
     SmallRow scale_row, offset_row;
-    uint32_t codes[PART];
     const float *scales = scale_row.read(held.scales, row, state.inner(0));
     const float *offsets =
         held.offsets ? offset_row.read(held.offsets, row, state.inner(1)) : nullptr;
+    const Lines lines(held.codes, row, matrix->columns);
+    const Lines zeros(held.zero_points, row, held.scales->columns);
     for (int64_t done = 0; done < count;) {
-        const int64_t part = std::min(PART, count - done);
-        unpack(held.codes, row, matrix->columns, column + done, part, codes);
-        for (int64_t at = 0; at < part;) {
-            const int64_t group = (column + done + at) / held.group_size;
-            const int64_t end =
-                std::min(part, (group + 1) * held.group_size - column - done);
-            const float scale = scales[group];
-            float offset = offsets ? offsets[group] : 0;
-            if (held.has_zero_points) {
-                const uint32_t zero = code_at(held.zero_points, row, held.scales->columns, group);
-                offset = (held.middle - static_cast<float>(zero)) * scale;
-            }
-            scale_codes(codes + at, held.middle, scale, offset, end - at, out + done + at);
-            at = end;
-        }
-        done += part;
+        const int64_t group = (column + done) / held.group_size;
+        const int64_t end = std::min(count, (group + 1) * held.group_size - column);
+        const float factor = scales[group];
+        float offset = offsets ? offsets[group] : 0;
+        if (zeros.planes) offset = (held.middle - zeros.code(group)) * factor;
+        scale(lines, column + done, end - done, held.middle, factor, offset, out + done);
+        done = end;
     }
 }
 
@@ -280,19 +238,17 @@ void decode_codebook(const Packed *matrix, int64_t row, int64_t column, int64_t 
                      State &state) {
     const Codebook &held = *reinterpret_cast<const Codebook *>(matrix);
     const int64_t length = held.dimension, entries = matrix->columns / length;
-    float own[256];
+    float own[PART];
     const float *table = held.table;
-    if (held.rows) {
-        widen(held.rows + row * held.size, held.size, own);
-        table = own;
-    }
+    if (held.rows) loops->widen(held.rows + row * held.size, held.size, own), table = own;
+    if (!held.rows && length == 1) std::copy_n(held.table, held.size, own), table = own;
     uint32_t codes[PART];
     const int64_t last = (column + count - 1) / length;
     for (int64_t first = column / length; first <= last; first += PART) {
         const int64_t part = std::min(PART, last - first + 1);
-        unpack(held.codes, row, entries, first, part, codes);
+        unpack(Lines(held.codes, row, entries), first, part, codes);
         if (length == 1) {
-            look_up(codes, table, part, out + first - column);
+            loops->look_up(codes, table, held.size, part, out + first - column);
             continue;
         }
         for (int64_t i = 0; i < part; i++)
@@ -307,7 +263,7 @@ void decode_codebook(const Packed *matrix, int64_t row, int64_t column, int64_t 
     for (int64_t done = 0; done < count;) {
         const int64_t group = (column + done) / held.group_size;
         const int64_t end = std::min(count, (group + 1) * held.group_size - column);
-        scale_by(out + done, scales[group], end - done);
+        loops->scale_by(out + done, scales[group], end - done);
         done = end;
     }
 }
@@ -325,7 +281,7 @@ void decode_bitmask(const Packed *matrix, int64_t row, int64_t, int64_t count, f
     if (kept) decode(held.values, 0, state.passed, kept, values, state.inner(0));
     state.passed += kept;
     state.row = row;
-    const float *next = spread(line, values, count / 8, out);
+    const float *next = loops->spread(line, values, count / 8, out);
     for (int64_t k = count / 8 * 8; k < count; k++) out[k] = bit_of(line, k) ? *next++ : 0.0f;
 }
 
@@ -355,7 +311,7 @@ void decode_signs(const Packed *matrix, int64_t row, int64_t column, int64_t cou
     std::fill_n(out, count, 0.0f);
     for (int64_t rank = 0; rank < held.left->columns; rank++) {
         decode(held.right, rank, column, count, state.tile.data(), state.inner(1));
-        combine(out, state.tile.data(), left[rank], count);
+        loops->combine(out, state.tile.data(), left[rank], count);
     }
     for (int64_t k = 0; k < count; k++)
         if (!bit_of(line, column + k)) out[k] = -out[k];
@@ -390,16 +346,6 @@ void read_lane(const EntropyCoded &held, const uint16_t *table, int64_t lane, ui
     }
 }
 
-CLONES void join(const uint8_t *rest, const uint8_t *symbols, uint32_t first, int64_t count,
-                 float *out) {
-    for (int64_t i = 0; i < count; i++) {
-        const uint32_t bits = static_cast<uint32_t>(rest[i] & 0x80) << 24 |
-                              (symbols[i] + first) << 23 |
-                              static_cast<uint32_t>(rest[i] & 0x7F) << 16;
-        __builtin_memcpy(out + i, &bits, 4);
-    }
-}
-
 void decode_entropy(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
                     State &state) {
     const EntropyCoded &held = *reinterpret_cast<const EntropyCoded *>(matrix);
@@ -409,7 +355,7 @@ void decode_entropy(const Packed *matrix, int64_t row, int64_t column, int64_t c
     for (int64_t lane = start / LANE; lane * LANE < end; lane++) {
         read_lane(held, state.table.data(), lane, symbols);
         const int64_t from = std::max(start, lane * LANE), to = std::min(end, (lane + 1) * LANE);
-        join(held.rest + from, symbols + (from - lane * LANE), static_cast<uint32_t>(held.first),
+        loops->join(held.rest + from, symbols + (from - lane * LANE), static_cast<uint32_t>(held.first),
              to - from, out + from - start);
     }
 }
@@ -461,9 +407,22 @@ void multiply_many(const Packed *matrix, const float *x, int64_t count, float *y
             for (int64_t i = 0; i < several; i++)
                 decode(matrix, row + i, 0, columns, decoded.data() + i * columns, state);
             for (int64_t one = 0; one < count; one++)
-                dots(decoded.data(), several, x + one * columns, columns, y + one * rows + row);
+                loops->dots(decoded.data(), several, x + one * columns, columns, y + one * rows + row);
         }
     }
+}
+
+// Takes the loops of a kind, 0 portable, 1 AVX2, 2 AVX-512, the best below 0; returns which run.
+int use_loops(int kind) {
+    if (kind == 0) loops = &portable::LOOPS;
+    if (kind < 0) loops = best();
+#ifdef SEVERAL_KINDS
+    if (kind == 1 && has_avx2()) loops = &avx2::LOOPS;
+    if (kind == 2 && has_avx512()) loops = &avx512::LOOPS;
+    return loops == &avx512::LOOPS ? 2 : loops == &avx2::LOOPS ? 1 : 0;
+#else
+    return 0;
+#endif
 }
 
 void decode_all(const Packed *matrix, float *out) {
@@ -499,7 +458,7 @@ void multiply_signs(const void *matrix, const float *x, float *y) {
     for (int64_t rank = 0; rank < ranks; rank++) {
         float *line = scaled.data() + rank * columns;
         decode(held.right, rank, 0, columns, line, states[1]);
-        whole[rank] = product_in_place(line, x, columns);
+        whole[rank] = loops->product_in_place(line, x, columns);
     }
     const int64_t pieces = rows * columns >= ALONE ? 16 : 1;
 #pragma omp parallel for schedule(dynamic) if (pieces > 1)
@@ -508,7 +467,10 @@ void multiply_signs(const void *matrix, const float *x, float *y) {
             const uint8_t *line = held.signs + row * bytes_of(columns, 1);
             float sum = 0;
             for (int64_t rank = 0; rank < ranks; rank++) {
-                const float positive = marked(line, scaled.data() + rank * columns, columns);
+                const float *values = scaled.data() + rank * columns;
+                float positive = loops->marked(line, values, columns / 8);
+                for (int64_t k = columns / 8 * 8; k < columns; k++)
+                    if (bit_of(line, k)) positive += values[k];
                 sum += left[row * ranks + rank] * (2 * positive - whole[rank]);
             }
             y[row] = sum;

@@ -33,7 +33,6 @@ struct IntegerGroups {
     int64_t group_size;
     float middle;  // code that means zero without a zero point
     const Packed *scales, *offsets;
-    int64_t has_zero_points;
 };
 
 struct Codebook {

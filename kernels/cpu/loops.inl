@@ -1,0 +1,158 @@
+// Loops over numbers, compiled once for each kind of processor; included by packed.cpp alone.
+
+typedef uint32_t Eight __attribute__((vector_size(32)));
+typedef float EightFloats __attribute__((vector_size(32)));
+
+// Eight codes of one plane, from a column that eight divides.
+template <int WIDTH>
+inline __attribute__((always_inline)) Eight eight_of(const uint8_t *line, int64_t column) {
+    const uint8_t *at = line + column * WIDTH / 8;
+    if (WIDTH == 8) return Eight{at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7]};
+    uint32_t word = 0;
+    __builtin_memcpy(&word, at, WIDTH & 7);
+    const Eight turns = {0,         WIDTH,     2 * WIDTH, 3 * WIDTH,
+                         4 * WIDTH, 5 * WIDTH, 6 * WIDTH, 7 * WIDTH};
+    return ((Eight{} + word) >> turns) & ((1u << (WIDTH & 7)) - 1);
+}
+
+// Eight codes of all planes that PLANES names, a bit for each of 1, 2, 4 and 8 bits.
+template <int PLANES>
+inline __attribute__((always_inline)) Eight eight_codes(const uint8_t *const *lines,
+                                                        int64_t column) {
+    Eight codes = {};
+    uint32_t shift = 0;
+    if (PLANES & 1) codes |= eight_of<1>(lines[0], column), shift += 1;
+    if (PLANES & 2) codes |= eight_of<2>(lines[1], column) << shift, shift += 2;
+    if (PLANES & 4) codes |= eight_of<4>(lines[2], column) << shift, shift += 4;
+    if (PLANES & 8) codes |= eight_of<8>(lines[3], column) << shift;
+    return codes;
+}
+
+template <int PLANES>
+void unpack(const uint8_t *const *lines, int64_t column, int64_t count, uint32_t *out) {
+    for (int64_t done = 0; done < count; done += 8) {
+        const Eight codes = eight_codes<PLANES>(lines, column + done);
+        __builtin_memcpy(out + done, &codes, 32);
+    }
+}
+
+template <int PLANES>
+void scaled(const uint8_t *const *lines, int64_t column, int64_t count, float middle, float scale,
+            float offset, float *out) {
+    typedef int32_t EightSigned __attribute__((vector_size(32)));
+    for (int64_t done = 0; done < count; done += 8) {
+        const EightSigned codes = (EightSigned)eight_codes<PLANES>(lines, column + done);
+        const EightFloats found =
+            (__builtin_convertvector(codes, EightFloats) - middle) * scale + offset;
+        __builtin_memcpy(out + done, &found, 32);
+    }
+}
+
+// `values` can be read for eight entries beyond those that are kept.
+const float *spread(const uint8_t *mask, const float *values, int64_t bytes, float *out) {
+    for (int64_t byte = 0; byte < bytes; byte++) {
+        EightFloats next;
+        Eight places, kept;
+        __builtin_memcpy(&next, values, 32);
+        __builtin_memcpy(&places, SPREAD.place[mask[byte]], 32);
+        __builtin_memcpy(&kept, SPREAD.kept[mask[byte]], 32);
+        const Eight found = (Eight)__builtin_shuffle(next, places) & kept;
+        __builtin_memcpy(out + 8 * byte, &found, 32);
+        values += __builtin_popcount(mask[byte]);
+    }
+    return values;
+}
+
+// Sum of the values that whole bytes of a mask mark.
+float marked(const uint8_t *mask, const float *values, int64_t bytes) {
+    EightFloats sums = {};
+    const Eight bits = {1, 2, 4, 8, 16, 32, 64, 128};
+    for (int64_t byte = 0; byte < bytes; byte++) {
+        Eight next;
+        __builtin_memcpy(&next, values + 8 * byte, 32);
+        sums += (EightFloats)(next & (Eight)(((Eight{} + mask[byte]) & bits) != 0));
+    }
+    float sum = 0;
+    for (int i = 0; i < 8; i++) sum += sums[i];
+    return sum;
+}
+
+void widen(const uint16_t *from, int64_t count, float *out) {
+    for (int64_t i = 0; i < count; i++) {
+        const uint32_t bits = static_cast<uint32_t>(from[i]) << 16;
+        __builtin_memcpy(out + i, &bits, 4);
+    }
+}
+
+// Multiplies a line by an activation and returns the sum.
+float product_in_place(float *line, const float *x, int64_t count) {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t k = 0; k < count; k++) {
+        line[k] *= x[k];
+        sum += line[k];
+    }
+    return sum;
+}
+
+// A table of up to 16 values stays in two registers; `table` can be read for 16.
+void look_up(const uint32_t *codes, const float *table, int64_t size, int64_t count, float *out) {
+    int64_t done = 0;
+    if (size <= 16) {
+        EightFloats low, high;
+        __builtin_memcpy(&low, table, 32);
+        __builtin_memcpy(&high, table + 8, 32);
+        for (; done + 8 <= count; done += 8) {
+            Eight places;
+            __builtin_memcpy(&places, codes + done, 32);
+            const EightFloats found = __builtin_shuffle(low, high, places);
+            __builtin_memcpy(out + done, &found, 32);
+        }
+    }
+    for (; done < count; done++) out[done] = table[codes[done]];
+}
+
+void scale_by(float *values, float scale, int64_t count) {
+    for (int64_t i = 0; i < count; i++) values[i] *= scale;
+}
+
+void combine(float *out, const float *line, float factor, int64_t count) {
+    for (int64_t i = 0; i < count; i++) out[i] += factor * line[i];
+}
+
+void join(const uint8_t *rest, const uint8_t *symbols, uint32_t first, int64_t count, float *out) {
+    for (int64_t i = 0; i < count; i++) {
+        const uint32_t bits = static_cast<uint32_t>(rest[i] & 0x80) << 24 |
+                              (symbols[i] + first) << 23 |
+                              static_cast<uint32_t>(rest[i] & 0x7F) << 16;
+        __builtin_memcpy(out + i, &bits, 4);
+    }
+}
+
+// Products of up to four rows with one activation.
+void dots(const float *rows, int64_t count, const float *x, int64_t columns, float *y) {
+    const float *a = rows, *b = a + (count > 1 ? columns : 0),
+                *c = a + (count > 2 ? 2 * columns : 0), *d = a + (count > 3 ? 3 * columns : 0);
+    float first = 0, second = 0, third = 0, fourth = 0;
+#pragma omp simd reduction(+ : first, second, third, fourth)
+    for (int64_t k = 0; k < columns; k++) {
+        first += a[k] * x[k];
+        second += b[k] * x[k];
+        third += c[k] * x[k];
+        fourth += d[k] * x[k];
+    }
+    const float found[4] = {first, second, third, fourth};
+    for (int64_t row = 0; row < count; row++) y[row] = found[row];
+}
+
+#define FOR_ALL_PLANES(name)                                                                  \
+    {                                                                                         \
+        nullptr, name<1>, name<2>, name<3>, name<4>, name<5>, name<6>, name<7>, name<8>,      \
+            name<9>, name<10>, name<11>, name<12>, name<13>, name<14>, name<15>               \
+    }
+
+const Loops LOOPS = {FOR_ALL_PLANES(unpack), FOR_ALL_PLANES(scaled), spread,  marked,
+                     widen,                  product_in_place,       look_up, scale_by,
+                     combine,                join,                   dots};
+
+#undef FOR_ALL_PLANES
