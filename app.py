@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import Any
+
+CLUSTER_JOBS = 64
 
 
 def parse() -> argparse.Namespace:
@@ -13,8 +16,19 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--host", default=None, help="address to listen on")
     parser.add_argument("--port", type=int, default=None, help="port to listen on")
     parser.add_argument("--home", type=Path, default=None, help="folder of all results and jobs")
+    parser.add_argument("--cluster", default="", help="run jobs on a Ray cluster: http://HEAD:8265")
+    parser.add_argument("--gpus", type=float, default=0, help="GPUs that a job of a cluster takes")
     parser.add_argument("--public", action="store_true", help="embedded model only, small limits")
     return parser.parse_args()
+
+
+def placed(flags: argparse.Namespace) -> dict[str, Any]:
+    """Where jobs run, and how many at a time; a cluster has a queue of its own."""
+    if not flags.cluster:
+        return {}
+    from backend.jobs.cluster import RayLauncher
+
+    return {"launcher": RayLauncher(flags.cluster, gpus=flags.gpus), "slots": CLUSTER_JOBS}
 
 
 def main() -> None:
@@ -32,7 +46,7 @@ def main() -> None:
 
     limits = IN_PUBLIC if flags.public or space else AT_HOME
     try:
-        service = Service(flags.home)
+        service = Service(flags.home, **placed(flags))
     except ParetoscopeError as error:
         raise SystemExit(str(error)) from None
     with service:

@@ -6,8 +6,6 @@ dictionary of plain values or a data frame.
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,8 +19,9 @@ from backend.comparing import Comparing
 from backend.errors import UnknownNameError
 from backend.estimate import Estimate, check_room
 from backend.extras import Extras
+from backend.home import home_folder
 from backend.jobs.dispatcher import Dispatcher
-from backend.jobs.launchers import LocalLauncher
+from backend.jobs.launchers import Launcher, LocalLauncher
 from backend.jobs.ledger import Ledger
 from backend.jobs.records import Event, Job, Submission
 from backend.live.desk import Desk
@@ -42,18 +41,6 @@ SLOTS = 2  # jobs at a time; whoever times something, or needs much memory, is a
 FIRST_RESULTS = Path(__file__).parents[1] / "data" / "results"
 
 
-def home_folder() -> Path:
-    """Where all state lives: PARETOSCOPE_HOME, or the system's place for a program's data."""
-    if named := os.environ.get("PARETOSCOPE_HOME"):
-        return Path(named).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "paretoscope"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "paretoscope"
-    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(base) / "paretoscope"
-
-
 class Service:
     """One home folder, open; a context manager.
 
@@ -61,13 +48,19 @@ class Service:
         home: folder of all state.
         slots: jobs that run at a time.
         run_jobs: start the queue; without it, only what is stored can be asked.
+        launcher: where jobs run; None for this machine.
 
     Attributes:
         advice: what is answered from what is known, before or instead of running anything.
     """
 
     def __init__(
-        self, home: Path | None = None, *, slots: int = SLOTS, run_jobs: bool = True
+        self,
+        home: Path | None = None,
+        *,
+        slots: int = SLOTS,
+        run_jobs: bool = True,
+        launcher: Launcher | None = None,
     ) -> None:
         self.home = home or home_folder()
         self.home.mkdir(parents=True, exist_ok=True)
@@ -76,7 +69,7 @@ class Service:
         try:
             if not self.store.results.count():
                 self._take_first_results()
-            self._launcher = LocalLauncher(self.home)
+            self._launcher = launcher or LocalLauncher(self.home)
             self.comparing = Comparing(self, Desk(self.home, self._launcher.fork_server))
             self._ledger = Ledger(self.store, self._launcher, slots=slots)
             self._dispatcher = Dispatcher(self._ledger) if run_jobs else None

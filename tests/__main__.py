@@ -16,6 +16,8 @@ CHECKS = (
     ("lint", ["ruff", "check", "--quiet", "."]),
     ("types", ["pyrefly", "check", "--python-interpreter-path", sys.executable]),
 )
+WHOLE = ["-q", "-n", "auto", "--dist", "worksteal"]
+"""The whole suite, as many tests at a time as there are cores; each computes with one thread."""
 
 
 def main(arguments: list[str]) -> int:
@@ -31,7 +33,7 @@ def main(arguments: list[str]) -> int:
         print("NO CHROMIUM FOUND: the browser tests are left out. Install it with the system.")
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", *(arguments or ["-q"])],
+        [sys.executable, "-m", "pytest", *(arguments or WHOLE)],
         cwd=ROOT,
         env=environment,
         check=False,

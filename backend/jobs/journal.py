@@ -93,21 +93,29 @@ class Journal:
         return json.loads(row[0]) if row else None
 
     def _result(self, job: Job, event: dict[str, Any] | None) -> tuple[dict[str, Any] | None, str]:
-        """The document that a `result` event points to, in its place; or what is wrong with it."""
+        """The document that a `result` event holds or points to, in its place; or what is wrong."""
         if event is None:
             return None, ""
+        if isinstance(event.get("document"), dict):
+            return self._kept(job, event["document"])
         home = self._store.home.resolve()
         path = (home / Path(str(event.get("path", "")))).resolve()
         if not path.is_relative_to(home):
             return None, "The result lies outside the home folder."
         try:
             document = read_document(path)
-            if document["run_id"] != job.run_id:
-                return None, f"The result is of another run, {document['run_id']}."
-            if path.parent == (home / "results"):
+            if path.parent == (home / "results") and document["run_id"] == job.run_id:
                 return document, ""
-            kept = write_document(self._store.results.folder, document)
-            return read_document(kept), ""
+            return self._kept(job, document)
+        except (OSError, ResultRefusedError) as error:
+            return None, f"The result cannot be used: {error}"
+
+    def _kept(self, job: Job, document: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
+        """A document from elsewhere, written to its place once it is found to be whole."""
+        if document.get("run_id") != job.run_id:
+            return None, f"The result is of another run, {document.get('run_id')}."
+        try:
+            return read_document(write_document(self._store.results.folder, document)), ""
         except (OSError, ResultRefusedError) as error:
             return None, f"The result cannot be used: {error}"
 

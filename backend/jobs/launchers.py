@@ -33,7 +33,13 @@ _SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|CREDENTIAL|API_KEY", re.IGNORECASE)
 
 
 class Launcher(Protocol):
-    """A place that runs named attempts and keeps their streams; names are `<job>-<attempt>`."""
+    """A place that runs named attempts and keeps their streams; names are `<job>-<attempt>`.
+
+    Attributes:
+        fork_server: makes processes of this machine at once; None where there is none.
+    """
+
+    fork_server: ForkServer | None
 
     def start(self, name: str, spec: Mapping[str, Any]) -> None:
         """Start the attempt; harmless when it was started before."""
@@ -53,6 +59,14 @@ class Launcher(Protocol):
 
     def kill(self, name: str) -> None:
         """Have it end with all its processes; harmless when it is over, or has not begun."""
+        ...
+
+    def warm_up(self) -> None:
+        """Begin what the first attempt will need; never waits for long."""
+        ...
+
+    def close(self) -> None:
+        """Let go of attempts, which carry on."""
         ...
 
 
@@ -93,15 +107,9 @@ class LocalLauncher:
             return
         folder.mkdir(parents=True, exist_ok=True)
         server = self.fork_server.ensure() if self.fork_server else None
-        assignment = {
-            "spec": spec,
-            "run": self._run,
-            "timeout_seconds": spec.get("timeout_seconds"),
-            "memory_limit_bytes": spec.get("memory_limit_bytes"),
-            "fork_server": str(server) if server else None,
-        }
+        order = assignment(spec, self._run, server)
         partial = folder / "spec.tmp"
-        partial.write_text(json.dumps(assignment, allow_nan=False), encoding="utf-8")
+        partial.write_text(json.dumps(order, allow_nan=False), encoding="utf-8")
         partial.replace(folder / "spec.json")
         runner = subprocess.Popen(
             [sys.executable, "-P", "-m", "backend.jobs.runner", str(folder)],
@@ -173,6 +181,17 @@ class LocalLauncher:
     def _reap(self) -> None:
         with self._turn:
             self._runners = [runner for runner in self._runners if runner.poll() is None]
+
+
+def assignment(spec: Mapping[str, Any], run: Sequence[str], server: Path | None) -> dict[str, Any]:
+    """What a runner is told: the work, its limits, and where a fork server listens."""
+    return {
+        "spec": spec,
+        "run": run,
+        "timeout_seconds": spec.get("timeout_seconds"),
+        "memory_limit_bytes": spec.get("memory_limit_bytes"),
+        "fork_server": str(server) if server else None,
+    }
 
 
 def worker_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
