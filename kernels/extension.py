@@ -2,7 +2,8 @@
 
 Plain C functions that know nothing of torch, so that building takes seconds. Built at first use
 below torch's folder of extensions, by the digest of sources, flags and compiler; without a
-compiler there is none, and everything runs by torch's own products.
+compiler there is none, and everything runs by torch's own products. So it does where the
+extension multiplies otherwise than torch: that is tried before anything relies on it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 
@@ -27,10 +29,13 @@ BUILD_SECONDS = 300
 OFF = "PARETOSCOPE_NO_EXTENSION"
 """Set in the environment, it leaves everything to torch."""
 
+_TRIED: ContextVar[ctypes.CDLL | None] = ContextVar("tried", default=None)
+"""What is being tried, which nobody but the trial may use."""
+
 
 def library() -> ctypes.CDLL | None:
     """The loaded extension, or None where there is none; `reason` says why."""
-    return _found()[0]
+    return _TRIED.get() or _found()[0]
 
 
 def reason() -> str:
@@ -46,9 +51,23 @@ def _found() -> tuple[ctypes.CDLL | None, str]:
     if compiler is None:
         return None, "No C++ compiler was found; install one, such as g++, for faster products."
     try:
-        return ctypes.CDLL(str(built(compiler))), ""
+        return _trusted(ctypes.CDLL(str(built(compiler))))
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         return None, f"The extension could not be built or loaded: {error}"
+
+
+def _trusted(loaded: ctypes.CDLL) -> tuple[ctypes.CDLL | None, str]:
+    """The same if its products are those of torch, else why it is left out."""
+    from kernels import self_test
+
+    token = _TRIED.set(loaded)
+    try:
+        wrong = self_test.disagreement()
+    except AttributeError as error:
+        wrong = f"A function is missing: {error}."
+    finally:
+        _TRIED.reset(token)
+    return (None, f"The extension fails its own test. {wrong}") if wrong else (loaded, "")
 
 
 def built(compiler: str) -> Path:

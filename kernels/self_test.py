@@ -1,0 +1,69 @@
+"""Whether a loaded extension multiplies as torch does; asked once, before anything relies on it.
+
+A compiler or a processor that errs would falsify every figure in silence. Small matrices go
+through decoding by eights and one by one, and through the product, by the loops that run here.
+It proves no format whole: the tests do that.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kernels import bitmask, bitpack, decode_step, packed, wna16_mm
+
+ROWS, COLUMNS, GROUP = 7, 43, 16
+TOLERANCE = 1e-5
+"""Of the largest product; sums of 43 numbers in float32 stay far below."""
+
+
+def disagreement() -> str:
+    """What the extension gets wrong, in one sentence; empty if nothing."""
+    generator = torch.Generator().manual_seed(0)
+    numbers = torch.randn(ROWS, COLUMNS, generator=generator)
+    several = torch.randn(3, COLUMNS, generator=generator)
+    examples = {
+        "float32": (packed.dense(numbers), numbers),
+        "bfloat16": (packed.dense(numbers.to(torch.bfloat16)), numbers.to(torch.bfloat16)),
+        "integers of 3 bits": _integers(3, generator),
+        "integers of 8 bits": _integers(8, generator),
+        "a codebook": _codebook(generator),
+        "a bitmask": _bitmask(numbers),
+    }
+    for name, (matrix, dense) in examples.items():
+        if matrix is None:
+            return f"It cannot read {name}."
+        if error := _error(matrix.multiply(several), several, dense):
+            return f"Its product by {name} is off by {error:.1e} of the largest."
+    if error := _error(decode_step.dense(numbers)(several[0])[None], several[:1], numbers):
+        return f"Its product of a decode step is off by {error:.1e} of the largest."
+    return ""
+
+
+def _error(found: Tensor, x: Tensor, dense: Tensor) -> float:
+    """How far off, as a share of the largest; 0 within the tolerance."""
+    wanted = x.double() @ dense.double().T
+    gap = float((found.double() - wanted).abs().max() / wanted.abs().max())
+    return 0.0 if gap <= TOLERANCE else gap  # what is not a number is off
+
+
+def _integers(bits: int, generator: torch.Generator) -> tuple[packed.Matrix | None, Tensor]:
+    codes = torch.randint(0, 1 << bits, (ROWS, COLUMNS), generator=generator)
+    scales, offsets = torch.rand(2, ROWS, -(-COLUMNS // GROUP), generator=generator)
+    matrix = packed.integers(
+        bitpack.pack(codes, bits), COLUMNS, packed.dense(scales),
+        bits=bits, group_size=GROUP, offsets=packed.dense(offsets),
+    )  # fmt: skip
+    return matrix, wna16_mm.dequantise(codes, scales, offsets, bits, GROUP)
+
+
+def _codebook(generator: torch.Generator) -> tuple[packed.Matrix | None, Tensor]:
+    codes = torch.randint(0, 16, (ROWS, COLUMNS), generator=generator)
+    tables = torch.randn(ROWS, 16, generator=generator).to(torch.bfloat16)
+    matrix = packed.codebook(bitpack.pack(codes, 4), COLUMNS, tables)
+    return matrix, tables.gather(1, codes)
+
+
+def _bitmask(numbers: Tensor) -> tuple[packed.Matrix | None, Tensor]:
+    pattern, values = bitmask.compact(numbers, numbers > 0)
+    return packed.bitmask(pattern, COLUMNS, packed.dense(values[None])), numbers.clamp(min=0)
