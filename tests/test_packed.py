@@ -7,6 +7,7 @@ from backend.formats.base import FEW, Format
 from backend.formats.dense import Dense
 from backend.formats.entropy import EntropyCoded
 from backend.formats.integer import IntegerGroups
+from backend.formats.sparse24 import Sparse24
 from backend.formats.sum import Sum
 from backend.formats.transposed import Transposed
 from kernels import extension
@@ -140,3 +141,16 @@ def test_transposed_and_sums_reach_the_step():
     )
     x = random(24, seed=3)
     near(held.product()(x), held.dense().double() @ x.double())
+
+
+@pytest.mark.parametrize("columns", [4, 8, 12, 64, 172])
+def test_two_of_four_in_every_pattern_and_at_a_ragged_end(columns):
+    pairs = torch.combinations(torch.arange(4))
+    generator = torch.Generator().manual_seed(columns)
+    chosen = pairs[torch.randint(0, 6, (36, columns // 4), generator=generator)]
+    mask = torch.zeros(36, columns // 4, 4, dtype=torch.bool).scatter_(2, chosen, True)
+    weight = random(36, columns) * mask.view(36, columns)
+    held = Sparse24.pack(weight, mask.view(36, columns))
+    assert torch.equal(held.matrix().dense(), weight.to(torch.bfloat16).to(torch.float32))
+    x = random(3, columns, seed=1)
+    near(held.multiply(x), x.double() @ held.dense().double().T)

@@ -63,6 +63,19 @@ const float *spread(const uint8_t *mask, const float *values, int64_t bytes, flo
     return values;
 }
 
+// Two of every four entries; `values` can be read for four entries beyond those of the bytes.
+void spread_fours(const uint8_t *positions, const float *values, int64_t bytes, float *out) {
+    for (int64_t byte = 0; byte < bytes; byte++) {
+        EightFloats next;
+        Eight places, kept;
+        __builtin_memcpy(&next, values + 4 * byte, 32);
+        __builtin_memcpy(&places, FOURS.place[positions[byte]], 32);
+        __builtin_memcpy(&kept, FOURS.kept[positions[byte]], 32);
+        const Eight found = (Eight)__builtin_shuffle(next, places) & kept;
+        __builtin_memcpy(out + 8 * byte, &found, 32);
+    }
+}
+
 // Sum of the values that whole bytes of a mask mark.
 float marked(const uint8_t *mask, const float *values, int64_t bytes) {
     EightFloats sums = {};
@@ -151,8 +164,9 @@ void dots(const float *rows, int64_t count, const float *x, int64_t columns, flo
             name<9>, name<10>, name<11>, name<12>, name<13>, name<14>, name<15>               \
     }
 
-const Loops LOOPS = {FOR_ALL_PLANES(unpack), FOR_ALL_PLANES(scaled), spread,  marked,
-                     widen,                  product_in_place,       look_up, scale_by,
+const Loops LOOPS = {FOR_ALL_PLANES(unpack), FOR_ALL_PLANES(scaled), spread,
+                     spread_fours,           marked,                 widen,
+                     product_in_place,       look_up,                scale_by,
                      combine,                join,                   dots};
 
 #undef FOR_ALL_PLANES

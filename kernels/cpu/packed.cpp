@@ -41,11 +41,31 @@ struct Spread {
 
 const Spread SPREAD;
 
+// Where the kept entries of two fours lie, by the byte of their positions.
+struct Fours {
+    uint32_t place[256][8], kept[256][8];
+
+    Fours() {
+        for (int byte = 0; byte < 256; byte++) {
+            for (int column = 0; column < 8; column++)
+                place[byte][column] = kept[byte][column] = 0;
+            for (uint32_t value = 0; value < 4; value++) {
+                const uint32_t column = value / 2 * 4 + (byte >> (2 * value) & 3);
+                place[byte][column] = value;
+                kept[byte][column] = ~0u;
+            }
+        }
+    }
+};
+
+const Fours FOURS;
+
 // The loops of one kind of processor; the first two by the planes that there are.
 struct Loops {
     void (*unpack[16])(const uint8_t *const *, int64_t, int64_t, uint32_t *);
     void (*scaled[16])(const uint8_t *const *, int64_t, int64_t, float, float, float, float *);
     const float *(*spread)(const uint8_t *, const float *, int64_t, float *);
+    void (*spread_fours)(const uint8_t *, const float *, int64_t, float *);
     float (*marked)(const uint8_t *, const float *, int64_t);
     void (*widen)(const uint16_t *, int64_t, float *);
     float (*product_in_place)(float *, const float *, int64_t);
@@ -290,15 +310,16 @@ void decode_two_of_four(const Packed *matrix, int64_t row, int64_t, int64_t coun
                         State &state) {
     const TwoOfFour &held = *reinterpret_cast<const TwoOfFour *>(matrix);
     const uint8_t *line = held.positions + row * bytes_of(count / 2, 2);
-    state.tile.resize(count / 2);
+    state.tile.resize(count / 2 + 8);
     float *values = state.tile.data();
     decode(held.values, row, 0, count / 2, values, state.inner(0));
-    std::fill_n(out, count, 0.0f);
-    for (int64_t four = 0; four < count / 4; four++) {
-        const uint32_t both = line[four / 2] >> (four % 2 * 4);
-        out[4 * four + (both & 3)] = values[2 * four];
-        out[4 * four + (both >> 2 & 3)] = values[2 * four + 1];
-    }
+    loops->spread_fours(line, values, count / 8, out);
+    if (count % 8 == 0) return;
+    out += count / 8 * 8;
+    values += count / 8 * 4;
+    std::fill_n(out, 4, 0.0f);
+    out[line[count / 8] & 3] = values[0];
+    out[line[count / 8] >> 2 & 3] = values[1];
 }
 
 void decode_signs(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
