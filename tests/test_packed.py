@@ -104,6 +104,13 @@ def test_few_activations_and_many_give_the_same(tokens, dtype):
     )
 
 
+@pytest.mark.parametrize(("rows", "columns"), ODD)
+def test_activations_beside_each_other_change_nothing(rows, columns):
+    held = integers(rows, columns, 4, 32, "float")
+    x = random(5, columns, seed=1)
+    assert torch.equal(held.multiply(x), torch.stack([held.multiply(one) for one in x]))
+
+
 def test_threads_change_nothing():
     held = integers(600, 256, 3, 64, "float")
     x, found = random(2, 256), []

@@ -158,6 +158,32 @@ void dots(const float *rows, int64_t count, const float *x, int64_t columns, flo
     for (int64_t row = 0; row < count; row++) y[row] = found[row];
 }
 
+// The same with two activations, one after the other in memory, each sum in the same order; the
+// outputs of the second lie `stride` after those of the first.
+void pairs_of_dots(const float *rows, int64_t count, const float *x, int64_t columns, float *y,
+                   int64_t stride) {
+    const float *a = rows, *b = a + (count > 1 ? columns : 0),
+                *c = a + (count > 2 ? 2 * columns : 0), *d = a + (count > 3 ? 3 * columns : 0);
+    const float *z = x + columns;
+    float ax = 0, bx = 0, cx = 0, dx = 0, az = 0, bz = 0, cz = 0, dz = 0;
+#pragma omp simd reduction(+ : ax, bx, cx, dx, az, bz, cz, dz)
+    for (int64_t k = 0; k < columns; k++) {
+        ax += a[k] * x[k];
+        bx += b[k] * x[k];
+        cx += c[k] * x[k];
+        dx += d[k] * x[k];
+        az += a[k] * z[k];
+        bz += b[k] * z[k];
+        cz += c[k] * z[k];
+        dz += d[k] * z[k];
+    }
+    const float found[2][4] = {{ax, bx, cx, dx}, {az, bz, cz, dz}};
+    for (int64_t row = 0; row < count; row++) {
+        y[row] = found[0][row];
+        y[stride + row] = found[1][row];
+    }
+}
+
 #define FOR_ALL_PLANES(name)                                                                  \
     {                                                                                         \
         nullptr, name<1>, name<2>, name<3>, name<4>, name<5>, name<6>, name<7>, name<8>,      \
@@ -167,6 +193,7 @@ void dots(const float *rows, int64_t count, const float *x, int64_t columns, flo
 const Loops LOOPS = {FOR_ALL_PLANES(unpack), FOR_ALL_PLANES(scaled), spread,
                      spread_fours,           marked,                 widen,
                      product_in_place,       look_up,                scale_by,
-                     combine,                join,                   dots};
+                     combine,                join,                   dots,
+                     pairs_of_dots};
 
 #undef FOR_ALL_PLANES

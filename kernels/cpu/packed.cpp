@@ -74,6 +74,7 @@ struct Loops {
     void (*combine)(float *, const float *, float, int64_t);
     void (*join)(const uint8_t *, const uint8_t *, uint32_t, int64_t, float *);
     void (*dots)(const float *, int64_t, const float *, int64_t, float *);
+    void (*pairs_of_dots)(const float *, int64_t, const float *, int64_t, float *, int64_t);
 };
 
 namespace portable {
@@ -427,8 +428,13 @@ void multiply_many(const Packed *matrix, const float *x, int64_t count, float *y
             const int64_t several = std::min(BLOCK, end - row);
             for (int64_t i = 0; i < several; i++)
                 decode(matrix, row + i, 0, columns, decoded.data() + i * columns, state);
-            for (int64_t one = 0; one < count; one++)
-                loops->dots(decoded.data(), several, x + one * columns, columns, y + one * rows + row);
+            int64_t one = 0;
+            for (; one + 2 <= count; one += 2)
+                loops->pairs_of_dots(decoded.data(), several, x + one * columns, columns,
+                                     y + one * rows + row, rows);
+            if (one < count)
+                loops->dots(decoded.data(), several, x + one * columns, columns,
+                            y + one * rows + row);
         }
     }
 }
