@@ -1,0 +1,51 @@
+"""One launch of every Triton product at the shapes of a real layer, for `triton_targets`."""
+
+import torch
+
+from kernels.configs import Blocks
+from kernels.triton import wna16_mm
+
+N = K = 4096
+FEW, MANY = Blocks(16, 64, 4), Blocks(64, 64, 1)
+
+
+def numbers(*shape, dtype=torch.bfloat16):
+    return torch.empty(shape, dtype=dtype)
+
+
+def words(bits):
+    return numbers(N, K * bits // 16, dtype=torch.int16)
+
+
+def groups():
+    return numbers(K // 128, N), numbers(K // 128, N)
+
+
+def wna16(bits, rows=1, blocks=FEW, dtype=torch.bfloat16):
+    scales, offsets = groups()
+    x = numbers(rows, K, dtype=dtype)
+    return lambda: wna16_mm.wna16_mm(x, words(bits), scales, offsets, bits, 128, blocks=blocks)
+
+
+def outliers():
+    count = N * 40
+    apart = numbers(N + 1, dtype=torch.int32), numbers(count, dtype=torch.int32), numbers(count)
+    wna16_mm.outlier_mm(numbers(1, K), words(3), *groups(), 3, 128, *apart, blocks=FEW)
+
+
+def low_rank():
+    parts = numbers(N), numbers(32, K), numbers(N, 32)
+    wna16_mm.wna16_mm(numbers(1, K), words(4), *groups(), 4, 128, *parts, blocks=FEW)
+
+
+LAUNCHES = {
+    **{f"wna16_mm {bits} bits": wna16(bits) for bits in (2, 3, 4, 5, 6, 8)},
+    "wna16_mm 4 bits float16": wna16(4, dtype=torch.float16),
+    "wna16_mm 4 bits 64 rows": wna16(4, 64, Blocks(64, 64, 1)),
+    "wna16_mm 4 bits 512 rows": wna16(4, 512, MANY),
+    "wna16_mm 4 bits low-rank": low_rank,
+    "outlier_mm 3 bits": outliers,
+    "lut_mm 4 bits": lambda: wna16_mm.lut_mm(
+        numbers(1, K), words(4), numbers(N, 16), 4, blocks=FEW
+    ),
+}
