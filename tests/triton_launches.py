@@ -3,7 +3,7 @@
 import torch
 
 from kernels.configs import Blocks
-from kernels.triton import wna16_mm
+from kernels.triton import kv, wna16_mm
 
 N = K = 4096
 FEW, MANY = Blocks(16, 64, 4), Blocks(64, 64, 1)
@@ -38,6 +38,20 @@ def low_rank():
     wna16_mm.wna16_mm(numbers(1, K), words(4), *groups(), 4, 128, *parts, blocks=FEW)
 
 
+def states(bits, group, tokens=4096):
+    shared = (8, tokens // group, 128) if group else (8, tokens, 1)
+    held = numbers(8, tokens, bits * 8, dtype=torch.int16)
+    return held, numbers(*shared), numbers(*shared)
+
+
+def attention(key_bits, value_bits, group, **settings):
+    keys, values = states(key_bits, group), states(value_bits, 0)
+    queries = numbers(1, 32, 128)
+    return lambda: kv.attention(
+        queries, *keys, *values, 4000, key_bits, value_bits, group, 0.1, **settings
+    )
+
+
 LAUNCHES = {
     **{f"wna16_mm {bits} bits": wna16(bits) for bits in (2, 3, 4, 5, 6, 8)},
     "wna16_mm 4 bits float16": wna16(4, dtype=torch.float16),
@@ -47,5 +61,14 @@ LAUNCHES = {
     "outlier_mm 3 bits": outliers,
     "lut_mm 4 bits": lambda: wna16_mm.lut_mm(
         numbers(1, K), words(4), numbers(N, 16), 4, blocks=FEW
+    ),
+    "kv_quant 4 bits a channel": lambda: kv.quantise(numbers(8, 4096, 128), 4, 64),
+    "kv_quant 4 bits a token": lambda: kv.quantise(numbers(8, 4096, 128), 4, 0),
+    "kv_dequant 2 bits": lambda: kv.dequantise(*states(2, 64), 2, 64, numbers(1)),
+    "kv_decode_attn 4 bits": attention(4, 4, 64),
+    "kv_decode_attn 2 bits": attention(2, 2, 32),
+    "kv_decode_attn 8 bits a token": attention(8, 8, 0),
+    "kv_decode_attn 4 bits, kept tokens": attention(
+        4, 4, 64, keep=numbers(8, 4096, dtype=torch.uint8)
     ),
 }

@@ -29,6 +29,7 @@ TARGETS = {
 """Each with the shared memory that a block may take."""
 
 BUDGETS = Path(__file__).with_name("triton_budgets.json")
+TENSOR = r"[HIQ]G?MMA|UTC\w+MMA|v_mfma"
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 
 
@@ -120,7 +121,7 @@ def compiled_alone(target):
                 "limit": TARGETS[target][1],
                 "instructions": len(names),
                 "loop": loop,
-                "tensor_cores": sum("MMA" in name or "mfma" in name for name in names),
+                "tensor_cores": sum(bool(re.match(TENSOR, name)) for name in names),
             }
         )
         return kernel
