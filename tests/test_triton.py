@@ -44,7 +44,7 @@ def finish(process):
 def processes():
     """All at once, so that they share the cores."""
     targets = (*ALWAYS, *(OTHERS if os.environ.get(EVERY) else ()))
-    suites = ("triton_products", "triton_caches", "triton_planted")
+    suites = ("triton_products", "triton_caches", "triton_further", "triton_planted")
     started = {target: start("tests.triton_targets", target) for target in targets}
     files = [f"tests/{name}.py" for name in suites]
     started["interpreter"] = start("pytest", "-q", *files, TRITON_INTERPRET="1")

@@ -3,7 +3,7 @@
 import torch
 
 from kernels.configs import Blocks
-from kernels.triton import kv, wna16_mm
+from kernels.triton import hadamard, huffman, kv, scaled_mm, sparse_mm, wna16_mm
 
 N = K = 4096
 FEW, MANY = Blocks(16, 64, 4), Blocks(64, 64, 1)
@@ -52,6 +52,11 @@ def attention(key_bits, value_bits, group, **settings):
     )
 
 
+def eight(kind):
+    sides = numbers(64, K, dtype=kind), numbers(N, K, dtype=kind)
+    return scaled_mm.product(*sides, numbers(64, dtype=torch.float32), numbers(N), blocks=MANY)
+
+
 LAUNCHES = {
     **{f"wna16_mm {bits} bits": wna16(bits) for bits in (2, 3, 4, 5, 6, 8)},
     "wna16_mm 4 bits float16": wna16(4, dtype=torch.float16),
@@ -70,5 +75,27 @@ LAUNCHES = {
     "kv_decode_attn 8 bits a token": attention(8, 8, 0),
     "kv_decode_attn 4 bits, kept tokens": attention(
         4, 4, 64, keep=numbers(8, 4096, dtype=torch.uint8)
+    ),
+    "bitmask_mm": lambda: sparse_mm.bitmask(
+        numbers(1, K),
+        numbers(N, K // 16, dtype=torch.int16),
+        numbers(N, K // 128, dtype=torch.int32),
+        numbers(N * K // 2),
+        blocks=FEW,
+    ),
+    "sp24_mm": lambda: sparse_mm.fours(
+        numbers(1, K), numbers(2, N, K // 4), numbers(N, K // 16, dtype=torch.int16), blocks=FEW
+    ),
+    "w8a8_mm": lambda: eight(torch.int8),
+    "fp8_mm": lambda: eight(torch.float8_e4m3fn),
+    "fwht": lambda: hadamard.rotate(numbers(64, 1024), numbers(1024)),
+    "hadamard_quant": lambda: hadamard.rotate_and_quantise(numbers(64, 1024), numbers(1024), 4),
+    "lossless_decode": lambda: huffman.decode(
+        numbers(N * K // 2, dtype=torch.uint8),
+        numbers(N * K // 4096, dtype=torch.int64),
+        numbers(N * K // 64, dtype=torch.int16),
+        torch.full((32,), 5, dtype=torch.uint8),
+        numbers(N, K, dtype=torch.uint8),
+        100,
     ),
 }
