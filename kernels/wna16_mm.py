@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from kernels import registry, slots
+
 FEW_ROWS = 8  # above it, dequantise and multiply is faster than torch's 4-bit product
 INT4_GROUPS = (32, 64, 128, 256)
 
@@ -74,3 +76,41 @@ def int4_scales(scales: Tensor, offsets: Tensor | None) -> Tensor:
 def int4_matmul(activation: Tensor, packed: Tensor, group_size: int, scales: Tensor) -> Tensor:
     """bfloat16 activation [tokens, columns] times a weight from `int4_pack`."""
     return torch.ops.aten._weight_int4pack_mm_for_cpu(activation, packed, group_size, scales)
+
+
+def _slotted(
+    activation: Tensor,
+    words: Tensor,
+    scales: Tensor,
+    offsets: Tensor | None,
+    bits: int,
+    group_size: int,
+    bias: Tensor | None = None,
+    down: Tensor | None = None,
+    up: Tensor | None = None,
+) -> Tensor:
+    columns = activation.shape[1]
+    codes = slots.unpack(words, bits, slots.tile_of(group_size, columns), columns)
+    size = min(group_size, columns)
+    weight = dequantise(codes, scales.T, None if offsets is None else offsets.T, bits, size)
+    wide = activation.to(torch.float32)
+    out = wide @ weight.T
+    if bias is not None:
+        out += bias.to(torch.float32)
+    if down is not None and up is not None:
+        out += (wide @ down.to(torch.float32).T) @ up.to(torch.float32).T
+    return out.to(activation.dtype)
+
+
+product = registry.operation(
+    "wna16_mm(Tensor x, Tensor words, Tensor scales, Tensor? offsets, int bits, int group_size, "
+    "Tensor? bias=None, Tensor? down=None, Tensor? up=None) -> Tensor",
+    shape=lambda x, words, *_: x.new_empty(x.shape[0], words.shape[0]),
+    reference=_slotted,
+    kernel="wna16_mm.wna16_mm",
+)
+"""Activation [tokens, columns] times words of `kernels.slots`: [tokens, rows].
+
+Scales and offsets lie by group, [groups, rows]; `bias` [rows] and the low-rank part `up` [rows,
+rank] times `down` [rank, columns] are added before the sum is rounded.
+"""

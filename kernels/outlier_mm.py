@@ -1,0 +1,42 @@
+"""The product with integer groups of which some entries are kept apart, row after row."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kernels import registry, wna16_mm
+
+
+def _reference(
+    activation: Tensor,
+    words: Tensor,
+    scales: Tensor,
+    offsets: Tensor | None,
+    bits: int,
+    group_size: int,
+    places: Tensor,
+    columns: Tensor,
+    values: Tensor,
+    bias: Tensor | None = None,
+) -> Tensor:
+    wide = activation.to(torch.float32)
+    base = wna16_mm.product(wide, words, scales, offsets, bits, group_size, bias)
+    counts = torch.diff(places).to(torch.int64)
+    row = torch.repeat_interleave(torch.arange(words.shape[0], device=words.device), counts)
+    apart = wide[:, columns.to(torch.int64)] * values.to(torch.float32)
+    return base.index_add_(1, row, apart).to(activation.dtype)
+
+
+product = registry.operation(
+    "outlier_mm(Tensor x, Tensor words, Tensor scales, Tensor? offsets, int bits, int group_size, "
+    "Tensor places, Tensor columns, Tensor values, Tensor? bias=None) -> Tensor",
+    shape=lambda x, words, *_: x.new_empty(x.shape[0], words.shape[0]),
+    reference=_reference,
+    kernel="wna16_mm.outlier_mm",
+)
+"""`kernels.wna16_mm.product` plus the entries kept apart.
+
+Entries of row n are `values[places[n]:places[n + 1]]` at those `columns`: int32 [rows + 1], int32
+and 16-bit [entries].
+"""
