@@ -46,6 +46,22 @@ def fetch(source: ModelSource) -> Path:
     return Path(path)
 
 
+def fetched(source: ModelSource) -> Path:
+    """The folder of a model's files that `fetch` brought here; asks nobody.
+
+    Raises:
+        ModelError: they are not here.
+    """
+    with _explained(source):
+        path = snapshot_download(
+            source.name,
+            revision=source.revision or None,
+            allow_patterns=FILES,
+            local_files_only=True,
+        )
+    return Path(path)
+
+
 def _fetched_before(source: ModelSource, error: Exception) -> str:
     try:
         path = snapshot_download(
