@@ -1,6 +1,6 @@
-"""What a worker process does of a job: first compress, then, in another process, measure.
+"""What worker processes do of a job, one each: fetch the model, compress it, measure the artefact.
 
-The two share nothing but the artefact on disk.
+They share nothing but what lies on disk, and only the first may use the network.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from backend import hub
 from backend.appraise import Appraisal, Order
 from backend.compress import compress
 from backend.errors import DataError
@@ -32,13 +33,21 @@ from backend.measure.reading import PROTOCOL, Reading, take
 from backend.measure.size import watch_peak
 from backend.measure.threads import quickest_threads
 from backend.models import artefact, precision
-from backend.models.load import LoadedModel, fetch, load
+from backend.models.load import LoadedModel, load
 from backend.recipes import Recipe
 from backend.sources import ModelSource
 from backend.store.documents import SCHEMA, write_document
 from backend.texts import Document, Texts
 
 Emit = Callable[[str, dict[str, Any]], None]
+
+
+def run_fetch(spec: dict[str, Any], _: Path, emit: Emit) -> None:
+    """Bring the model's files here, unless they are; reads none of them."""
+    source = ModelSource.from_json(spec["model"])
+    if source.folder is None:
+        _progress(emit)("download", 0, 1)
+        hub.fetch(source)
 
 
 def run_compress(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
@@ -55,7 +64,7 @@ def run_compress(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
         emit("log", {"text": "This artefact was made before; it is used again."})
         return
     shutil.rmtree(target, ignore_errors=True)
-    source, recipe = ModelSource.from_json(spec["model"]), Recipe.from_json(spec["recipe"])
+    source, recipe = _source(spec), Recipe.from_json(spec["recipe"])
     progress = _progress(emit)
     began = time.perf_counter()
     progress("load", 0, 1)
@@ -102,10 +111,10 @@ def run_measure(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
     torch.set_num_threads(quickest_threads(usable_cores()))
     home = _home(folder)
     target = _artefact(spec, folder)
-    source, recipe = ModelSource.from_json(spec["model"]), Recipe.from_json(spec["recipe"])
+    source, recipe = _source(spec), Recipe.from_json(spec["recipe"])
     order = Order(
         target,
-        ModelSource(source.name, fetch(source), source.revision),
+        source,
         recipe,
         spec["tier"],
         spec["speed"],
@@ -221,6 +230,14 @@ def _progress(emit: Emit) -> Callable[[str, int, int], None]:
         emit("progress", {"stage": stage, "done": done, "total": total})
 
     return tell
+
+
+def _source(spec: dict[str, Any]) -> ModelSource:
+    """The model of a job as a folder on this machine."""
+    source = ModelSource.from_json(spec["model"])
+    if source.folder is None:
+        return ModelSource(source.name, hub.fetched(source), source.revision)
+    return source
 
 
 def _home(folder: Path) -> Path:

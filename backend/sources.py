@@ -15,6 +15,18 @@ from backend.errors import ModelError
 
 EMBEDDED = Path(__file__).parents[1] / "data" / "model"
 HEADER_LIMIT = 4 << 20  # bytes; a header of 20,000 tensors takes less
+TENSOR_LIMIT = 20_000  # in one file
+_TENSOR = re.compile(r"[\w.-]{1,200}")
+_BITS = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 8),
+    **dict.fromkeys(("F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
+    **dict.fromkeys(("U32", "I32", "F32"), 32),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+}
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _REVISION = re.compile(r"[\w.-]{1,100}")
 
@@ -101,9 +113,9 @@ def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor in a folder's safetensors, read from the headers alone.
 
     Raises:
-        ModelError: a file is not safetensors.
+        ModelError: a file is not safetensors, or says what cannot be.
     """
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:
             size = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))[0]
@@ -111,8 +123,34 @@ def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
                 raise ModelError(f"{path} is no safetensors file: its header says {size:,} bytes.")
             try:
                 header = json.loads(file.read(size))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ModelError(f"{path} has a header that is not JSON.") from error
+        if not isinstance(header, dict):
+            raise ModelError(f"{path} has a header that is no JSON object.")
         header.pop("__metadata__", None)
-        shapes |= {name: tuple(entry["shape"]) for name, entry in header.items()}
+        if len(header) > TENSOR_LIMIT:
+            raise ModelError(
+                f"{path} names {len(header):,} tensors; at most {TENSOR_LIMIT:,} are read."
+            )
+        room = path.stat().st_size - 8 - size
+        for name, entry in header.items():
+            _check_tensor(path, name, entry, room)
+            shapes[name] = tuple(entry["shape"])
     return shapes
+
+
+def _check_tensor(path: Path, name: str, entry: Any, room: int) -> None:
+    if not _TENSOR.fullmatch(name):
+        raise ModelError(f"{path} names a tensor {name[:40]!r}; letters, digits, . and - can be.")
+    try:
+        start, end = entry["data_offsets"]
+        numbers = [*entry["shape"], start, end]
+        sound = all(type(one) is int and one >= 0 for one in numbers)
+        taken = math.prod(entry["shape"]) * _BITS[entry["dtype"]] // 8
+    except (TypeError, KeyError, ValueError) as error:
+        raise ModelError(f"{path} does not say what {name} is: {error!r}.") from None
+    if not sound or end - start != taken or end > room:
+        raise ModelError(
+            f"{path} says that {name} has shape {entry['shape']} at {start} to {end}, which its "
+            f"{room:,} bytes of numbers do not hold. Download the model again."
+        )

@@ -233,7 +233,7 @@ def signs(positive: Tensor, left: Matrix | None, right: Matrix | None) -> Matrix
     return Matrix(structure, (positive, left, right), "multiply_signs")
 
 
-def entropy(  # noqa: PLR0917 - the parts in the order of the structure
+def entropy(
     rest: Tensor, stream: Tensor, lengths: Tensor, bases: Tensor, starts: Tensor, first: int
 ) -> Matrix | None:
     """Of bytes [rows, columns] whose exponents lie in a stream of lanes."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import itertools
 import json
 import os
 import random
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +142,53 @@ def _outside(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
     spec["run_id"] = ""
 
 
+def _stop(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _hold_the_turn(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
+    # A loop in C that never gives the interpreter back: no other thread runs.
+    max(itertools.repeat(0))
+
+
+def _allocate(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
+    bytearray(2**34)
+
+
+def _fill(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
+    with (folder / "large").open("wb") as file:
+        file.write(bytes(2**20))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _reach_out(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
+    with socket.create_connection(("127.0.0.1", spec["port"]), timeout=2):
+        pass
+
+
+def _count_limits(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
+    names = ("CORE", "NOFILE", "FSIZE", "DATA")
+    found = {name: resource.getrlimit(getattr(resource, f"RLIMIT_{name}")) for name in names}
+    emit("log", {"limits": found})
+
+
+def _shout(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
+    # One line of a gigabyte, as far as anybody reads it.
+    with suppress(OSError):
+        for _ in range(1024):
+            os.write(emit.descriptor, b"x" * 2**20)
+    time.sleep(60)
+
+
 MODES = {
+    "stop": _stop,
+    "hold the turn": _hold_the_turn,
+    "allocate": _allocate,
+    "fill": _fill,
+    "reach out": _reach_out,
+    "limits": _count_limits,
+    "shout": _shout,
     "ok": lambda *_: None,
     "exception": _raise,
     "polite": _raise_politely,

@@ -49,7 +49,7 @@ def test_a_forked_worker_is_a_clean_process(bench):
     assert facts["parent"] == bench.launcher.fork_server.process_id
     assert facts["session"] == facts["process"]
     assert facts["folder"] == str(bench.folder(job_id))
-    assert facts["threads"] == 1
+    assert facts["threads"] == 2  # its own, and the one that gives signs of life
     assert facts["child_signal"] == "0"
     assert not {"duckdb", "gradio", "torch", "transformers"} & set(facts["modules"])
     # Standard streams, the event pipe, and the folder being listed: nothing of the server's.

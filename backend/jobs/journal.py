@@ -176,6 +176,8 @@ def _verdict(
     reason = str(ended.get("reason"))
     if reason == runner.TIMEOUT:
         return Move.EXPIRE, f"Stopped after {ended.get('seconds', 0):,.0f} seconds, its limit."
+    if reason == runner.SILENT:
+        return Move.EXPIRE, "Stopped: its process gave no sign of life for too long."
     if reason in _LOSSES:
         return _loss(job, reason)
     if reason == runner.OK:

@@ -17,7 +17,8 @@ from backend.jobs.forkserver import IDLE_SECONDS, MODULES, ForkServer
 from backend.jobs.lifelines import Lock
 from backend.jobs.processes import MARK, kill_marked
 
-RUN = ("backend.attempt:run_compress", "backend.attempt:run_measure")
+FETCH = "backend.attempt:run_fetch"  # the one step that may use the network
+RUN = (FETCH, "backend.attempt:run_compress", "backend.attempt:run_measure")
 CHUNK_LIMIT = 4 * 2**20
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -188,8 +189,10 @@ def assignment(spec: Mapping[str, Any], run: Sequence[str], server: Path | None)
     return {
         "spec": spec,
         "run": run,
+        "offline": [one for one in run if one != FETCH],
         "timeout_seconds": spec.get("timeout_seconds"),
         "memory_limit_bytes": spec.get("memory_limit_bytes"),
+        "silence_seconds": spec.get("silence_seconds"),
         "fork_server": str(server) if server else None,
     }
 

@@ -27,12 +27,14 @@ if TYPE_CHECKING:
 
 OK = "ok"
 TIMEOUT = "timeout"
+SILENT = "silent"
 CANCELLED = "cancelled"
 INTERRUPTED = "interrupted"
 SERVER_DIED = "fork server died"
 
 TICK = 0.05  # seconds between looks at the limits
 TREE_PERIOD = 1.0  # seconds between walks of the process table, which cost milliseconds
+SILENCE_LIMIT = 120.0  # seconds without a sign of life, unless the job sets its own
 WARM_UP_LIMIT = 60.0  # seconds a fork server may take to make a worker
 TAIL_BYTES = 4_000
 STREAM_LIMIT = 256 * 2**20
@@ -73,6 +75,7 @@ class Relay(threading.Thread):
     def __init__(self, descriptor: int, stream: Stream):
         super().__init__(daemon=True)
         self.failure = ""
+        self.heard = time.monotonic()
         self._descriptor = descriptor
         self._stream = stream
 
@@ -82,8 +85,9 @@ class Relay(threading.Thread):
         with os.fdopen(self._descriptor, "rb", buffering=0) as pipe:
             try:
                 while chunk := pipe.read(65536):
+                    self.heard = time.monotonic()
                     *lines, rest = (rest + chunk).split(b"\n")
-                    for line in lines:
+                    for line in filter(None, lines):  # an empty one is a sign of life
                         self._carry(line)
                     if len(rest) > LINE_LIMIT:
                         raise ProtocolError("an event is too long")
@@ -169,12 +173,13 @@ class Runner:
         while (ended := worker.poll()) is None:
             if tree is None and worker.process_id is not None:
                 tree = _processes().Tree(worker.process_id)
+                relay.heard = time.monotonic()
                 forked = isinstance(worker, ForkedWorker)
                 self._stream.write("worker", {"process": worker.process_id, "forked": forked})
             walk = time.monotonic() >= next_walk
             if walk:
                 next_walk = time.monotonic() + TREE_PERIOD
-            self._verdict = self._verdict or relay.failure or self._breach(tree, walk)
+            self._verdict = self._verdict or relay.failure or self._breach(tree, walk, relay)
             if tree is None and (self._verdict or time.monotonic() - began > WARM_UP_LIMIT):
                 worker.abandon()
                 if self._verdict:
@@ -190,7 +195,7 @@ class Runner:
             tree.kill()
         return ended
 
-    def _breach(self, tree: Tree | None, walk: bool) -> str:
+    def _breach(self, tree: Tree | None, walk: bool, relay: Relay) -> str:
         if (self._folder / "cancel").exists():
             return CANCELLED
         timeout = self._assignment.get("timeout_seconds")
@@ -198,6 +203,12 @@ class Runner:
             return TIMEOUT
         if tree is None:
             return ""
+        silence = self._assignment.get("silence_seconds") or SILENCE_LIMIT
+        if time.monotonic() - relay.heard > silence and relay.is_alive():
+            return SILENT
+        return self._excess(tree, walk)
+
+    def _excess(self, tree: Tree, walk: bool) -> str:
         used = tree.all_bytes() if walk else tree.root_bytes()
         self._peak = max(self._peak, used)
         limit = self._assignment.get("memory_limit_bytes")

@@ -53,6 +53,15 @@ class Emitter:
             while line:
                 line = line[os.write(self.descriptor, line) :]
 
+    def beat(self) -> bool:
+        """Send an empty line, a sign of life that is no event; False when nobody listens."""
+        try:
+            with self._turn:
+                os.write(self.descriptor, b"\n")
+        except OSError:
+            return False
+        return True
+
     def _is_due(self, data: Mapping[str, Any]) -> bool:
         now = time.monotonic()
         is_last = data.get("done") == data.get("total")

@@ -13,15 +13,18 @@ import json
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from backend.jobs.confinement import confine, leave_network, shortage
 from backend.jobs.lifelines import die_with_parent, offer_to_out_of_memory_killer
 from backend.jobs.stream import Emit, Emitter
 
 MESSAGE_LIMIT = 4_000
+BEAT_PERIOD = 1.0  # seconds between signs of life
 
 Run = Callable[[dict[str, Any], Path, Emit], None]
 
@@ -33,12 +36,22 @@ def work(folder: Path, target: str, events: int) -> int:
     emit = Emitter(events)
     try:
         assignment = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
+        spec = assignment["spec"]
         run = find(target)
-        run(assignment["spec"], folder, emit)
+        if target in assignment.get("offline", ()):
+            leave_network()
+        confine(spec.get("data_limit_bytes"), spec.get("file_limit_bytes"))
+        threading.Thread(target=_beat, args=(emit,), daemon=True).start()
+        run(spec, folder, emit)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - told to the stream and the log
         traceback.print_exc()
-        report = {"type": type(error).__name__, "message": str(error)[:MESSAGE_LIMIT]}
-        emit("error", report | {"user_facing": getattr(error, "user_facing", False) is True})
+        told = shortage(error)
+        report = {
+            "type": type(error).__name__,
+            "message": told or str(error)[:MESSAGE_LIMIT],
+            "user_facing": bool(told) or getattr(error, "user_facing", False) is True,
+        }
+        emit("error", report)
         return 1
     finally:
         for stream in (sys.stdout, sys.stderr):
@@ -61,6 +74,12 @@ def main() -> int:
     events = os.dup(1)
     os.dup2(2, 1)
     return work(Path(folder), target, events)
+
+
+def _beat(emit: Emitter) -> None:
+    # A thread that cannot get its turn says nothing, and neither does a process that is stopped.
+    while emit.beat():
+        time.sleep(BEAT_PERIOD)
 
 
 def _exit_with_parent() -> None:

@@ -236,7 +236,8 @@ class _Scribe:
         if not ready:
             return []
         *lines, self._rest = (self._rest + self._line.recv(2**18)).split(b"\n")
-        return [event["data"] for event in map(parse, lines) if event["kind"] == "generation"]
+        events = map(parse, filter(None, lines))  # an empty line is a sign of life
+        return [event["data"] for event in events if event["kind"] == "generation"]
 
     def close(self) -> None:
         """Hang up and have it end."""

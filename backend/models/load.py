@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,16 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
+    CONFIG_MAPPING,
     MODEL_FOR_CAUSAL_LM_MAPPING,
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
 )
 
 from backend import hub
 from backend.errors import ModelError
-from backend.sources import ModelSource
+from backend.models import config_gate
+from backend.sources import ModelSource, tensor_shapes
 
 
 @dataclass(frozen=True)
@@ -92,30 +92,13 @@ def read_config(folder: Path) -> Any:
     Raises:
         ModelError: unreadable, wants remote code, already quantised, or no decoder.
     """
+    raw = config_gate.read(folder / "config.json")
     try:
-        raw = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}/config.json cannot be read: {error}") from error
-    bad = sorted({"auto_map", "trust_remote_code"} & set(raw)) + sorted(
-        key for key in raw if key.startswith("_") and key.endswith("_internal")
-    )
-    if bad:
+        return CONFIG_MAPPING[raw["model_type"]].from_dict(raw)
+    except Exception as error:  # the library checks values by errors of many kinds
         raise ModelError(
-            f"config.json asks for code of its own ({', '.join(bad)}), which is never run; "
-            "take a model of an architecture that transformers knows."
-        )
-    if "quantization_config" in raw:
-        raise ModelError(
-            "This model is quantised already; start from its 16-bit original, so that what is "
-            "measured is the method chosen here."
-        )
-    try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, KeyError, OSError, TypeError, AttributeError) as error:
-        kind = raw.get("model_type") if isinstance(raw, dict) else None
-        raise ModelError(
-            f"{folder}/config.json describes no architecture that transformers knows "
-            f"(model_type {kind!r}); take a decoder such as Llama, Qwen, Mistral or Gemma."
+            f"{folder}/config.json has values that its architecture ({raw['model_type']}) does not "
+            f"take: {_first_line(error)}"
         ) from error
 
 
@@ -172,4 +155,5 @@ def _check_folder(folder: Path) -> Path:
             f"{folder} holds no .safetensors weights; pickled ones (.bin, .pt) are never read. "
             "Convert the model with save_pretrained and try again."
         )
+    tensor_shapes(folder)  # its headers are sound before anything larger reads them
     return folder
