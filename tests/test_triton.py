@@ -68,6 +68,11 @@ def test_kernels_compile_within_their_budgets(processes, target):
     if target not in processes:
         pytest.skip(f"set {EVERY} to compile for {target}")
     found = [json.loads(line) for line in finish(processes[target]).splitlines()]
+    if target in OTHERS:
+        assert [
+            kernel for kernel in found if kernel["spills"] or kernel["shared"] > kernel["limit"]
+        ] == []
+        return
     budgets = BUDGETS[target]
     assert {f"{kernel['launch']}: {kernel['kernel']}" for kernel in found} == set(budgets)
     faults = []
