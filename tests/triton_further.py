@@ -16,11 +16,9 @@ from kernels.triton import sparse_mm as sparse
 from tests.triton_checks import checked, close, poison  # noqa: F401 - fixtures for every test
 
 SPLIT = Blocks(16, 64, 2)
-DTYPES = (torch.bfloat16, torch.float16)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("columns", [256, 200])
+@pytest.mark.parametrize(("columns", "dtype"), [(256, torch.bfloat16), (200, torch.float16)])
 def test_any_pattern_behind_bits(dtype, columns):
     weight, mask = torch.randn(72, columns).to(dtype), torch.rand(72, columns) < 0.4
     mask[3], mask[4] = False, True
@@ -31,8 +29,7 @@ def test_any_pattern_behind_bits(dtype, columns):
     close(sparse_mm.bitmask(x, *held, bias), wanted, dtype)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("columns", [512, 392])
+@pytest.mark.parametrize(("columns", "dtype"), [(512, torch.bfloat16), (392, torch.float16)])
 def test_two_of_every_four(dtype, columns):
     weight = torch.randn(72, columns).to(dtype)
     places = torch.rand(72, columns // 4, 4).argsort(2)[..., :2]

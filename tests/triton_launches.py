@@ -99,3 +99,6 @@ LAUNCHES = {
         100,
     ),
 }
+
+UNSUPPORTED = {"sm_80": ("fp8_mm",)}
+"""Launches that a target has no instructions for."""
