@@ -10,22 +10,18 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-<<<<<<< HEAD
-VALUES = {"backend.errors", "backend.home", "backend.later", "backend.settings", "backend.shelf"}
-=======
-VALUES = {"backend.errors", "backend.faults", "backend.later", "backend.settings", "backend.shelf"}
->>>>>>> c518c0b (Make every place that can fail fail once, and index again whatever a log lost)
+VALUES = {
+    "backend.errors", "backend.faults", "backend.home", "backend.later", "backend.settings",
+    "backend.shelf",
+}  # fmt: skip
 """Modules that everything above `kernels` may use."""
 
 TABLE = {
     # room: what of ours it may import, besides itself and VALUES
     "kernels": set(),
     "backend.errors": set(),
-<<<<<<< HEAD
-    "backend.home": set(),
-=======
     "backend.faults": set(),
->>>>>>> c518c0b (Make every place that can fail fail once, and index again whatever a log lost)
+    "backend.home": set(),
     "backend.later": set(),
     "backend.sources": set(),
     "backend.hub": {"backend.sources"},
