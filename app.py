@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ def placed(flags: argparse.Namespace) -> dict[str, Any]:
     return {"launcher": RayLauncher(flags.cluster, gpus=flags.gpus), "slots": CLUSTER_JOBS}
 
 
+def leave(*_: object) -> None:
+    """End in order on SIGTERM, as a Space or a service manager sends it."""
+    raise SystemExit(0)
+
+
 def main() -> None:
     """Open the service, start the page, and wait until it is stopped."""
     flags = parse()
@@ -49,6 +55,7 @@ def main() -> None:
         service = Service(flags.home, **placed(flags))
     except ParetoscopeError as error:
         raise SystemExit(str(error)) from None
+    signal.signal(signal.SIGTERM, leave)
     with service:
         host = flags.host or ("0.0.0.0" if space else "127.0.0.1")
         blocks = page.build(service, limits)

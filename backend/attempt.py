@@ -20,6 +20,8 @@ from backend.appraise import Appraisal, Order
 from backend.compress import compress
 from backend.errors import DataError
 from backend.extras import Extras
+from backend.faults import fault_point
+from backend.jobs.confinement import confine
 from backend.measure.hardware import (
     commit,
     hardware,
@@ -44,9 +46,11 @@ Emit = Callable[[str, dict[str, Any]], None]
 
 def run_fetch(spec: dict[str, Any], _: Path, emit: Emit) -> None:
     """Bring the model's files here, unless they are; reads none of them."""
+    fault_point("fetch.begin")
     source = ModelSource.from_json(spec["model"])
     if source.folder is None:
         _progress(emit)("download", 0, 1)
+        confine(None, hub.room())  # whatever is said of its size, no file grows beyond
         hub.fetch(source)
 
 
@@ -103,6 +107,7 @@ def run_compress(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
         "remarks": remarks,
         "calibration": spec["calibration"],
     }
+    fault_point("artefact.done")
     (target / "compress.json").write_text(json.dumps(taken))
 
 

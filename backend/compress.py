@@ -25,6 +25,7 @@ from backend.calibrate.modes import Bent, Kept, Parallel, Sequential, Source
 from backend.calibrate.statistics import InputStatistics
 from backend.calibrate.walk import Walk
 from backend.errors import OutOfReachError
+from backend.faults import fault_point
 from backend.formats import Format
 from backend.methods.base import LayerMethod, ModelMethod, Needs, RepairMethod, StackMethod, Stage
 from backend.models.encoding import encode
@@ -298,6 +299,7 @@ class _Checkpoint:
         save_file(tensors, self.folder / f"{block}.safetensors")
         partial = self.folder / f"{block}.partial"
         partial.write_text(json.dumps({"held": headers, "remarks": remarks}))
+        fault_point("compress.block")
         partial.rename(self.folder / f"{block}.json")
 
     def restore(self, view: View, block: int) -> list[str] | None:

@@ -17,7 +17,7 @@ from backend.extras import Extras
 from backend.measure.hardware import hardware_id, software, usable_cores
 from backend.measure.reading import PROTOCOL
 from backend.recipes import Recipe, digest
-from backend.sources import ModelSource, fingerprint
+from backend.sources import EMBEDDED, ModelSource, fingerprint
 from backend.texts import Texts
 
 TIERS = ("smoke", "quick", "full")
@@ -114,7 +114,13 @@ def resolve(source: ModelSource) -> tuple[ModelSource, str]:
     if source.folder is not None:
         if not (source.folder / "config.json").is_file():
             raise ModelError(f"{source.folder} holds no config.json; a model's folder has one.")
-        return source, _fingerprint(source.folder, _newest(source.folder))
+        found = _fingerprint(source.folder, _newest(source.folder))
+        if source.embedded and found != (EMBEDDED / "fingerprint").read_text().strip():
+            raise ModelError(
+                f"The files of the embedded model in {EMBEDDED} are not those that came with this "
+                f"copy (SHA-256 {found[:12]}...); install it again."
+            )
+        return source, found
     commit = hub.pinned(source)
     return ModelSource(source.name, None, commit), f"hub:{source.name}@{commit}"
 

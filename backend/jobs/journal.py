@@ -15,6 +15,7 @@ from typing import Any
 
 import duckdb
 
+from backend.faults import fault_point
 from backend.jobs import runner
 from backend.jobs.records import Job
 from backend.jobs.states import Move, after
@@ -51,6 +52,7 @@ class Journal:
         with self._store.database.writing() as cursor:
             job = _with_wish(cursor, job)
             _insert_events(cursor, job, events)
+            fault_point("journal.ingest")
             _update_progress(cursor, job, events, len(chunk))
             if ended is None:
                 return

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from backend.faults import fault_point
 from backend.jobs.errors import JobError
 from backend.jobs.forkserver import IDLE_SECONDS, MODULES, ForkServer
 from backend.jobs.lifelines import Lock
@@ -111,7 +112,9 @@ class LocalLauncher:
         order = assignment(spec, self._run, server)
         partial = folder / "spec.tmp"
         partial.write_text(json.dumps(order, allow_nan=False), encoding="utf-8")
+        fault_point("launch.assign")
         partial.replace(folder / "spec.json")
+        fault_point("launch.start")
         runner = subprocess.Popen(
             [sys.executable, "-P", "-m", "backend.jobs.runner", str(folder)],
             stdin=subprocess.DEVNULL,

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from backend.faults import fault_point
 from backend.jobs.confinement import confine, leave_network, shortage
 from backend.jobs.lifelines import die_with_parent, offer_to_out_of_memory_killer
 from backend.jobs.stream import Emit, Emitter
@@ -42,7 +43,9 @@ def work(folder: Path, target: str, events: int) -> int:
             leave_network()
         confine(spec.get("data_limit_bytes"), spec.get("file_limit_bytes"))
         threading.Thread(target=_beat, args=(emit,), daemon=True).start()
+        fault_point("worker.begin")
         run(spec, folder, emit)
+        fault_point("worker.done")
     except (Exception, SystemExit) as error:  # noqa: BLE001 - told to the stream and the log
         traceback.print_exc()
         told = shortage(error)

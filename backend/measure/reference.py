@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from backend.faults import fault_point
 from backend.measure.catalogue import PROTOCOL
 from backend.measure.passes import blocks
 
@@ -100,6 +101,7 @@ class Reference:
             unfinished,
             {"reference": json.dumps(facts)},
         )
+        fault_point("reference.write")
         unfinished.replace(path)
 
     @classmethod

@@ -20,6 +20,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from backend.errors import ModelError
+from backend.faults import fault_point
 from backend.formats import HeldEmbedding, HeldLinear, from_header
 from backend.methods import find
 from backend.models.load import LoadedModel, attention, read_config
@@ -88,6 +89,7 @@ def save(
     for name in SIDE_FILES:
         if (loaded.folder / name).is_file():
             shutil.copy(loaded.folder / name, partial / name)
+    fault_point("artefact.write")
     partial.rename(folder)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from pathlib import Path
 import duckdb
 from filelock import FileLock, Timeout
 
+from backend.faults import fault_point
 from backend.store.errors import HomeBusyError, NewerSchemaError, StoreError
 
 LOGGER = logging.getLogger(__name__)
@@ -47,6 +49,11 @@ _SETTINGS = {
     "threads": "2",
     "lock_configuration": "true",
 }
+_READ_THROUGH = (
+    "SELECT (SELECT bit_xor(hash(one)) FROM results one), "
+    "(SELECT bit_xor(hash(one)) FROM readings one), (SELECT bit_xor(hash(one)) FROM jobs one)"
+)
+"""Meets every block of what must not be damaged; blocks are otherwise read only when asked for."""
 _SIGNS_OF_DAMAGE = (
     "Corrupt database file",
     "not a valid DuckDB database file",
@@ -58,11 +65,13 @@ _SIGNS_OF_DAMAGE = (
 class Database:
     """Own `home/paretoscope.duckdb` until closed; a context manager.
 
-    A file that cannot be read is set aside under a new name, an empty database takes its place,
+    A file of an older schema is kept as `paretoscope.duckdb.schema-N` before it is changed. A
+    file that cannot be read is set aside under a new name, an empty database takes its place,
     and `notice` says so; filling it again is the caller's work.
 
     Raises:
         HomeBusyError: Another process owns the folder; the message names it.
+        StoreError: The folder or the file cannot be used.
         NewerSchemaError: The file was written by a newer version.
     """
 
@@ -72,9 +81,15 @@ class Database:
         self.notice = ""
         self._migrations = migrations
         self._turn = threading.RLock()
-        home.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(home / "app.lock", thread_local=False)
-        self._claim()
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            self._claim()
+        except OSError as error:
+            raise StoreError(
+                f"{home} cannot be written ({error.strerror}); set PARETOSCOPE_HOME or --home to a "
+                "folder that can."
+            ) from error
         try:
             self._connection = self._open()
         except BaseException:
@@ -113,6 +128,7 @@ class Database:
             cursor.execute("BEGIN TRANSACTION")
             try:
                 yield cursor
+                fault_point("store.commit")
                 cursor.execute("COMMIT")
             except BaseException:
                 with suppress(duckdb.Error):
@@ -162,7 +178,13 @@ class Database:
     def _connect(self) -> duckdb.DuckDBPyConnection:
         connection = duckdb.connect(str(self.path), config=_SETTINGS)
         try:
+            version = _schema_version(connection)
+            if version is not None and version <= len(self._migrations):
+                connection.close()  # first, for closing any handle would drop its lock
+                _keep_copy(self.path, self.path.with_name(f"{self.path.name}.schema-{version}"))
+                connection = duckdb.connect(str(self.path), config=_SETTINGS)
             self._bring_up_to_date(connection)
+            connection.execute(_READ_THROUGH)
         except BaseException:
             connection.close()
             raise
@@ -206,6 +228,13 @@ class Database:
                 "UPDATE meta SET value = ? WHERE name = 'schema_version'", [str(newest)]
             )
         connection.execute("COMMIT")
+
+
+def _keep_copy(source: Path, target: Path) -> None:
+    """Copy a closed database durably; the copy appears whole or not at all."""
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.copyfile(source, partial)
+    partial.replace(target)
 
 
 def _schema_version(cursor: duckdb.DuckDBPyConnection) -> int | None:

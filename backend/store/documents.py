@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from backend.faults import fault_point
 from backend.store.errors import ResultRefusedError
 
 SCHEMA = 1
@@ -76,12 +77,15 @@ def write_document(folder: Path, document: Mapping[str, Any]) -> Path:
         read_document(path)
         return path
     text = json.dumps(document, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    for stale in folder.glob(f".{path.name}.*.tmp"):  # of a process that was killed here
+        stale.unlink(missing_ok=True)
     partial = folder / f".{path.name}.{os.getpid()}.tmp"
     try:
         with partial.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+        fault_point("result.write")
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -194,19 +194,30 @@ class Results:
 
     def rebuild(self) -> Rebuilt:
         """Make the index anew from the files, in one transaction."""
-        runs, refused = 0, []
         with self._database.writing() as cursor:
             cursor.execute("DELETE FROM generations")
             cursor.execute("DELETE FROM readings")
             cursor.execute("DELETE FROM results")
-            for path in sorted(self.folder.glob("*.json")):
-                try:
-                    document = read_document(path)
-                except (OSError, ResultRefusedError) as error:
-                    refused.append(str(error))
-                    continue
-                self.index(cursor, document)
-                runs += 1
+            return self._take_files(cursor, set())
+
+    def catch_up(self) -> Rebuilt:
+        """Index the files that are not yet: of a copied folder, or behind a log that was lost."""
+        with self._database.writing() as cursor:
+            known = cursor.execute("SELECT run_id FROM results").fetchall()
+            return self._take_files(cursor, {run_id for (run_id,) in known})
+
+    def _take_files(self, cursor: duckdb.DuckDBPyConnection, known: set[str]) -> Rebuilt:
+        runs, refused = 0, []
+        for path in sorted(self.folder.glob("*.json")):
+            if path.stem in known:
+                continue
+            try:
+                document = read_document(path)
+            except (OSError, ResultRefusedError) as error:
+                refused.append(str(error))
+                continue
+            self.index(cursor, document)
+            runs += 1
         return Rebuilt(runs, tuple(refused))
 
 

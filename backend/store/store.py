@@ -13,8 +13,8 @@ from backend.store.votes import Votes
 class Store:
     """Database, results, shares and votes of one home folder; a context manager.
 
-    An empty index over existing files is filled at once, so results that came with a copy of
-    the folder, and those behind a damaged database, are there from the start.
+    Files that are not indexed yet are at once, so results that came with a copy of the folder, and
+    those behind a damaged database or log, are there from the start.
     """
 
     def __init__(self, home: Path):
@@ -23,8 +23,7 @@ class Store:
         self.results = Results(self.database)
         self.shares = Shares(self.database)
         self.votes = Votes(self.database)
-        if not self.results.count():
-            self.results.rebuild()
+        self.results.catch_up()
 
     @property
     def notice(self) -> str:
