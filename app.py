@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sys
 from pathlib import Path
-from typing import Any
-
-CLUSTER_JOBS = 64
 
 
 def parse() -> argparse.Namespace:
@@ -23,20 +21,6 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def placed(flags: argparse.Namespace) -> dict[str, Any]:
-    """Where jobs run, and how many at a time; a cluster has a queue of its own."""
-    if not flags.cluster:
-        return {}
-    from backend.jobs.cluster import RayLauncher
-
-    return {"launcher": RayLauncher(flags.cluster, gpus=flags.gpus), "slots": CLUSTER_JOBS}
-
-
-def leave(*_: object) -> None:
-    """End in order on SIGTERM, as a Space or a service manager sends it."""
-    raise SystemExit(0)
-
-
 def main() -> None:
     """Open the service, start the page, and wait until it is stopped."""
     flags = parse()
@@ -46,21 +30,21 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
     from backend.errors import ParetoscopeError
+    from backend.jobs.cluster import placing
     from backend.limits import AT_HOME, IN_PUBLIC
     from backend.service import Service
     from ui import page
 
     limits = IN_PUBLIC if flags.public or space else AT_HOME
     try:
-        service = Service(flags.home, **placed(flags))
+        service = Service(flags.home, **placing(flags.cluster, flags.gpus))
     except ParetoscopeError as error:
         raise SystemExit(str(error)) from None
-    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with service:
-        host = flags.host or ("0.0.0.0" if space else "127.0.0.1")
         blocks = page.build(service, limits)
         _, address, _ = blocks.launch(
-            server_name=host,
+            server_name=flags.host or ("0.0.0.0" if space else "127.0.0.1"),
             server_port=flags.port,
             prevent_thread_lock=True,
             **page.launching(service, limits),

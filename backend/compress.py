@@ -237,7 +237,8 @@ def _chosen(
     name = digest([str(calibration.kept), method.ladder])
     kept = calibration.levels / name if calibration.kept and calibration.levels else None
     with contextlib.ExitStack() as stack:
-        folder = kept or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        own = tempfile.TemporaryDirectory()
+        folder = kept or Path(stack.enter_context(own), "levels")  # alone on its shelf
         statistics = lambda block: source().enter(block)  # noqa: E731
         levels = LevelTable.build(view, statistics, method, progress, folder)
         budget = levels.table.budget(method.settings()[method.level])

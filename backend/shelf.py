@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
 LIMIT = 10 << 30  # bytes of one shelf
@@ -21,4 +23,9 @@ def make_room(folder: Path, limit: int = LIMIT) -> None:
 
 
 def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    total = 0
+    for below, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):  # others may be tidying up as well
+                total += Path(below, name).stat().st_size
+    return total

@@ -26,6 +26,7 @@ from backend.jobs.remote import sent
 SENT = ("backend", "data", "kernels")
 LEFT_OUT = ("__pycache__", "results")
 OVER = ("SUCCEEDED", "FAILED", "STOPPED")
+JOBS = 64  # handed over at a time: the cluster has a queue of its own
 PATIENCE = 30.0  # seconds for an answer of the cluster
 FRESH = 0.5  # seconds for which an answer about an attempt is used again
 _EVENT = b'{"seq": '
@@ -143,6 +144,11 @@ class RayLauncher:
                 f"{verb} {path} of the cluster: {answer.status_code} {answer.text[-500:]}"
             )
         return answer
+
+
+def placing(address: str, gpus: float) -> dict[str, Any]:
+    """Keywords of a service whose jobs run at an address; none for those of this machine."""
+    return {"launcher": RayLauncher(address, gpus=gpus), "slots": JOBS} if address else {}
 
 
 def package(root: Path) -> bytes:
