@@ -111,6 +111,14 @@ def test_activations_beside_each_other_change_nothing(rows, columns):
     assert torch.equal(held.multiply(x), torch.stack([held.multiply(one) for one in x]))
 
 
+@pytest.mark.parametrize("tokens", [1, FEW, FEW + 1])
+def test_gradients_flow_back_through_what_is_held(tokens):
+    held = integers(40, 64, 4, 32, "float")
+    x = random(tokens, 64, seed=1).requires_grad_()
+    held.multiply(x).sum().backward()
+    near(x.grad, held.dense().sum(0).expand(tokens, -1))
+
+
 def test_threads_change_nothing():
     held = integers(600, 256, 3, 64, "float")
     x, found = random(2, 256), []

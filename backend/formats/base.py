@@ -50,7 +50,7 @@ class Format(nn.Module, abc.ABC):
         matrix = self.matrix() if activation.device.type == "cpu" else None
         if matrix is None:
             return functional.linear(activation, self.dense().to(activation.dtype))
-        if activation.numel() <= FEW * self.columns:
+        if activation.numel() <= FEW * self.columns and not activation.requires_grad:
             return matrix.multiply(activation)
         return functional.linear(activation, matrix.dense().to(activation.dtype))
 
