@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "bfloat16.h"
 #include "clones.h"
 
 namespace {
@@ -13,12 +14,7 @@ constexpr int64_t ALONE = 1 << 17;  // numbers of a matrix below which a second 
 
 float number(float value) { return value; }
 
-float number(uint16_t bfloat16) {
-    const uint32_t bits = static_cast<uint32_t>(bfloat16) << 16;
-    float value;
-    __builtin_memcpy(&value, &bits, 4);
-    return value;
-}
+float number(uint16_t bfloat16) { return widened(bfloat16); }
 
 // Four rows at a time, as one sum alone would wait for itself.
 template <typename Number>
@@ -51,6 +47,21 @@ CLONES void rows_of(const float *w, const float *x, float *y, int64_t rows, int6
 
 CLONES void rows_of(const uint16_t *w, const float *x, float *y, int64_t rows, int64_t columns) {
     several_rows(w, x, y, rows, columns);
+}
+
+struct Dense {
+    const void *numbers;  // [rows, columns]
+    int64_t rows, columns;
+};
+
+template <typename Number>
+void multiply_dense(const void *matrix, const float *x, float *y) {
+    const Dense &dense = *static_cast<const Dense *>(matrix);
+    const Number *numbers = static_cast<const Number *>(dense.numbers);
+#pragma omp parallel for schedule(static) if (dense.rows * dense.columns >= ALONE)
+    for (int64_t row = 0; row < dense.rows; row += 16)
+        rows_of(numbers + row * dense.columns, x, y + row,
+                std::min<int64_t>(16, dense.rows - row), dense.columns);
 }
 
 CLONES float dot(const float *a, const float *b, int64_t count) {
@@ -122,11 +133,6 @@ void carry(const Product &shortcut, float *stream, const float *found, float *sp
 
 extern "C" {
 
-struct Dense {
-    const void *numbers;  // [rows, columns]
-    int64_t rows, columns;
-};
-
 struct Chain {
     const Product *parts;  // applied in order
     int64_t count;
@@ -149,21 +155,11 @@ struct Placed {
 };
 
 void multiply_float32(const void *matrix, const float *x, float *y) {
-    const Dense &dense = *static_cast<const Dense *>(matrix);
-    const float *numbers = static_cast<const float *>(dense.numbers);
-#pragma omp parallel for schedule(static) if (dense.rows * dense.columns >= ALONE)
-    for (int64_t row = 0; row < dense.rows; row += 16)
-        rows_of(numbers + row * dense.columns, x, y + row,
-                     std::min<int64_t>(16, dense.rows - row), dense.columns);
+    multiply_dense<float>(matrix, x, y);
 }
 
 void multiply_bfloat16(const void *matrix, const float *x, float *y) {
-    const Dense &dense = *static_cast<const Dense *>(matrix);
-    const uint16_t *numbers = static_cast<const uint16_t *>(dense.numbers);
-#pragma omp parallel for schedule(static) if (dense.rows * dense.columns >= ALONE)
-    for (int64_t row = 0; row < dense.rows; row += 16)
-        rows_of(numbers + row * dense.columns, x, y + row,
-                      std::min<int64_t>(16, dense.rows - row), dense.columns);
+    multiply_dense<uint16_t>(matrix, x, y);
 }
 
 void multiply_chain(const void *matrix, const float *x, float *y) {

@@ -4,7 +4,10 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <vector>
+
+#include "bfloat16.h"
 
 
 // What decoding remembers between two rows of one matrix, and of the matrices inside it.
@@ -118,13 +121,6 @@ constexpr int64_t PART = 256;       // numbers in a small room on the stack
 constexpr int64_t BLOCK = 4;         // rows that are decoded and multiplied together
 constexpr int64_t ALONE = 1 << 15;   // numbers of a matrix below which a second thread costs more
 
-float widened(uint16_t bfloat16) {
-    const uint32_t bits = static_cast<uint32_t>(bfloat16) << 16;
-    float value;
-    __builtin_memcpy(&value, &bits, 4);
-    return value;
-}
-
 int64_t bytes_of(int64_t columns, int64_t width) { return (columns * width + 7) / 8; }
 
 // The planes of a row, and which there are.
@@ -182,22 +178,27 @@ void decode(const Packed *matrix, int64_t row, int64_t column, int64_t count, fl
     matrix->decode(matrix, row, column, count, out, state);
 }
 
-// A whole row of something small that belongs to a row, such as its scales.
-class SmallRow {
+// What belongs to the groups of a part of a row, such as their scales.
+class GroupValues {
   public:
-    const float *read(const Packed *matrix, int64_t row, State &state) {
-        float *room = near_;
-        if (matrix->columns > PART) {
-            far_.resize(matrix->columns);
-            room = far_.data();
+    GroupValues(const Packed *matrix, int64_t row, int64_t first, int64_t end, State &state)
+        : first_(first), room_(near_) {
+        if (end - first > PART) {
+            far_.resize(end - first);
+            room_ = far_.data();
         }
-        decode(matrix, row, 0, matrix->columns, room, state);
-        return room;
+        decode(matrix, row, first, end - first, room_, state);
     }
 
+    GroupValues(const GroupValues &) = delete;
+
+    float operator[](int64_t group) const { return room_[group - first_]; }
+
   private:
+    int64_t first_;
     float near_[PART];
     std::vector<float> far_;
+    float *room_;
 };
 
 int64_t ones(const uint8_t *bytes, int64_t count) {
@@ -238,17 +239,18 @@ void decode_bfloat16(const Packed *matrix, int64_t row, int64_t column, int64_t 
 void decode_integers(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
                      State &state) {
     const IntegerGroups &held = *reinterpret_cast<const IntegerGroups *>(matrix);
-    SmallRow scale_row, offset_row;
-    const float *scales = scale_row.read(held.scales, row, state.inner(0));
-    const float *offsets =
-        held.offsets ? offset_row.read(held.offsets, row, state.inner(1)) : nullptr;
+    const int64_t first = column / held.group_size;
+    const int64_t last = (column + count - 1) / held.group_size + 1;
+    const GroupValues scales(held.scales, row, first, last, state.inner(0));
+    std::optional<GroupValues> offsets;
+    if (held.offsets) offsets.emplace(held.offsets, row, first, last, state.inner(1));
     const Lines lines(held.codes, row, matrix->columns);
     const Lines zeros(held.zero_points, row, held.scales->columns);
     for (int64_t done = 0; done < count;) {
         const int64_t group = (column + done) / held.group_size;
         const int64_t end = std::min(count, (group + 1) * held.group_size - column);
         const float factor = scales[group];
-        float offset = offsets ? offsets[group] : 0;
+        float offset = offsets ? (*offsets)[group] : 0;
         if (zeros.planes) offset = (held.middle - zeros.code(group)) * factor;
         scale(lines, column + done, end - done, held.middle, factor, offset, out + done);
         done = end;
@@ -279,8 +281,8 @@ void decode_codebook(const Packed *matrix, int64_t row, int64_t column, int64_t 
             }
     }
     if (!held.scales) return;
-    SmallRow room;
-    const float *scales = room.read(held.scales, row, state.inner(0));
+    const GroupValues scales(held.scales, row, column / held.group_size,
+                             (column + count - 1) / held.group_size + 1, state.inner(0));
     for (int64_t done = 0; done < count;) {
         const int64_t group = (column + done) / held.group_size;
         const int64_t end = std::min(count, (group + 1) * held.group_size - column);
@@ -327,8 +329,7 @@ void decode_signs(const Packed *matrix, int64_t row, int64_t column, int64_t cou
                   State &state) {
     const SignBlock &held = *reinterpret_cast<const SignBlock *>(matrix);
     const uint8_t *line = held.signs + row * bytes_of(matrix->columns, 1);
-    SmallRow room;
-    const float *left = room.read(held.left, row, state.inner(0));
+    const GroupValues left(held.left, row, 0, held.left->columns, state.inner(0));
     state.tile.resize(count);
     std::fill_n(out, count, 0.0f);
     for (int64_t rank = 0; rank < held.left->columns; rank++) {
