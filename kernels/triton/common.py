@@ -34,6 +34,13 @@ def ones_in(words):
 
 
 @triton.jit
+def store_part(parts, total, split, rows, outputs, m, n):
+    """Write a program's sums [outputs n, rows m] of one split into [splits, rows, outputs]."""
+    place = split * rows * outputs + m[None, :] * outputs + n[:, None]
+    tl.store(parts + place, total, mask=(m < rows)[None, :] & (n < outputs)[:, None])
+
+
+@triton.jit
 def finish_kernel(
     parts,
     out,

@@ -7,7 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels import configs, sparse_mm
-from kernels.triton.common import dot, finish, ones_in, parts_for
+from kernels.triton.common import dot, finish, ones_in, parts_for, store_part
 
 
 @triton.jit
@@ -53,8 +53,7 @@ def bitmask_kernel(
                 other=0.0,
             )
             total = dot(value.to(x.dtype), x, total)
-    place = split * rows * outputs + m[None, :] * outputs + n[:, None]
-    tl.store(parts + place, total, mask=(m < rows)[None, :] & (n < outputs)[:, None])
+    store_part(parts, total, split, rows, outputs, m, n)
 
 
 @triton.jit
@@ -99,8 +98,7 @@ def fours_kernel(
                     other=0.0,
                 )
                 total = dot(weight.to(x.dtype), x, total)
-    place = split * rows * outputs + m[None, :] * outputs + n[:, None]
-    tl.store(parts + place, total, mask=(m < rows)[None, :] & (n < outputs)[:, None])
+    store_part(parts, total, split, rows, outputs, m, n)
 
 
 def bitmask(

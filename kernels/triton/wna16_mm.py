@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels import bitpack, configs, slots
-from kernels.triton.common import dot, finish, parts_for
+from kernels.triton.common import dot, finish, parts_for, store_part
 
 CODES, SCALED, TABLE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 
@@ -126,8 +126,7 @@ def product_kernel(
             total += scale[:, None] * (products - middle * sums[None, :])
             if OFFSET:
                 total += offset[:, None] * sums[None, :]
-    place = split * rows * outputs + m[None, :] * outputs + n[:, None]
-    tl.store(parts + place, total, mask=(m < rows)[None, :] & (n < outputs)[:, None])
+    store_part(parts, total, split, rows, outputs, m, n)
 
 
 def wna16_mm(
