@@ -65,7 +65,8 @@ def dense(source: ModelSource) -> list[tuple[str, Callable[[], object]]]:
             return model.generate(prompt, attention_mask=torch.ones_like(prompt), **keywords)
 
     modules = TransformersModel(model)
-    modules.session = lambda *sizes: _by_modules(TransformersModel(model).session(*sizes))
+    whole = modules.session
+    modules.session = lambda *sizes: _by_modules(whole(*sizes))
     return [
         ("transformers.generate", generate),
         ("its forward in a loop", written(TransformersModel(model, lean=False))),
