@@ -1,4 +1,4 @@
-"""One token through all blocks of a model of Llama's shape by one call; float32, on a CPU.
+"""One token through all blocks of a model of Llama's shape by one call, computed in float32.
 
 A product is a function of the extension and the matrix it multiplies by; products compose (one
 after another, added, rows put in their places), so that whatever is held in parts is multiplied
@@ -55,6 +55,7 @@ class BlockStructure(ctypes.Structure):
         ("keys", ctypes.c_void_p),
         ("values", ctypes.c_void_p),
         ("capacity", ctypes.c_int64),
+        ("halved", ctypes.c_int64),
         ("scale", ctypes.c_float),
     )
 
@@ -281,14 +282,15 @@ class Step:
             stream: the token's embedding [channels], float32; written over.
             turn: cosines and sines [head_dim] of its position, those of the first half negative.
             position: tokens before it.
-            rooms: keys and values [1, heads, capacity, head_dim] of each block, float32; None
-                for a block without attention.
+            rooms: keys and values [1, heads, capacity, head_dim] of each block, float32 or
+                bfloat16; None for a block without attention.
         """
         for structure, room in zip(self._blocks, rooms, strict=True):
             if room is not None:
                 keys, values = room
                 structure.keys, structure.values = keys.data_ptr(), values.data_ptr()
                 structure.capacity = keys.shape[2]
+                structure.halved = keys.dtype == torch.bfloat16
         needed = 6 * self._widest + position + 1
         if self._scratch.numel() < needed:
             self._scratch = torch.empty(2 * needed)

@@ -82,6 +82,19 @@ def test_several_sequences_and_bfloat16_go_step_by_step(family):
     near(follow(lean), follow(plain), 0.03)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_models_in_bfloat16_take_whole_steps_too(family, whole):
+    model = tiny.build(family, **FAMILIES[family]).to(torch.bfloat16)
+    lean = TransformersModel(model)
+    found = follow(lean)
+    assert found.dtype == torch.bfloat16
+    session = lean.session(1, 4)
+    session.feed(tiny.tokens(1, 1))
+    assert (session._step is not None) == whole
+    assert session.cache_bytes() == 2 * 2 * 2 * 8 * 4 * 2  # layers, K and V, heads, size, tokens
+    near(found, follow(TransformersModel(model.float(), lean=False)), 0.03)
+
+
 @pytest.mark.parametrize("family", OTHERS)
 def test_other_architectures_say_that_transformers_decodes_them(family):
     model = TransformersModel(tiny.build(family))

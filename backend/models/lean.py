@@ -169,10 +169,10 @@ class LeanSession:
             places = positions = start + depth
         hidden = self._lean.embed(tokens)
         turns = self._lean.turns(positions, end, hidden)
-        if tokens.shape == (1, 1) and (rooms := self._rooms(start)):
+        if tokens.shape == (1, 1) and (rooms := self._rooms(start, hidden.dtype)):
             self.length = end
-            turn = turns[0][0], turns[1][0]
-            return self._step(hidden.view(-1), turn, start, rooms).view(1, 1, -1)
+            stream, *turn = (part.view(-1).to(torch.float32) for part in (hidden, *turns))
+            return self._step(stream, tuple(turn), start, rooms).to(hidden.dtype).view(1, 1, -1)
         if places is None and self._caches[0].attends:
             places = torch.arange(start, end, device=tokens.device)
         for block, cache in zip(self._blocks, self._caches, strict=True):
@@ -186,14 +186,14 @@ class LeanSession:
         self.length = end
         return self._lean.read_out(hidden)
 
-    def _rooms(self, start: int) -> list[tuple[Tensor, Tensor] | None]:
+    def _rooms(self, start: int, dtype: torch.dtype) -> list[tuple[Tensor, Tensor] | None]:
         """Where a step in one call writes each block's keys and values; empty without one."""
         read = [one.attention for one in self._blocks]
         pairs = [pair for pair in zip(read, self._caches, strict=True) if pair[0] is not None]
         if self._step is None or any(cache.length != start for _, cache in pairs):
             return []
         return [
-            None if attention is None else cache.reserve(attention)
+            None if attention is None else cache.reserve(attention, dtype)
             for attention, cache in zip(read, self._caches, strict=True)
         ]
 
@@ -262,11 +262,11 @@ class Room(LayerCache):
         self._length = end
         return held[0][:, :, :end], held[1][:, :, :end]
 
-    def reserve(self, attention: Any) -> tuple[Tensor, Tensor]:
+    def reserve(self, attention: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """The whole room, one more token of which the caller writes."""
         if self._held is None or self._length == self._tokens:
             heads = attention.k_proj.out_features // attention.head_dim
-            like = torch.empty(1, heads, 0, attention.head_dim)
+            like = torch.empty(1, heads, 0, attention.head_dim, dtype=dtype)
             self._held = self._enlarged(like, self._length + 1)
         self._length += 1
         return self._held

@@ -14,6 +14,8 @@ from backend.models.sliced import SlicedEnd, WidthNorm
 from kernels import decode_step
 from kernels.decode_step import Norm, Product, Step
 
+TYPES = (torch.float32, torch.bfloat16)
+"""Of what flows between calls; within one everything is computed in float32."""
 NAMES = {
     "query": "q_proj", "key": "k_proj", "value": "v_proj", "output": "o_proj",
     "gate": "gate_proj", "up": "up_proj", "down": "down_proj",
@@ -37,7 +39,7 @@ def step(model: Any, blocks: Sequence[Block]) -> Step | None:
     inner, head = model.model, model.lm_head
     if first is None or not decode_step.fits(first.head_dim):
         return None
-    if inner.embed_tokens(torch.zeros(1, 1, dtype=torch.int64)).dtype != torch.float32:
+    if inner.embed_tokens(torch.zeros(1, 1, dtype=torch.int64)).dtype not in TYPES:
         return None
     parts = [_block(one) for one in blocks]
     end, shortcut, wanted = inner.norm, None, _product(head)

@@ -9,3 +9,10 @@ inline float widened(uint16_t bfloat16) {
     __builtin_memcpy(&value, &bits, 4);
     return value;
 }
+
+// The nearest, an even one where two are as near.
+inline uint16_t narrowed(float value) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, &value, 4);
+    return static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}

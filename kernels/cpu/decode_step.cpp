@@ -64,16 +64,37 @@ void multiply_dense(const void *matrix, const float *x, float *y) {
                 std::min<int64_t>(16, dense.rows - row), dense.columns);
 }
 
-CLONES float dot(const float *a, const float *b, int64_t count) {
+template <typename Number>
+inline __attribute__((always_inline)) float dot_of(const float *a, const Number *b, int64_t count) {
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < count; i++) sum += a[i] * b[i];
+    for (int64_t i = 0; i < count; i++) sum += a[i] * number(b[i]);
     return sum;
 }
 
-CLONES void add_scaled(float *y, const float *x, float factor, int64_t count) {
+CLONES float dot(const float *a, const float *b, int64_t count) { return dot_of(a, b, count); }
+
+CLONES float dot(const float *a, const uint16_t *b, int64_t count) { return dot_of(a, b, count); }
+
+template <typename Number>
+inline __attribute__((always_inline)) void add_of(float *y, const Number *x, float factor,
+                                                  int64_t count) {
 #pragma omp simd
-    for (int64_t i = 0; i < count; i++) y[i] += factor * x[i];
+    for (int64_t i = 0; i < count; i++) y[i] += factor * number(x[i]);
+}
+
+CLONES void add_scaled(float *y, const float *x, float factor, int64_t count) {
+    add_of(y, x, factor, count);
+}
+
+CLONES void add_scaled(float *y, const uint16_t *x, float factor, int64_t count) {
+    add_of(y, x, factor, count);
+}
+
+void put(float *to, const float *from, int64_t count) { std::copy_n(from, count, to); }
+
+void put(uint16_t *to, const float *from, int64_t count) {
+    std::transform(from, from + count, to, narrowed);
 }
 
 void product(const Product &p, const float *x, float *y) {
@@ -105,12 +126,24 @@ void shares(float *scores, int64_t count) {
     for (int64_t i = 0; i < count; i++) scores[i] /= sum;
 }
 
+template <typename Number>
+void remember(const Block &block, int64_t size, const float *keys, const float *values,
+              int64_t position) {
+    for (int64_t at = 0; at < block.key.rows; at += size) {
+        const int64_t place = at * block.capacity + position * size;
+        put(static_cast<Number *>(block.keys) + place, keys + at, size);
+        put(static_cast<Number *>(block.values) + place, values + at, size);
+    }
+}
+
+template <typename Number>
 void attend(const Block &block, int64_t size, const float *queries, int64_t tokens, float *found,
             float *scores) {
     const int64_t heads = block.query.rows / size, held = block.key.rows / size;
     for (int64_t head = 0; head < heads; head++) {
         const int64_t start = head / (heads / held) * block.capacity * size;
-        const float *keys = block.keys + start, *values = block.values + start;
+        const Number *keys = static_cast<const Number *>(block.keys) + start;
+        const Number *values = static_cast<const Number *>(block.values) + start;
         for (int64_t t = 0; t < tokens; t++)
             scores[t] = block.scale * dot(queries + head * size, keys + t * size, size);
         shares(scores, tokens);
@@ -210,11 +243,14 @@ void decode_step(const Step *step, float *stream, const float *cosine, const flo
             for (int64_t at = 0; at < block.key.rows; at += size) {
                 if (block.key_norm.width) normalise(block.key_norm, c + at, c + at);
                 rotate(c + at, cosine, sine, size);
-                const int64_t place = at * block.capacity + position * size;
-                std::memcpy(block.keys + place, c + at, size * sizeof(float));
-                std::memcpy(block.values + place, d + at, size * sizeof(float));
             }
-            attend(block, size, b, position + 1, a, scores);
+            if (block.halved) {
+                remember<uint16_t>(block, size, c, d, position);
+                attend<uint16_t>(block, size, b, position + 1, a, scores);
+            } else {
+                remember<float>(block, size, c, d, position);
+                attend<float>(block, size, b, position + 1, a, scores);
+            }
             product(block.output, a, found);
             carry(block.attention_shortcut, stream, found, spare, block.output.rows);
         }

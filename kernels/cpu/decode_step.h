@@ -25,8 +25,8 @@ struct Norm {
 struct Block {
     Norm before, between, query_norm, key_norm;
     Product query, key, value, output, gate, up, down, attention_shortcut, network_shortcut;
-    float *keys, *values;  // [heads, capacity, head_dim]
-    int64_t capacity;
+    void *keys, *values;  // [heads, capacity, head_dim], float32 or bfloat16
+    int64_t capacity, halved;  // halved: 1 for bfloat16
     float scale;
 };
 
