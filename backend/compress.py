@@ -237,10 +237,10 @@ def _chosen(
     name = digest([str(calibration.kept), method.ladder])
     kept = calibration.levels / name if calibration.kept and calibration.levels else None
     with contextlib.ExitStack() as stack:
-        own = tempfile.TemporaryDirectory()
-        folder = kept or Path(stack.enter_context(own), "levels")  # alone on its shelf
+        if kept is None:  # a folder below the temporary one, for a shelf holds nothing else
+            kept = Path(stack.enter_context(tempfile.TemporaryDirectory()), "levels")
         statistics = lambda block: source().enter(block)  # noqa: E731
-        levels = LevelTable.build(view, statistics, method, progress, folder)
+        levels = LevelTable.build(view, statistics, method, progress, kept)
         budget = levels.table.budget(method.settings()[method.level])
         least = sum(row[0] for row in levels.table.costs)
         if least > budget:
