@@ -29,8 +29,8 @@ def main() -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+    from backend.cluster import placing
     from backend.errors import ParetoscopeError
-    from backend.jobs.cluster import placing
     from backend.limits import AT_HOME, IN_PUBLIC
     from backend.service import Service
     from ui import page

@@ -21,7 +21,7 @@ import httpx
 
 from backend.jobs.errors import JobError
 from backend.jobs.launchers import ROOT, RUN
-from backend.jobs.remote import sent
+from backend.remote import sent
 
 SENT = ("backend", "data", "kernels")
 LEFT_OUT = ("__pycache__", "results")
@@ -66,9 +66,7 @@ class RayLauncher:
             JobError: the cluster refuses.
         """
         self._known.pop(name, None)
-        command = shlex.join(
-            ["python", "-m", "backend.jobs.remote", *sent(name, dict(spec), self._run)]
-        )
+        command = shlex.join(["python", "-m", "backend.remote", *sent(name, dict(spec), self._run)])
         job = {
             "submission_id": name,
             "entrypoint": command,

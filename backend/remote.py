@@ -1,4 +1,4 @@
-"""An attempt on a machine of a cluster: `python -m backend.jobs.remote NAME SPECIFICATION`.
+"""An attempt on a machine of a cluster: `python -m backend.remote NAME SPECIFICATION`.
 
 The same runner as at home, in a home folder of this machine; its stream goes to standard output,
 and the result document within it, as whoever reads the stream may not see this machine's files.

@@ -17,8 +17,8 @@ import httpx
 import psutil
 import pytest
 
+from backend.cluster import SENT, RayLauncher, package
 from backend.jobs import ledger as ledger_module
-from backend.jobs.cluster import SENT, RayLauncher, package
 from backend.jobs.dispatcher import Dispatcher
 from backend.jobs.errors import JobError
 from backend.jobs.launchers import ROOT
@@ -38,7 +38,7 @@ def quick_losses(monkeypatch):
 
 @pytest.fixture
 def sent_tests(monkeypatch):
-    monkeypatch.setattr("backend.jobs.cluster.SENT", ("backend", "tests"))
+    monkeypatch.setattr("backend.cluster.SENT", ("backend", "tests"))
 
 
 @pytest.fixture
