@@ -73,14 +73,6 @@ class _Step(ctypes.Structure):
     )
 
 
-class _Dense(ctypes.Structure):
-    _fields_ = (
-        ("numbers", ctypes.c_void_p),
-        ("rows", ctypes.c_int64),
-        ("columns", ctypes.c_int64),
-    )
-
-
 class _Composed(ctypes.Structure):
     _fields_ = (
         ("parts", ctypes.POINTER(ProductStructure)),
@@ -146,15 +138,6 @@ def made(
     address = ctypes.cast(getattr(library, function), ctypes.c_void_p).value
     structure = ProductStructure(address, ctypes.addressof(matrix), None, rows, columns)
     return Product(structure, (matrix, *kept))
-
-
-def dense(weight: Tensor) -> Product | None:
-    """Of a weight [rows, columns] as it lies in memory; None unless float32 or bfloat16 there."""
-    names = {torch.float32: "multiply_float32", torch.bfloat16: "multiply_bfloat16"}
-    if weight.dtype not in names or weight.device.type != "cpu" or not weight.is_contiguous():
-        return None
-    matrix = _Dense(weight.data_ptr(), *weight.shape)
-    return made(names[weight.dtype], matrix, *weight.shape, weight)
 
 
 def chain(*parts: Product | None) -> Product | None:

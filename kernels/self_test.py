@@ -10,11 +10,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels import bitmask, bitpack, decode_step, packed, wna16_mm
+from kernels import bitmask, bitpack, packed, wna16_mm
 
 ROWS, COLUMNS, GROUP = 7, 43, 16
-TOLERANCE = 1e-5
-"""Of the largest product; sums of 43 numbers in float32 stay far below."""
+TOLERANCE = 1e-4
+"""Of the largest product; activations of 16 bits stay below a third of it."""
 
 
 def disagreement() -> str:
@@ -35,7 +35,7 @@ def disagreement() -> str:
             return f"It cannot read {name}."
         if error := _error(matrix.multiply(several), several, dense):
             return f"Its product by {name} is off by {error:.1e} of the largest."
-    if error := _error(decode_step.dense(numbers)(several[0])[None], several[:1], numbers):
+    if error := _error(packed.dense(numbers).product()(several[0])[None], several[:1], numbers):
         return f"Its product of a decode step is off by {error:.1e} of the largest."
     return ""
 

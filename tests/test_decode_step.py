@@ -10,7 +10,7 @@ from backend.formats.dense import Dense
 from backend.formats.low_rank import LowRank
 from backend.formats.rows import Rows
 from backend.formats.sum import Sum
-from kernels import decode_step, extension
+from kernels import decode_step, extension, packed
 
 SHAPES = [(1, 1), (3, 5), (37, 53), (64, 128), (130, 1000)]
 
@@ -28,14 +28,14 @@ def near(found, wanted, tolerance=1e-5):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_dense_products(shape, dtype):
     weight, x, bias = random(*shape, dtype=dtype), random(shape[1], seed=1), random(shape[0])
-    product = decode_step.dense(weight)
+    product = packed.dense(weight).product()
     near(product(x), weight.double() @ x.double())
     near(product.plus(bias)(x), weight.double() @ x.double() + bias.double())
 
 
 def test_only_what_lies_in_memory_as_it_reads_is_multiplied():
-    assert decode_step.dense(random(4, 6).T) is None
-    assert decode_step.dense(random(4, 6, dtype=torch.float16)) is None
+    assert packed.dense(random(4, 6).T) is None
+    assert packed.dense(random(4, 6, dtype=torch.float16)) is None
 
 
 def test_formats_in_parts_are_multiplied_in_parts():
@@ -59,7 +59,7 @@ def test_results_do_not_depend_on_the_number_of_threads():
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            found.append(decode_step.dense(weight)(x))
+            found.append(packed.dense(weight).product()(x))
     finally:
         torch.set_num_threads(before)
     assert torch.equal(*found)
@@ -81,8 +81,8 @@ def test_a_build_appears_whole_and_is_used_again(tmp_path, monkeypatch):
 )  # fmt: skip
 def test_without_a_compiler_there_is_a_reason_and_no_product(environment, words, tmp_path):
     code = (
-        "import torch; from kernels import decode_step as d, extension\n"
-        "assert d.dense(torch.ones(2, 2)) is None and not d.fits(8); print(extension.reason())"
+        "import torch; from kernels import decode_step as d, extension, packed\n"
+        "assert packed.dense(torch.ones(2, 2)) is None and not d.fits(8); print(extension.reason())"
     )
     everything = {"TORCH_EXTENSIONS_DIR": str(tmp_path), "PATH": "/usr/bin:/bin"} | environment
     done = subprocess.run(

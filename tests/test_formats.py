@@ -155,7 +155,8 @@ def test_the_product_is_that_of_the_dense_matrix(name, tokens):
     held = example(name)
     activation = normal(2, tokens, COLUMNS, seed=3)
     expected = activation @ held.dense().T
-    assert torch.allclose(held.multiply(activation), expected, atol=1e-3, rtol=1e-4)
+    error = (held.multiply(activation) - expected).norm() / expected.norm()
+    assert error < 6e-5  # what activations of 16 bits leave
 
 
 @pytest.mark.parametrize("name", NAMES)

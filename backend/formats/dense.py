@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from backend.formats.base import Format, empty
-from kernels import decode_step, packed
-from kernels.decode_step import Product
+from kernels import packed
 
 
 class Dense(Format):
@@ -46,10 +45,6 @@ class Dense(Format):
     def matrix(self) -> packed.Matrix | None:
         """As it lies."""
         return packed.dense(self.values)
-
-    def product(self) -> Product | None:
-        """As it lies."""
-        return decode_step.dense(self.values)
 
     @property
     def speed(self) -> str:

@@ -11,7 +11,7 @@ from torch import nn
 
 from backend.formats.linear import HeldLinear
 from backend.models.sliced import SlicedEnd, WidthNorm
-from kernels import decode_step
+from kernels import decode_step, packed
 from kernels.decode_step import Norm, Product, Step
 
 TYPES = (torch.float32, torch.bfloat16)
@@ -87,7 +87,8 @@ def _product(module: nn.Module) -> Product | None:
     if isinstance(module, HeldLinear):
         found = module.held.product()
     elif type(module) is nn.Linear:
-        found = decode_step.dense(module.weight.detach())
+        matrix = packed.dense(module.weight.detach())
+        found = None if matrix is None else matrix.product()
     else:
         found = None
     return None if found is None else found.plus(module.bias)

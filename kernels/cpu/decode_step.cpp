@@ -1,4 +1,4 @@
-// One token through all blocks of a model of Llama's shape, in float32; dense and composed products.
+// One token through all blocks of a model of Llama's shape, in float32; composed products.
 #include "decode_step.h"
 
 #include <algorithm>
@@ -10,59 +10,9 @@
 
 namespace {
 
-constexpr int64_t ALONE = 1 << 17;  // numbers of a matrix below which a second thread costs more
-
 float number(float value) { return value; }
 
 float number(uint16_t bfloat16) { return widened(bfloat16); }
-
-// Four rows at a time, as one sum alone would wait for itself.
-template <typename Number>
-inline __attribute__((always_inline)) void several_rows(const Number *w, const float *x, float *y,
-                                                        int64_t rows, int64_t columns) {
-    int64_t row = 0;
-    for (; row + 4 <= rows; row += 4) {
-        const Number *a = w + row * columns, *b = a + columns, *c = b + columns, *d = c + columns;
-        float first = 0, second = 0, third = 0, fourth = 0;
-#pragma omp simd reduction(+ : first, second, third, fourth)
-        for (int64_t k = 0; k < columns; k++) {
-            first += number(a[k]) * x[k];
-            second += number(b[k]) * x[k];
-            third += number(c[k]) * x[k];
-            fourth += number(d[k]) * x[k];
-        }
-        y[row] = first, y[row + 1] = second, y[row + 2] = third, y[row + 3] = fourth;
-    }
-    for (; row < rows; row++) {
-        float sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t k = 0; k < columns; k++) sum += number(w[row * columns + k]) * x[k];
-        y[row] = sum;
-    }
-}
-
-CLONES void rows_of(const float *w, const float *x, float *y, int64_t rows, int64_t columns) {
-    several_rows(w, x, y, rows, columns);
-}
-
-CLONES void rows_of(const uint16_t *w, const float *x, float *y, int64_t rows, int64_t columns) {
-    several_rows(w, x, y, rows, columns);
-}
-
-struct Dense {
-    const void *numbers;  // [rows, columns]
-    int64_t rows, columns;
-};
-
-template <typename Number>
-void multiply_dense(const void *matrix, const float *x, float *y) {
-    const Dense &dense = *static_cast<const Dense *>(matrix);
-    const Number *numbers = static_cast<const Number *>(dense.numbers);
-#pragma omp parallel for schedule(static) if (dense.rows * dense.columns >= ALONE)
-    for (int64_t row = 0; row < dense.rows; row += 16)
-        rows_of(numbers + row * dense.columns, x, y + row,
-                std::min<int64_t>(16, dense.rows - row), dense.columns);
-}
 
 template <typename Number>
 inline __attribute__((always_inline)) float dot_of(const float *a, const Number *b, int64_t count) {
@@ -186,14 +136,6 @@ struct Placed {
     float *scratch;         // [rows of all parts]
     int64_t rows;
 };
-
-void multiply_float32(const void *matrix, const float *x, float *y) {
-    multiply_dense<float>(matrix, x, y);
-}
-
-void multiply_bfloat16(const void *matrix, const float *x, float *y) {
-    multiply_dense<uint16_t>(matrix, x, y);
-}
 
 void multiply_chain(const void *matrix, const float *x, float *y) {
     const Chain &chain = *static_cast<const Chain *>(matrix);

@@ -1,13 +1,48 @@
-// Loops over numbers, compiled once for each kind of processor; included by packed.cpp alone.
+// Loops over numbers, compiled once for each kind of processor; included by loops.cpp alone.
 
 typedef uint32_t Eight __attribute__((vector_size(32)));
+typedef int32_t EightSigned __attribute__((vector_size(32)));
 typedef float EightFloats __attribute__((vector_size(32)));
+
+inline __attribute__((always_inline)) EightFloats floats_at(const float *from) {
+    EightFloats found;
+    __builtin_memcpy(&found, from, 32);
+    return found;
+}
+
+// Eight numbers in 32 bits; the compiler's own conversion takes several turns.
+inline __attribute__((always_inline)) Eight eight_at(const uint16_t *from) {
+#ifdef HAS_AVX2
+    typedef short Halves __attribute__((vector_size(16)));
+    Halves found;
+    __builtin_memcpy(&found, from, 16);
+    return (Eight)__builtin_ia32_pmovzxwd256(found);
+#else
+    return Eight{from[0], from[1], from[2], from[3], from[4], from[5], from[6], from[7]};
+#endif
+}
+
+inline __attribute__((always_inline)) Eight eight_at(const uint8_t *from) {
+#ifdef HAS_AVX2
+    typedef long long Whole __attribute__((vector_size(16)));
+    typedef char Bytes __attribute__((vector_size(16)));
+    Whole found = {};
+    __builtin_memcpy(&found, from, 8);
+    return (Eight)__builtin_ia32_pmovzxbd256((Bytes)found);
+#else
+    return Eight{from[0], from[1], from[2], from[3], from[4], from[5], from[6], from[7]};
+#endif
+}
+
+inline __attribute__((always_inline)) EightFloats floats_at(const uint16_t *from) {
+    return (EightFloats)(eight_at(from) << 16);
+}
 
 // Eight codes of one plane, from a column that eight divides.
 template <int WIDTH>
 inline __attribute__((always_inline)) Eight eight_of(const uint8_t *line, int64_t column) {
     const uint8_t *at = line + column * WIDTH / 8;
-    if (WIDTH == 8) return Eight{at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7]};
+    if (WIDTH == 8) return eight_at(at);
     uint32_t word = 0;
     __builtin_memcpy(&word, at, WIDTH & 7);
     const Eight turns = {0,         WIDTH,     2 * WIDTH, 3 * WIDTH,
@@ -39,7 +74,6 @@ void unpack(const uint8_t *const *lines, int64_t column, int64_t count, uint32_t
 template <int PLANES>
 void scaled(const uint8_t *const *lines, int64_t column, int64_t count, float middle, float scale,
             float offset, float *out) {
-    typedef int32_t EightSigned __attribute__((vector_size(32)));
     for (int64_t done = 0; done < count; done += 8) {
         const EightSigned codes = (EightSigned)eight_codes<PLANES>(lines, column + done);
         const EightFloats found =
@@ -76,6 +110,17 @@ void spread_fours(const uint8_t *positions, const float *values, int64_t bytes, 
     }
 }
 
+int64_t ones(const uint8_t *bytes, int64_t count) {
+    int64_t found = 0, done = 0;
+    for (; done + 8 <= count; done += 8) {
+        uint64_t word;
+        __builtin_memcpy(&word, bytes + done, 8);
+        found += __builtin_popcountll(word);
+    }
+    for (; done < count; done++) found += __builtin_popcount(bytes[done]);
+    return found;
+}
+
 // Sum of the values that whole bytes of a mask mark.
 float marked(const uint8_t *mask, const float *values, int64_t bytes) {
     EightFloats sums = {};
@@ -91,7 +136,12 @@ float marked(const uint8_t *mask, const float *values, int64_t bytes) {
 }
 
 void widen(const uint16_t *from, int64_t count, float *out) {
-    for (int64_t i = 0; i < count; i++) {
+    int64_t i = 0;
+    for (; i + 8 <= count; i += 8) {
+        const EightFloats found = floats_at(from + i);
+        __builtin_memcpy(out + i, &found, 32);
+    }
+    for (; i < count; i++) {
         const uint32_t bits = static_cast<uint32_t>(from[i]) << 16;
         __builtin_memcpy(out + i, &bits, 4);
     }
@@ -142,46 +192,287 @@ void join(const uint8_t *rest, const uint8_t *symbols, uint32_t first, int64_t c
     }
 }
 
-// Products of up to four rows with one activation.
-void dots(const float *rows, int64_t count, const float *x, int64_t columns, float *y) {
-    const float *a = rows, *b = a + (count > 1 ? columns : 0),
-                *c = a + (count > 2 ? 2 * columns : 0), *d = a + (count > 3 ? 3 * columns : 0);
-    float first = 0, second = 0, third = 0, fourth = 0;
-#pragma omp simd reduction(+ : first, second, third, fourth)
-    for (int64_t k = 0; k < columns; k++) {
-        first += a[k] * x[k];
-        second += b[k] * x[k];
-        third += c[k] * x[k];
-        fourth += d[k] * x[k];
-    }
-    const float found[4] = {first, second, third, fourth};
-    for (int64_t row = 0; row < count; row++) y[row] = found[row];
+template <typename Number>
+inline __attribute__((always_inline)) EightFloats floats_at(const Number *from, int64_t count) {
+    if (count >= 8) return floats_at(from);
+    Number several[8] = {};
+    std::copy_n(from, count, several);
+    return floats_at(several);
 }
 
-// The same with two activations, one after the other in memory, each sum in the same order; the
-// outputs of the second lie `stride` after those of the first.
-void pairs_of_dots(const float *rows, int64_t count, const float *x, int64_t columns, float *y,
-                   int64_t stride) {
-    const float *a = rows, *b = a + (count > 1 ? columns : 0),
-                *c = a + (count > 2 ? 2 * columns : 0), *d = a + (count > 3 ? 3 * columns : 0);
-    const float *z = x + columns;
-    float ax = 0, bx = 0, cx = 0, dx = 0, az = 0, bz = 0, cz = 0, dz = 0;
-#pragma omp simd reduction(+ : ax, bx, cx, dx, az, bz, cz, dz)
-    for (int64_t k = 0; k < columns; k++) {
-        ax += a[k] * x[k];
-        bx += b[k] * x[k];
-        cx += c[k] * x[k];
-        dx += d[k] * x[k];
-        az += a[k] * z[k];
-        bz += b[k] * z[k];
-        cz += c[k] * z[k];
-        dz += d[k] * z[k];
+inline __attribute__((always_inline)) float all_of(EightFloats sums) {
+    return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
+// Up to four rows with one or two activations; each sum in the same order, whatever stands beside.
+template <typename Number, int MANY>
+inline __attribute__((always_inline)) void some_dots(const Number *rows, int64_t count,
+                                                     const float *x, int64_t columns, float *y,
+                                                     int64_t apart) {
+    const Number *of[4];
+    for (int64_t i = 0; i < 4; i++) of[i] = rows + std::min(i, count - 1) * columns;
+    EightFloats sums[MANY][4] = {};
+    const auto add = [&](int64_t k, auto read) __attribute__((always_inline)) {
+        EightFloats several[MANY];
+        for (int one = 0; one < MANY; one++) several[one] = read(x + one * columns + k);
+        for (int i = 0; i < 4; i++) {
+            const EightFloats row = read(of[i] + k);
+            for (int one = 0; one < MANY; one++) sums[one][i] += row * several[one];
+        }
+    };
+    int64_t k = 0;
+    for (; k + 8 <= columns; k += 8) add(k, [](auto from) { return floats_at(from); });
+    if (k < columns) add(k, [&](auto from) { return floats_at(from, columns - k); });
+    for (int one = 0; one < MANY; one++)
+        for (int64_t i = 0; i < count; i++) y[one * apart + i] = all_of(sums[one][i]);
+}
+
+// Products of rows with activations [several, columns]; those of an activation lie `apart`.
+template <typename Number>
+void dots(const void *numbers, int64_t count, const float *x, int64_t several, int64_t columns,
+          float *y, int64_t apart) {
+    const Number *rows = static_cast<const Number *>(numbers);
+    for (int64_t row = 0; row < count; row += 4) {
+        const int64_t four = std::min<int64_t>(4, count - row);
+        int64_t one = 0;
+        for (; one + 2 <= several; one += 2)
+            some_dots<Number, 2>(rows + row * columns, four, x + one * columns, columns,
+                                 y + one * apart + row, apart);
+        if (one < several)
+            some_dots<Number, 1>(rows + row * columns, four, x + one * columns, columns,
+                                 y + one * apart + row, apart);
     }
-    const float found[2][4] = {{ax, bx, cx, dx}, {az, bz, cz, dz}};
-    for (int64_t row = 0; row < count; row++) {
-        y[row] = found[0][row];
-        y[stride + row] = found[1][row];
+}
+
+// One activation with the values in bfloat16 that a mask marks; moves behind those it took.
+float masked_dot(const uint8_t *mask, const float *x, int64_t columns, const uint16_t *&left,
+                 const uint16_t *end) {
+    const uint16_t *values = left;
+    EightFloats sums = {};
+    int64_t k = 0;
+    for (; k + 8 <= columns && values + 8 <= end; k += 8) {
+        const uint8_t byte = mask[k / 8];
+        const int64_t count = __builtin_popcount(byte);
+        Eight kept;
+        __builtin_memcpy(&kept, SPREAD.first[count], 32);
+        const Eight taken =
+            (Eight)__builtin_shuffle(floats_at(x + k), eight_at(SPREAD.marked[byte]));
+        sums += (EightFloats)(taken & kept) * floats_at(values);
+        values += count;
     }
+    float rest = 0;
+    for (; k < columns; k++)
+        if (mask[k / 8] >> k % 8 & 1) {
+            const uint32_t bits = static_cast<uint32_t>(*values++) << 16;
+            float value;
+            __builtin_memcpy(&value, &bits, 4);
+            rest += x[k] * value;
+        }
+    left = values;
+    return all_of(sums) + rest;
+}
+
+// The four of two fours of an activation that a byte of positions names; the others are not used.
+inline __attribute__((always_inline)) EightFloats of_two_fours(const float *x, Eight positions) {
+#ifdef HAS_AVX2
+    return __builtin_ia32_vpermilvarps256(floats_at(x), (EightSigned)positions);
+#else
+    EightFloats found = {};
+    for (int i = 0; i < 8; i++) found[i] = x[i / 4 * 4 + (positions[i] & 3)];
+    return found;
+#endif
+}
+
+// One activation with a row of which two of every four are held, in bfloat16.
+float fours_dot(const uint8_t *positions, const float *x, int64_t columns,
+                const uint16_t *values) {
+    typedef uint32_t Pairs __attribute__((vector_size(16)));
+    EightFloats sums = {};
+    int64_t k = 0;
+    for (; k + 16 <= columns; k += 16) {
+        const Eight both = Eight{} + (positions[k / 8] | positions[k / 8 + 1] << 8);
+        const EightFloats first = of_two_fours(x + k, both >> Eight{0, 2, 0, 0, 4, 6, 0, 0});
+        const EightFloats second =
+            of_two_fours(x + k + 8, both >> Eight{8, 10, 0, 0, 12, 14, 0, 0});
+        const EightFloats taken =
+            __builtin_shuffle(first, second, Eight{0, 1, 8, 9, 4, 5, 12, 13});
+        Pairs pairs;
+        __builtin_memcpy(&pairs, values + k / 2, 16);
+        pairs = __builtin_shuffle(pairs, Pairs{0, 2, 1, 3});
+        sums += taken * floats_at(reinterpret_cast<const uint16_t *>(&pairs));
+    }
+    float rest = 0;
+    for (int64_t value = k / 2; value < columns / 2; value++) {
+        const int64_t place = positions[value / 4] >> value % 4 * 2 & 3;
+        const uint32_t bits = static_cast<uint32_t>(values[value]) << 16;
+        float number;
+        __builtin_memcpy(&number, &bits, 4);
+        rest += x[value / 2 * 4 + place] * number;
+    }
+    return all_of(sums) + rest;
+}
+
+// Activations to integers of 16 bits, 32 at a time; what is not finite stays so through its scale.
+void round_to_fixed(const float *x, int64_t columns, int16_t *numbers, float *scales) {
+    for (int64_t start = 0; start < columns; start += Fixed::SHARED) {
+        const int64_t several = std::min(Fixed::SHARED, columns - start);
+        float part[Fixed::SHARED] = {}, largest = 0, finite = 0;
+        std::copy_n(x + start, several, part);
+#pragma omp simd reduction(max : largest) reduction(+ : finite)
+        for (int64_t i = 0; i < Fixed::SHARED; i++) {
+            const float size = std::fabs(part[i]);
+            largest = size > largest ? size : largest;
+            finite += part[i] * 0;
+        }
+        scales[start / Fixed::SHARED] = largest / 32767 + finite;
+        if (!(finite == 0 && largest > 1e-30f)) continue;
+        const float factor = 32767 / largest;
+        int16_t found[Fixed::SHARED];
+        for (int64_t i = 0; i < Fixed::SHARED; i++)
+            found[i] = static_cast<int16_t>(
+                static_cast<int32_t>(part[i] * factor + (part[i] < 0 ? -0.5f : 0.5f)));
+        std::copy_n(found, several, numbers + start);
+    }
+}
+
+typedef uint16_t Words __attribute__((vector_size(32)));
+
+// Sums of pairs of products of signed numbers of 16 bits.
+inline __attribute__((always_inline)) EightSigned pairs_of_products(Words a, Words b) {
+#ifdef HAS_AVX2
+    typedef short Shorts __attribute__((vector_size(32)));
+    return (EightSigned)__builtin_ia32_pmaddwd256((Shorts)a, (Shorts)b);
+#else
+    const EightSigned first = (EightSigned)a, second = (EightSigned)b;
+    return ((first << 16) >> 16) * ((second << 16) >> 16) + (first >> 16) * (second >> 16);
+#endif
+}
+
+// What the sums of a block are multiplied by, but for the activations' own scales.
+inline __attribute__((always_inline)) EightFloats scales_of(const PlaneView &view, int64_t block,
+                                                            const float *scales) {
+    EightFloats several;
+    EightSigned places;
+    __builtin_memcpy(&several, scales + view.first[block], 32);
+    __builtin_memcpy(&places, view.places + 8 * block, 32);
+    return __builtin_shuffle(several, places);
+}
+
+// A block of a row; what lies behind the row's end is not read.
+inline __attribute__((always_inline)) Words block_of(const uint8_t *line, int64_t bytes) {
+    Words found = {};
+    if (bytes >= 32)
+        __builtin_memcpy(&found, line, 32);
+    else
+        for (int64_t i = 0; i < bytes; i++) reinterpret_cast<uint8_t *>(&found)[i] = line[i];
+    return found;
+}
+
+template <int WIDTH, int MANY>
+inline __attribute__((always_inline)) void several_plane_dots(const uint8_t *line, int64_t bytes,
+                                                              const PlaneView &view, int64_t first,
+                                                              const float *scales, float factor,
+                                                              float *y) {
+    constexpr int EACH = 16 / WIDTH;
+    EightFloats sums[MANY] = {};
+    for (int64_t block = 0; 32 * block < bytes; block++) {
+        const Words held = block_of(line + 32 * block, bytes - 32 * block);
+        EightSigned exact[MANY] = {};
+#pragma GCC unroll 16
+        for (int j = 0; j < EACH; j++) {
+            const Words codes = (held >> (WIDTH * j)) & static_cast<uint16_t>((1 << WIDTH) - 1);
+#pragma GCC unroll 4
+            for (int i = 0; i < MANY; i++) {
+                Words x;
+                __builtin_memcpy(&x, view.words + (first + i) * view.words_apart +
+                                         16 * (EACH * block + j), 32);
+                exact[i] += pairs_of_products(codes, x);
+            }
+        }
+        const EightFloats own = scales_of(view, block, scales);
+#pragma GCC unroll 4
+        for (int i = 0; i < MANY; i++) {
+            EightFloats lanes;
+            __builtin_memcpy(&lanes, view.lanes + (first + i) * view.lanes_apart + 8 * block, 32);
+            sums[i] += __builtin_convertvector(exact[i], EightFloats) * (own * lanes);
+        }
+    }
+    for (int i = 0; i < MANY; i++) y[first + i] += factor * all_of(sums[i]);
+}
+
+// Adds the products of one plane of a row with all activations, times a factor, to y.
+template <int WIDTH>
+void plane_dots(const uint8_t *line, int64_t bytes, const PlaneView &view, int64_t count,
+                const float *scales, float factor, float *y) {
+    int64_t first = 0;
+    for (; first + 4 <= count; first += 4)
+        several_plane_dots<WIDTH, 4>(line, bytes, view, first, scales, factor, y);
+    for (; first < count; first++)
+        several_plane_dots<WIDTH, 1>(line, bytes, view, first, scales, factor, y);
+}
+
+// Codes of four bits, two a byte, as numbers of 16 bits: of low codes, then of high ones, each in
+// the order of bytes that `Fixed` deals activations in.
+inline __attribute__((always_inline)) void look_up_words(Words held, const Table &table,
+                                                         Words found[4]) {
+#ifdef HAS_AVX2
+    typedef char Bytes __attribute__((vector_size(32)));
+    Bytes low, high;
+    for (int half = 0; half < 2; half++) {
+        __builtin_memcpy(reinterpret_cast<char *>(&low) + 16 * half, table.low, 16);
+        __builtin_memcpy(reinterpret_cast<char *>(&high) + 16 * half, table.high, 16);
+    }
+    for (int which = 0; which < 2; which++) {
+        const Bytes codes = (Bytes)((which ? held >> 4 : held) & static_cast<uint16_t>(0x0F0F));
+        const Bytes a = __builtin_ia32_pshufb256(low, codes);
+        const Bytes b = __builtin_ia32_pshufb256(high, codes);
+        found[2 * which] = (Words)__builtin_ia32_punpcklbw256(a, b);
+        found[2 * which + 1] = (Words)__builtin_ia32_punpckhbw256(a, b);
+    }
+#else
+    const uint8_t *bytes = reinterpret_cast<const uint8_t *>(&held);
+    for (int j = 0; j < 4; j++)
+        for (int i = 0; i < 16; i++) {
+            const int code = bytes[i / 8 * 16 + j % 2 * 8 + i % 8] >> j / 2 * 4 & 15;
+            found[j][i] = static_cast<uint16_t>(table.low[code] | table.high[code] << 8);
+        }
+#endif
+}
+
+template <int MANY>
+inline __attribute__((always_inline)) void several_table_dots(const uint8_t *line, int64_t bytes,
+                                                              const Table &table,
+                                                              const PlaneView &view, int64_t first,
+                                                              const float *scales, float *y) {
+    EightFloats sums[MANY] = {};
+    for (int64_t block = 0; 32 * block < bytes; block++) {
+        Words values[4];
+        look_up_words(block_of(line + 32 * block, bytes - 32 * block), table, values);
+        const EightFloats own = scales_of(view, block, scales);
+        for (int i = 0; i < MANY; i++) {
+            EightFloats lanes, found = {};
+            for (int j = 0; j < 4; j++) {
+                Words x;
+                __builtin_memcpy(&x, view.words + (first + i) * view.words_apart +
+                                         64 * block + 16 * j, 32);
+                // one more sum of such products would leave 32 bits
+                found += __builtin_convertvector(pairs_of_products(values[j], x), EightFloats);
+            }
+            __builtin_memcpy(&lanes, view.lanes + (first + i) * view.lanes_apart + 8 * block, 32);
+            sums[i] += found * (own * lanes);
+        }
+    }
+    for (int i = 0; i < MANY; i++) y[first + i] += all_of(sums[i]);
+}
+
+// Adds the products of a row of codes into a table with all activations to y.
+void table_dots(const uint8_t *line, int64_t bytes, const Table &table, const PlaneView &view,
+                int64_t count, const float *scales, float *y) {
+    int64_t first = 0;
+    for (; first + 4 <= count; first += 4)
+        several_table_dots<4>(line, bytes, table, view, first, scales, y);
+    for (; first < count; first++)
+        several_table_dots<1>(line, bytes, table, view, first, scales, y);
 }
 
 #define FOR_ALL_PLANES(name)                                                                  \
@@ -190,10 +481,24 @@ void pairs_of_dots(const float *rows, int64_t count, const float *x, int64_t col
             name<9>, name<10>, name<11>, name<12>, name<13>, name<14>, name<15>               \
     }
 
-const Loops LOOPS = {FOR_ALL_PLANES(unpack), FOR_ALL_PLANES(scaled), spread,
-                     spread_fours,           marked,                 widen,
-                     product_in_place,       look_up,                scale_by,
-                     combine,                join,                   dots,
-                     pairs_of_dots};
+const Loops LOOPS = {FOR_ALL_PLANES(unpack),
+                     FOR_ALL_PLANES(scaled),
+                     spread,
+                     spread_fours,
+                     ones,
+                     marked,
+                     widen,
+                     product_in_place,
+                     look_up,
+                     scale_by,
+                     combine,
+                     join,
+                     dots<float>,
+                     dots<uint16_t>,
+                     masked_dot,
+                     fours_dot,
+                     round_to_fixed,
+                     {plane_dots<1>, plane_dots<2>, plane_dots<4>, plane_dots<8>},
+                     table_dots};
 
 #undef FOR_ALL_PLANES

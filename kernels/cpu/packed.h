@@ -18,6 +18,20 @@ struct Packed {
     int64_t rows, columns;
 };
 
+// One for each format; they are named by `Packed`, and tell what a matrix is.
+#define DECODES(name)                                                                          \
+    void name(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,    \
+              State &state)
+DECODES(decode_float32);
+DECODES(decode_bfloat16);
+DECODES(decode_integers);
+DECODES(decode_codebook);
+DECODES(decode_bitmask);
+DECODES(decode_two_of_four);
+DECODES(decode_transposed);
+DECODES(decode_mixed);
+#undef DECODES
+
 struct Codes {
     const uint8_t *planes[4];  // of 1, 2, 4 and 8 bits, narrowest lowest; null where there is none
 };

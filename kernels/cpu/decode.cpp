@@ -1,0 +1,206 @@
+// How each format writes a part of a row in float32.
+#include "decode.h"
+
+#include <cstring>
+#include <optional>
+
+#include "bfloat16.h"
+
+namespace {
+
+constexpr int64_t LANE = 64, LANES_A_BASE = 64, LONGEST = 12;
+constexpr int64_t TILE = 64;  // rows of a transposed matrix that are decoded together
+
+}  // namespace
+
+extern "C" {
+
+void decode_float32(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
+                    State &) {
+    const float *numbers = static_cast<const float *>(
+        reinterpret_cast<const DenseRows *>(matrix)->numbers);
+    std::memcpy(out, numbers + row * matrix->columns + column, count * sizeof(float));
+}
+
+void decode_bfloat16(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
+                     State &) {
+    const uint16_t *numbers = static_cast<const uint16_t *>(
+        reinterpret_cast<const DenseRows *>(matrix)->numbers);
+    const uint16_t *from = numbers + row * matrix->columns + column;
+    if (count == 1)
+        *out = widened(*from);
+    else
+        loops->widen(from, count, out);
+}
+
+void decode_integers(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
+                     State &state) {
+    const IntegerGroups &held = *reinterpret_cast<const IntegerGroups *>(matrix);
+    const int64_t first = column / held.group_size;
+    const int64_t last = (column + count - 1) / held.group_size + 1;
+    const GroupValues scales(held.scales, row, first, last, state.inner(0));
+    std::optional<GroupValues> offsets;
+    if (held.offsets) offsets.emplace(held.offsets, row, first, last, state.inner(1));
+    const Lines lines(held.codes, row, matrix->columns);
+    const Lines zeros(held.zero_points, row, held.scales->columns);
+    for (int64_t done = 0; done < count;) {
+        const int64_t group = (column + done) / held.group_size;
+        const int64_t end = std::min(count, (group + 1) * held.group_size - column);
+        const float factor = scales[group];
+        float offset = offsets ? (*offsets)[group] : 0;
+        if (zeros.planes) offset = (held.middle - zeros.code(group)) * factor;
+        scale(lines, column + done, end - done, held.middle, factor, offset, out + done);
+        done = end;
+    }
+}
+
+void decode_codebook(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
+                     State &state) {
+    const Codebook &held = *reinterpret_cast<const Codebook *>(matrix);
+    const int64_t length = held.dimension, entries = matrix->columns / length;
+    float own[PART];
+    const float *table = held.table;
+    if (held.rows) loops->widen(held.rows + row * held.size, held.size, own), table = own;
+    if (!held.rows && length == 1) std::copy_n(held.table, held.size, own), table = own;
+    uint32_t codes[PART];
+    const int64_t last = (column + count - 1) / length;
+    for (int64_t first = column / length; first <= last; first += PART) {
+        const int64_t part = std::min(PART, last - first + 1);
+        unpack(Lines(held.codes, row, entries), first, part, codes);
+        if (length == 1) {
+            loops->look_up(codes, table, held.size, part, out + first - column);
+            continue;
+        }
+        for (int64_t i = 0; i < part; i++)
+            for (int64_t j = 0; j < length; j++) {
+                const int64_t at = (first + i) * length + j - column;
+                if (at >= 0 && at < count) out[at] = table[codes[i] * length + j];
+            }
+    }
+    if (!held.scales) return;
+    const GroupValues scales(held.scales, row, column / held.group_size,
+                             (column + count - 1) / held.group_size + 1, state.inner(0));
+    for (int64_t done = 0; done < count;) {
+        const int64_t group = (column + done) / held.group_size;
+        const int64_t end = std::min(count, (group + 1) * held.group_size - column);
+        loops->scale_by(out + done, scales[group], end - done);
+        done = end;
+    }
+}
+
+// Whole rows only.
+void decode_bitmask(const Packed *matrix, int64_t row, int64_t, int64_t count, float *out,
+                    State &state) {
+    const Bitmask &held = *reinterpret_cast<const Bitmask *>(matrix);
+    const int64_t bytes = bytes_of(matrix->columns, 1);
+    const uint8_t *line = held.mask + row * bytes;
+    if (row != state.row + 1) state.passed = loops->ones(held.mask, row * bytes);
+    const int64_t kept = loops->ones(line, bytes);
+    state.tile.resize(count + 8);
+    float *values = state.tile.data();
+    if (kept) decode(held.values, 0, state.passed, kept, values, state.inner(0));
+    state.passed += kept;
+    state.row = row;
+    const float *next = loops->spread(line, values, count / 8, out);
+    for (int64_t k = count / 8 * 8; k < count; k++) out[k] = bit_of(line, k) ? *next++ : 0.0f;
+}
+
+// Whole rows only.
+void decode_two_of_four(const Packed *matrix, int64_t row, int64_t, int64_t count, float *out,
+                        State &state) {
+    const TwoOfFour &held = *reinterpret_cast<const TwoOfFour *>(matrix);
+    const uint8_t *line = held.positions + row * bytes_of(count / 2, 2);
+    state.tile.resize(count / 2 + 8);
+    float *values = state.tile.data();
+    decode(held.values, row, 0, count / 2, values, state.inner(0));
+    loops->spread_fours(line, values, count / 8, out);
+    if (count % 8 == 0) return;
+    out += count / 8 * 8;
+    values += count / 8 * 4;
+    std::fill_n(out, 4, 0.0f);
+    out[line[count / 8] & 3] = values[0];
+    out[line[count / 8] >> 2 & 3] = values[1];
+}
+
+void decode_signs(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
+                  State &state) {
+    const SignBlock &held = *reinterpret_cast<const SignBlock *>(matrix);
+    const uint8_t *line = held.signs + row * bytes_of(matrix->columns, 1);
+    const GroupValues left(held.left, row, 0, held.left->columns, state.inner(0));
+    state.tile.resize(count);
+    std::fill_n(out, count, 0.0f);
+    for (int64_t rank = 0; rank < held.left->columns; rank++) {
+        decode(held.right, rank, column, count, state.tile.data(), state.inner(1));
+        loops->combine(out, state.tile.data(), left[rank], count);
+    }
+    for (int64_t k = 0; k < count; k++)
+        if (!bit_of(line, column + k)) out[k] = -out[k];
+}
+
+void make_table(const EntropyCoded &held, std::vector<uint16_t> &table) {
+    table.assign(1 << LONGEST, 256);
+    int64_t filled = 0;
+    for (int64_t length = 1; length <= LONGEST; length++)
+        for (int64_t symbol = 0; symbol < held.symbols; symbol++)
+            if (held.lengths[symbol] == length) {
+                const int64_t share = int64_t{1} << (LONGEST - length);
+                std::fill_n(table.data() + filled, share,
+                            static_cast<uint16_t>(256 * length + symbol));
+                filled += share;
+            }
+}
+
+// The 64 symbols of a lane; four codes at most lie in the bits that one read brings.
+void read_lane(const EntropyCoded &held, const uint16_t *table, int64_t lane, uint8_t *symbols) {
+    int64_t bit = held.bases[lane / LANES_A_BASE] + held.starts[lane];
+    for (int64_t place = 0; place < LANE; place += 4) {
+        uint64_t window;
+        __builtin_memcpy(&window, held.stream + bit / 8, 8);
+        window = __builtin_bswap64(window) << bit % 8;
+        for (int64_t i = 0; i < 4; i++) {
+            const uint16_t found = table[window >> (64 - LONGEST)];
+            symbols[place + i] = static_cast<uint8_t>(found);
+            window <<= found >> 8;
+            bit += found >> 8;
+        }
+    }
+}
+
+void decode_entropy(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
+                    State &state) {
+    const EntropyCoded &held = *reinterpret_cast<const EntropyCoded *>(matrix);
+    if (state.table.empty()) make_table(held, state.table);
+    const int64_t start = row * matrix->columns + column, end = start + count;
+    uint8_t symbols[LANE];
+    for (int64_t lane = start / LANE; lane * LANE < end; lane++) {
+        read_lane(held, state.table.data(), lane, symbols);
+        const int64_t from = std::max(start, lane * LANE), to = std::min(end, (lane + 1) * LANE);
+        loops->join(held.rest + from, symbols + (from - lane * LANE), static_cast<uint32_t>(held.first),
+             to - from, out + from - start);
+    }
+}
+
+void decode_transposed(const Packed *matrix, int64_t row, int64_t column, int64_t count,
+                       float *out, State &state) {
+    const Packed *held = reinterpret_cast<const Transposed *>(matrix)->held;
+    const int64_t columns = matrix->columns;
+    if (state.tile_first < 0 || row < state.tile_first || row >= state.tile_first + TILE) {
+        state.tile_first = row / TILE * TILE;
+        state.tile.resize(TILE * columns);
+        const int64_t several = std::min(TILE, matrix->rows - state.tile_first);
+        float line[TILE];
+        for (int64_t k = 0; k < columns; k++) {
+            decode(held, k, state.tile_first, several, line, state.inner(0));
+            for (int64_t i = 0; i < several; i++) state.tile[i * columns + k] = line[i];
+        }
+    }
+    std::memcpy(out, state.tile.data() + (row - state.tile_first) * columns + column,
+                count * sizeof(float));
+}
+
+void decode_mixed(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
+                  State &state) {
+    const RowOf found(*reinterpret_cast<const MixedRows *>(matrix), row, state);
+    decode(found.held, found.row, column, count, out, *found.state);
+}
+}

@@ -1,0 +1,131 @@
+// What decoding a matrix needs: where codes lie, and what is remembered between two rows.
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "loops.h"
+#include "packed.h"
+
+// What decoding remembers between two rows of one matrix, and of the matrices inside it.
+struct State {
+    int64_t row = -1, passed = 0;      // the last row, and the entries held before the next
+    std::vector<uint16_t> table;       // of an entropy code: 256 * length + symbol by 12 bits
+    std::vector<float> tile;           // of a transposed matrix: some of its rows
+    int64_t tile_first = -1;
+    std::unique_ptr<State> inside[2];
+
+    State &inner(int which) {
+        if (!inside[which]) inside[which] = std::make_unique<State>();
+        return *inside[which];
+    }
+};
+
+constexpr int64_t PART = 256;  // numbers in a small room on the stack
+
+inline int64_t bytes_of(int64_t columns, int64_t width) { return (columns * width + 7) / 8; }
+
+// The planes of a row, and which there are.
+struct Lines {
+    const uint8_t *of[4];
+    int planes = 0;
+
+    Lines(const Codes &codes, int64_t row, int64_t columns) {
+        for (int plane = 0; plane < 4; plane++) {
+            of[plane] = codes.planes[plane];
+            if (!of[plane]) continue;
+            of[plane] += row * bytes_of(columns, 1 << plane);
+            planes |= 1 << plane;
+        }
+    }
+
+    uint32_t code(int64_t column) const {
+        uint32_t code = 0, shift = 0;
+        for (int plane = 0; plane < 4; plane++) {
+            if (!of[plane]) continue;
+            const int64_t width = 1 << plane, bit = column * width;
+            code |= ((of[plane][bit / 8] >> bit % 8) & ((1u << width) - 1)) << shift;
+            shift += width;
+        }
+        return code;
+    }
+};
+
+// Codes of a part of a row: by eights where eight divides the column, one by one at the ends.
+inline void unpack(const Lines &lines, int64_t column, int64_t count, uint32_t *out) {
+    int64_t done = 0;
+    for (; done < count && (column + done) % 8; done++) out[done] = lines.code(column + done);
+    const int64_t whole = (count - done) / 8 * 8;
+    loops->unpack[lines.planes](lines.of, column + done, whole, out + done);
+    for (done += whole; done < count; done++) out[done] = lines.code(column + done);
+}
+
+inline void scale(const Lines &lines, int64_t column, int64_t count, float middle, float factor,
+                  float offset, float *out) {
+    int64_t done = 0;
+    const auto alone = [&] {
+        const auto code = static_cast<float>(lines.code(column + done));
+        out[done++] = (code - middle) * factor + offset;
+    };
+    while (done < count && (column + done) % 8) alone();
+    const int64_t whole = (count - done) / 8 * 8;
+    loops->scaled[lines.planes](lines.of, column + done, whole, middle, factor, offset,
+                                out + done);
+    done += whole;
+    while (done < count) alone();
+}
+
+inline void decode(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
+                   State &state) {
+    matrix->decode(matrix, row, column, count, out, state);
+}
+
+// What belongs to the groups of a part of a row, such as their scales.
+class GroupValues {
+  public:
+    GroupValues(const Packed *matrix, int64_t row, int64_t first, int64_t end, State &state)
+        : first_(first), room_(near_) {
+        if (end - first > PART) {
+            far_.resize(end - first);
+            room_ = far_.data();
+        }
+        decode(matrix, row, first, end - first, room_, state);
+    }
+
+    GroupValues(const GroupValues &) = delete;
+
+    float operator[](int64_t group) const { return room_[group - first_]; }
+
+  private:
+    int64_t first_;
+    float near_[PART];
+    std::vector<float> far_;
+    float *room_;
+};
+
+inline uint32_t bit_of(const uint8_t *bytes, int64_t place) {
+    return (bytes[place / 8] >> place % 8) & 1;
+}
+
+// Which row of which matrix a mixed row is; quickest where rows follow each other.
+struct RowOf {
+    const Packed *held;
+    int64_t row;
+    State *state;
+
+    RowOf(const MixedRows &mixed, int64_t place, State &whole) {
+        if (place != whole.row + 1) {
+            whole.passed = loops->ones(mixed.mask, place / 8);
+            for (int64_t before = place / 8 * 8; before < place; before++)
+                whole.passed += bit_of(mixed.mask, before);
+        }
+        const bool fine = bit_of(mixed.mask, place);
+        held = fine ? mixed.fine : mixed.coarse;
+        row = fine ? whole.passed : place - whole.passed;
+        state = &whole.inner(fine ? 0 : 1);
+        whole.passed += fine;
+        whole.row = place;
+    }
+};
+

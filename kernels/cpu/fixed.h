@@ -1,0 +1,171 @@
+// Activations as integers of 16 bits, so that codes are multiplied as integers and never widened.
+//
+// 32 neighbours share a scale, their largest size over 32767: the rounding is 2e-5 of a product's
+// norm, a fiftieth of what bfloat16 leaves. Sums of integers are exact, so their order is free.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+// What one plane of codes, or codes that point into a table, is multiplied by.
+struct PlaneView {
+    const int16_t *words;  // [activations, blocks, codes of a word, 16]
+    const float *lanes;    // [activations, blocks, 8]: scales of the sums of a block
+    int64_t words_apart, lanes_apart;
+    const int32_t *first;   // [blocks]: the group of a block's first sum
+    const int32_t *places;  // [blocks, 8]: how many groups after it each sum's group comes
+};
+
+class Fixed {
+  public:
+    static constexpr int64_t SHARED = 32, PADDING = 256, PLANES = 5, TABLE = 4;
+
+    // Columns of a block of 32 bytes, and of one of its eight sums.
+    static int64_t block(int64_t plane) { return plane == TABLE ? 64 : 256 >> plane; }
+
+    static int64_t lane(int64_t plane) { return plane == TABLE ? 32 : 32 >> plane; }
+
+    // Whether the sums of a block of this plane never mix two groups.
+    static bool parts(int64_t plane, int64_t group_size, int64_t columns) {
+        return group_size >= columns || group_size % lane(plane) == 0;
+    }
+
+    typedef void (*Round)(const float *, int64_t, int16_t *, float *);
+
+    void take(const float *x, int64_t count, int64_t columns, Round round) {
+        count_ = count, columns_ = columns;
+        padded_ = (columns + PADDING - 1) / PADDING * PADDING;
+        numbers_.assign(count * padded_, 0);
+        scales_.assign(count * padded_ / SHARED, 0);
+        for (int64_t one = 0; one < count; one++)
+            round(x + one * columns, columns, numbers_.data() + one * padded_,
+                  scales_.data() + one * padded_ / SHARED);
+        for (auto &there : laid_) there = false;
+        groupings_ = 0;
+    }
+
+    int64_t count() const { return count_; }
+
+    // Lays the activations out for codes of a plane in groups; once before rows are multiplied.
+    void lay(int64_t plane, int64_t group_size) {
+        Grouping &grouping = grouped(group_size);
+        if (!laid_[plane]) lay_words(plane);
+        laid_[plane] = true;
+        if (!grouping.first[plane].empty()) return;
+        const int64_t groups = grouping.groups, blocks = padded_ / block(plane);
+        grouping.first[plane].resize(blocks);
+        grouping.places[plane].resize(8 * blocks);
+        const auto group_at = [&](int64_t column) {
+            return std::min(column / group_size, groups - 1);
+        };
+        for (int64_t b = 0; b < blocks; b++) {
+            const int64_t first = group_at(b * block(plane));
+            grouping.first[plane][b] = static_cast<int32_t>(first);
+            for (int64_t i = 0; i < 8; i++)
+                grouping.places[plane][8 * b + i] =
+                    static_cast<int32_t>(group_at(start_of(plane, b, i)) - first);
+        }
+    }
+
+    PlaneView view(int64_t plane, int64_t group_size) const {
+        const Grouping &grouping = found(group_size);
+        return {words_[plane].data(),          lanes_[plane].data(),
+                padded_,                       padded_ / block(plane) * 8,
+                grouping.first[plane].data(), grouping.places[plane].data()};
+    }
+
+    // Sums of the activations of each group, [activations, groups].
+    const float *sums(int64_t group_size) const { return found(group_size).sums.data(); }
+
+  private:
+    struct Grouping {
+        int64_t size = 0, groups = 0;
+        std::vector<float> sums;
+        std::vector<int32_t> first[PLANES], places[PLANES];
+    };
+
+    static int64_t start_of(int64_t plane, int64_t b, int64_t i) {
+        return b * block(plane) + (plane == TABLE ? i / 4 * 32 : i * lane(plane));
+    }
+
+    const Grouping &found(int64_t group_size) const {
+        for (int64_t i = 0; i < groupings_; i++)
+            if (room_[i]->size == group_size) return *room_[i];
+        __builtin_unreachable();
+    }
+
+    Grouping &grouped(int64_t group_size) {
+        for (int64_t i = 0; i < groupings_; i++)
+            if (room_[i]->size == group_size) return *room_[i];
+        if (groupings_ == static_cast<int64_t>(room_.size()))
+            room_.push_back(std::make_unique<Grouping>());
+        Grouping &fresh = *room_[groupings_++];
+        fresh.size = group_size;
+        fresh.groups = (columns_ + group_size - 1) / group_size;
+        fresh.sums.assign(count_ * fresh.groups, 0);
+        for (int64_t one = 0; one < count_; one++)
+            for (int64_t group = 0; group < fresh.groups; group++)
+                fresh.sums[one * fresh.groups + group] = sum(
+                    one, group * group_size, std::min(columns_, (group + 1) * group_size));
+        for (int64_t plane = 0; plane < PLANES; plane++)
+            fresh.first[plane].clear(), fresh.places[plane].clear();
+        return fresh;
+    }
+
+    float sum(int64_t one, int64_t column, int64_t end) const {
+        float found = 0;
+        const int16_t *numbers = numbers_.data() + one * padded_;
+        while (column < end) {
+            const int64_t stop = std::min(end, column / SHARED * SHARED + SHARED);
+            int32_t exact = 0;
+            const float scale = scales_[(one * padded_ + column) / SHARED];
+            for (; column < stop; column++) exact += numbers[column];
+            found += static_cast<float>(exact) * scale;
+        }
+        return found;
+    }
+
+    // Code j of word i of a block lies at column i * (codes of a word) + j of it.
+    template <int64_t EACH>
+    static void deal(const int16_t *from, int64_t blocks, int16_t *to) {
+        for (int64_t b = 0; b < blocks; b++, from += 16 * EACH, to += 16 * EACH)
+            for (int64_t j = 0; j < EACH; j++)
+                for (int64_t i = 0; i < 16; i++) to[16 * j + i] = from[i * EACH + j];
+    }
+
+    // Low codes of the bytes that interleaving brings together, then high ones.
+    static void deal_table(const int16_t *from, int64_t blocks, int16_t *to) {
+        for (int64_t b = 0; b < blocks; b++, from += 64)
+            for (int64_t j = 0; j < 4; j++)
+                for (int64_t i = 0; i < 16; i++)
+                    *to++ = from[2 * (i / 8 * 16 + j % 2 * 8 + i % 8) + j / 2];
+    }
+
+    void lay_words(int64_t plane) {
+        const int64_t blocks = padded_ / block(plane);
+        words_[plane].resize(count_ * padded_);
+        lanes_[plane].resize(count_ * blocks * 8);
+        for (int64_t one = 0; one < count_; one++) {
+            const int16_t *from = numbers_.data() + one * padded_;
+            int16_t *to = words_[plane].data() + one * padded_;
+            if (plane == 0) deal<16>(from, blocks, to);
+            if (plane == 1) deal<8>(from, blocks, to);
+            if (plane == 2) deal<4>(from, blocks, to);
+            if (plane == 3) deal<2>(from, blocks, to);
+            if (plane == TABLE) deal_table(from, blocks, to);
+            for (int64_t at = 0; at < blocks * 8; at++)
+                lanes_[plane][one * blocks * 8 + at] =
+                    scales_[(one * padded_ + start_of(plane, at / 8, at % 8)) / SHARED];
+        }
+    }
+
+    int64_t count_ = 0, columns_ = 0, padded_ = 0, groupings_ = 0;
+    std::vector<int16_t> numbers_;
+    std::vector<float> scales_;
+    bool laid_[PLANES] = {};
+    std::vector<int16_t> words_[PLANES];
+    std::vector<float> lanes_[PLANES];
+    std::vector<std::unique_ptr<Grouping>> room_;
+};

@@ -1,0 +1,40 @@
+// Loops over numbers, for the kind of processor that this runs on.
+#pragma once
+
+#include <cstdint>
+
+#include "fixed.h"
+
+// Sixteen values of 16 bits by their low and high bytes, as a register looks them up.
+struct Table {
+    uint8_t low[16], high[16];
+};
+
+// The loops of one kind of processor; the first two by the planes that there are.
+struct Loops {
+    void (*unpack[16])(const uint8_t *const *, int64_t, int64_t, uint32_t *);
+    void (*scaled[16])(const uint8_t *const *, int64_t, int64_t, float, float, float, float *);
+    const float *(*spread)(const uint8_t *, const float *, int64_t, float *);
+    void (*spread_fours)(const uint8_t *, const float *, int64_t, float *);
+    int64_t (*ones)(const uint8_t *, int64_t);
+    float (*marked)(const uint8_t *, const float *, int64_t);
+    void (*widen)(const uint16_t *, int64_t, float *);
+    float (*product_in_place)(float *, const float *, int64_t);
+    void (*look_up)(const uint32_t *, const float *, int64_t, int64_t, float *);
+    void (*scale_by)(float *, float, int64_t);
+    void (*combine)(float *, const float *, float, int64_t);
+    void (*join)(const uint8_t *, const uint8_t *, uint32_t, int64_t, float *);
+    void (*dots)(const void *, int64_t, const float *, int64_t, int64_t, float *, int64_t);
+    void (*dots_of_halves)(const void *, int64_t, const float *, int64_t, int64_t, float *,
+                           int64_t);
+    float (*masked_dot)(const uint8_t *, const float *, int64_t, const uint16_t *&,
+                        const uint16_t *);
+    float (*fours_dot)(const uint8_t *, const float *, int64_t, const uint16_t *);
+    Fixed::Round round_to_fixed;
+    void (*plane_dots[4])(const uint8_t *, int64_t, const PlaneView &, int64_t, const float *,
+                          float, float *);
+    void (*table_dots)(const uint8_t *, int64_t, const Table &, const PlaneView &, int64_t,
+                       const float *, float *);
+};
+
+extern const Loops *loops;

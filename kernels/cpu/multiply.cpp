@@ -1,0 +1,332 @@
+// Products of held matrices with activations: one row after another, by the quickest way there is.
+//
+// Codes are multiplied as integers of 16 bits (`fixed.h`), dense and sparse numbers as they lie;
+// what knows neither way is decoded a few rows at a time. A sum never depends on the number of
+// threads, and not on how many activations there are where codes are multiplied.
+#include <cmath>
+
+#include "bfloat16.h"
+#include "decode.h"
+
+namespace {
+
+constexpr int64_t BLOCK = 4;          // rows that are decoded and multiplied together
+constexpr int64_t PIECES = 16;        // of a matrix's rows, divided among threads
+constexpr int64_t ALONE = 1 << 17;    // numbers of a matrix below which a second thread costs more
+constexpr int64_t DECODED = 1 << 15;  // the same where they are decoded first
+
+template <typename Kind>
+const Kind &as(const Packed *matrix) {
+    return *reinterpret_cast<const Kind *>(matrix);
+}
+
+// Codes of four bits into one table a row or one for all, as a register holds it.
+bool has_table(const Codebook &held) {
+    const Codes &codes = held.codes;
+    return held.dimension == 1 && held.size == 16 && codes.planes[2] && !codes.planes[0] &&
+           !codes.planes[1] && !codes.planes[3];
+}
+
+int64_t group_of(const Codebook &held) {
+    return held.scales ? held.group_size : held.shape.columns;
+}
+
+// Whether a matrix is multiplied as integers: its codes in groups that no sum of a block mixes.
+bool has_codes(const Packed *matrix) {
+    if (matrix->decode == decode_mixed)
+        return has_codes(as<MixedRows>(matrix).fine) && has_codes(as<MixedRows>(matrix).coarse);
+    if (matrix->decode == decode_codebook) {
+        const Codebook &held = as<Codebook>(matrix);
+        return has_table(held) && Fixed::parts(Fixed::TABLE, group_of(held), matrix->columns);
+    }
+    if (matrix->decode != decode_integers) return false;
+    const IntegerGroups &held = as<IntegerGroups>(matrix);
+    for (int64_t plane = 0; plane < 4; plane++)
+        if (held.codes.planes[plane] && !Fixed::parts(plane, held.group_size, matrix->columns))
+            return false;
+    return true;
+}
+
+void lay(Fixed &activations, const Packed *matrix) {
+    if (matrix->decode == decode_mixed) {
+        lay(activations, as<MixedRows>(matrix).fine);
+        lay(activations, as<MixedRows>(matrix).coarse);
+    } else if (matrix->decode == decode_codebook) {
+        activations.lay(Fixed::TABLE, group_of(as<Codebook>(matrix)));
+    } else {
+        const IntegerGroups &held = as<IntegerGroups>(matrix);
+        for (int64_t plane = 0; plane < 4; plane++)
+            if (held.codes.planes[plane]) activations.lay(plane, held.group_size);
+    }
+}
+
+// (code - middle) * scale + offset: codes times scales as integers, the rest by sums of groups.
+void dots_of_integers(const IntegerGroups &held, int64_t row, const Fixed &activations, float *y,
+                      State &state) {
+    const int64_t groups = held.scales->columns, count = activations.count();
+    state.tile.resize(2 * groups + 8);  // eight scales are read at a time
+    float *scales = state.tile.data(), *rest = scales + groups + 8;
+    decode(held.scales, row, 0, groups, scales, state.inner(0));
+    if (held.offsets) {
+        decode(held.offsets, row, 0, groups, rest, state.inner(1));
+        loops->combine(rest, scales, -held.middle, groups);
+    } else {
+        const Lines zeros(held.zero_points, row, groups);
+        for (int64_t group = 0; group < groups; group++)
+            rest[group] = -scales[group] * (zeros.planes ? zeros.code(group) : held.middle);
+    }
+    const float *sums = activations.sums(held.group_size);
+    for (int64_t one = 0; one < count; one++) {
+        y[one] = 0;
+        for (int64_t group = 0; group < groups; group++)
+            y[one] += rest[group] * sums[one * groups + group];
+    }
+    float factor = 1;
+    for (int64_t plane = 0; plane < 4; plane++) {
+        if (!held.codes.planes[plane]) continue;
+        const int64_t bytes = bytes_of(held.shape.columns, 1 << plane);
+        loops->plane_dots[plane](held.codes.planes[plane] + row * bytes, bytes,
+                                 activations.view(plane, held.group_size), count, scales, factor,
+                                 y);
+        factor *= static_cast<float>(1 << (1 << plane));
+    }
+}
+
+// A table becomes integers of 16 bits: off by less than 2e-5 of its largest value.
+float to_integers(const float *values, Table &table) {
+    float largest = 0;
+    for (int64_t i = 0; i < 16; i++) largest = std::max(largest, std::fabs(values[i]));
+    const float scale = largest / 32767;
+    for (int64_t i = 0; i < 16; i++) {
+        const auto whole = static_cast<uint16_t>(
+            largest > 0 ? static_cast<int16_t>(std::lrint(values[i] / scale)) : 0);
+        table.low[i] = static_cast<uint8_t>(whole);
+        table.high[i] = static_cast<uint8_t>(whole >> 8);
+    }
+    return scale;
+}
+
+void dots_of_codebook(const Codebook &held, int64_t row, const Fixed &activations, float *y,
+                      State &state) {
+    const int64_t groups = held.scales ? held.scales->columns : 1;
+    state.tile.assign(groups + 8, 1);
+    if (held.scales) decode(held.scales, row, 0, groups, state.tile.data(), state.inner(0));
+    float own[16];
+    Table table;
+    if (held.rows) loops->widen(held.rows + row * 16, 16, own);
+    const float scale = to_integers(held.rows ? own : held.table, table);
+    loops->scale_by(state.tile.data(), scale, groups);
+    std::fill_n(y, activations.count(), 0.0f);
+    const int64_t bytes = bytes_of(held.shape.columns, 4);
+    loops->table_dots(held.codes.planes[2] + row * bytes, bytes, table,
+                      activations.view(Fixed::TABLE, group_of(held)), activations.count(),
+                      state.tile.data(), y);
+}
+
+void dots_of_codes(const Packed *matrix, int64_t row, const Fixed &activations, float *y,
+                   State &state) {
+    if (matrix->decode == decode_mixed) {
+        const RowOf found(as<MixedRows>(matrix), row, state);
+        dots_of_codes(found.held, found.row, activations, y, *found.state);
+    } else if (matrix->decode == decode_codebook) {
+        dots_of_codebook(as<Codebook>(matrix), row, activations, y, state);
+    } else {
+        dots_of_integers(as<IntegerGroups>(matrix), row, activations, y, state);
+    }
+}
+
+// What a product is made of, and how some of its rows are made.
+struct Work {
+    const Packed *matrix;
+    const float *x;  // [count, columns]
+    int64_t count;
+    float *y;  // [count, rows]
+    const Fixed *activations;
+    int64_t starts[PIECES] = {};  // values behind a mask before each piece
+};
+
+void rows_of_codes(const Work &work, int64_t, int64_t first, int64_t end) {
+    State state;
+    std::vector<float> found(work.count);
+    for (int64_t row = first; row < end; row++) {
+        dots_of_codes(work.matrix, row, *work.activations, found.data(), state);
+        for (int64_t one = 0; one < work.count; one++)
+            work.y[one * work.matrix->rows + row] = found[one];
+    }
+}
+
+void rows_of_numbers(const Work &work, int64_t, int64_t first, int64_t end) {
+    const bool whole = work.matrix->decode == decode_float32;
+    const int64_t columns = work.matrix->columns;
+    const auto *numbers = static_cast<const char *>(as<DenseRows>(work.matrix).numbers);
+    (whole ? loops->dots : loops->dots_of_halves)(numbers + first * columns * (whole ? 4 : 2),
+                                                 end - first, work.x, work.count, columns,
+                                                 work.y + first, work.matrix->rows);
+}
+
+const uint16_t *halves(const Packed *matrix) {
+    return static_cast<const uint16_t *>(as<DenseRows>(matrix).numbers);
+}
+
+void rows_behind_masks(const Work &work, int64_t piece, int64_t first, int64_t end) {
+    const Bitmask &held = as<Bitmask>(work.matrix);
+    const int64_t bytes = bytes_of(work.matrix->columns, 1);
+    const uint16_t *values = halves(held.values) + work.starts[piece];
+    for (int64_t row = first; row < end; row++)
+        work.y[row] = loops->masked_dot(held.mask + row * bytes, work.x, work.matrix->columns,
+                                        values, halves(held.values) + held.values->columns);
+}
+
+void rows_of_fours(const Work &work, int64_t, int64_t first, int64_t end) {
+    const TwoOfFour &held = as<TwoOfFour>(work.matrix);
+    const int64_t half = work.matrix->columns / 2;
+    for (int64_t row = first; row < end; row++)
+        work.y[row] =
+            loops->fours_dot(held.positions + row * bytes_of(half, 2), work.x,
+                             work.matrix->columns, halves(held.values) + row * half);
+}
+
+void rows_decoded(const Work &work, int64_t, int64_t first, int64_t end) {
+    const int64_t columns = work.matrix->columns;
+    std::vector<float> decoded(BLOCK * columns);
+    State state;
+    for (int64_t row = first; row < end; row += BLOCK) {
+        const int64_t several = std::min(BLOCK, end - row);
+        for (int64_t i = 0; i < several; i++)
+            decode(work.matrix, row + i, 0, columns, decoded.data() + i * columns, state);
+        loops->dots(decoded.data(), several, work.x, work.count, columns, work.y + row,
+                    work.matrix->rows);
+    }
+}
+
+typedef void (*MakeRows)(const Work &, int64_t, int64_t, int64_t);
+
+MakeRows way_of(const Packed *matrix, int64_t count) {
+    const Decode kind = matrix->decode;
+    if (has_codes(matrix)) return rows_of_codes;
+    if (kind == decode_float32 || kind == decode_bfloat16) return rows_of_numbers;
+    if (kind == decode_bitmask && count == 1 &&
+        as<Bitmask>(matrix).values->decode == decode_bfloat16)
+        return rows_behind_masks;
+    if (kind == decode_two_of_four && count == 1 &&
+        as<TwoOfFour>(matrix).values->decode == decode_bfloat16)
+        return rows_of_fours;
+    return rows_decoded;
+}
+
+// One activation and a transposed matrix: each held row times its number, added up.
+void multiply_transposed(const Packed *matrix, const float *x, float *y) {
+    const Packed *held = as<Transposed>(matrix).held;
+    const int64_t rows = matrix->rows, pieces = rows * held->rows >= DECODED ? PIECES : 1;
+    std::vector<float> found(pieces * rows);
+#pragma omp parallel for schedule(dynamic) if (pieces > 1)
+    for (int64_t piece = 0; piece < pieces; piece++) {
+        State state;
+        std::vector<float> line(rows);
+        for (int64_t k = held->rows * piece / pieces; k < held->rows * (piece + 1) / pieces; k++) {
+            decode(held, k, 0, rows, line.data(), state);
+            loops->combine(found.data() + piece * rows, line.data(), x[k], rows);
+        }
+    }
+    std::copy_n(found.data(), rows, y);
+    for (int64_t piece = 1; piece < pieces; piece++)
+        loops->combine(y, found.data() + piece * rows, 1, rows);
+}
+
+}  // namespace
+
+extern "C" {
+
+// y[count, rows] = x[count, columns] W^T, the rows divided among threads.
+void multiply_many(const Packed *matrix, const float *x, int64_t count, float *y) {
+    if (matrix->decode == decode_transposed && count == 1) {
+        multiply_transposed(matrix, x, y);
+        return;
+    }
+    const MakeRows make = way_of(matrix, count);
+    thread_local Fixed activations;  // keeps its rooms
+    if (make == rows_of_codes) {
+        activations.take(x, count, matrix->columns, loops->round_to_fixed);
+        lay(activations, matrix);
+    }
+    Work work = {matrix, x, count, y, &activations};
+    const int64_t size = matrix->rows * matrix->columns * (make == rows_decoded ? 1 : count);
+    const int64_t pieces = size >= (make == rows_decoded ? DECODED : ALONE) ? PIECES : 1;
+    const auto first = [&](int64_t piece) { return matrix->rows * piece / pieces; };
+    if (make == rows_behind_masks) {
+        const int64_t bytes = bytes_of(matrix->columns, 1);
+#pragma omp parallel for if (pieces > 1)
+        for (int64_t piece = 0; piece < pieces - 1; piece++)
+            work.starts[piece + 1] = loops->ones(as<Bitmask>(matrix).mask + first(piece) * bytes,
+                                                 (first(piece + 1) - first(piece)) * bytes);
+        for (int64_t piece = 1; piece < pieces; piece++)
+            work.starts[piece] += work.starts[piece - 1];
+    }
+#pragma omp parallel for schedule(dynamic) if (pieces > 1)
+    for (int64_t piece = 0; piece < pieces; piece++)
+        make(work, piece, first(piece), first(piece + 1));
+}
+
+void decode_all(const Packed *matrix, float *out) {
+    const int64_t rows = matrix->rows, columns = matrix->columns;
+    const int64_t pieces = rows * columns >= DECODED ? PIECES : 1;
+#pragma omp parallel for schedule(dynamic) if (pieces > 1)
+    for (int64_t piece = 0; piece < pieces; piece++) {
+        const int64_t first = rows * piece / pieces, end = rows * (piece + 1) / pieces;
+        State state;
+        for (int64_t row = first; row < end; row++)
+            decode(matrix, row, 0, columns, out + row * columns, state);
+    }
+}
+
+void decode_some(const Packed *matrix, const int64_t *places, int64_t count, float *out) {
+    State state;
+    for (int64_t i = 0; i < count; i++)
+        decode(matrix, places[i], 0, matrix->columns, out + i * matrix->columns, state);
+}
+
+void multiply_packed(const void *matrix, const float *x, float *y) {
+    multiply_many(static_cast<const Packed *>(matrix), x, 1, y);
+}
+
+// By the factors: sums of the activation times a right factor, with the signs of each row.
+void multiply_signs(const void *matrix, const float *x, float *y) {
+    const SignBlock &held = *static_cast<const SignBlock *>(matrix);
+    const int64_t rows = held.shape.rows, columns = held.shape.columns, ranks = held.left->columns;
+    std::vector<float> scaled(ranks * columns), left(rows * ranks), whole(ranks);
+    State states[2];
+    for (int64_t row = 0; row < rows; row++)
+        decode(held.left, row, 0, ranks, left.data() + row * ranks, states[0]);
+    for (int64_t rank = 0; rank < ranks; rank++) {
+        float *line = scaled.data() + rank * columns;
+        decode(held.right, rank, 0, columns, line, states[1]);
+        whole[rank] = loops->product_in_place(line, x, columns);
+    }
+    const int64_t pieces = rows * columns >= DECODED ? PIECES : 1;
+#pragma omp parallel for schedule(dynamic) if (pieces > 1)
+    for (int64_t piece = 0; piece < pieces; piece++)
+        for (int64_t row = rows * piece / pieces; row < rows * (piece + 1) / pieces; row++) {
+            const uint8_t *line = held.signs + row * bytes_of(columns, 1);
+            float sum = 0;
+            for (int64_t rank = 0; rank < ranks; rank++) {
+                const float *values = scaled.data() + rank * columns;
+                float positive = loops->marked(line, values, columns / 8);
+                for (int64_t k = columns / 8 * 8; k < columns; k++)
+                    if (bit_of(line, k)) positive += values[k];
+                sum += left[row * ranks + rank] * (2 * positive - whole[rank]);
+            }
+            y[row] = sum;
+        }
+}
+
+void multiply_outliers(const void *matrix, const float *x, float *y) {
+    const Outliers &held = *static_cast<const Outliers *>(matrix);
+    int32_t next = 0;
+    for (int64_t row = 0; row < held.shape.rows; row++) {
+        float sum = 0;
+        for (; next < held.ends[row]; next++)
+            sum += widened(held.values[next]) * x[held.positions[next]];
+        y[row] = sum;
+    }
+}
+}
