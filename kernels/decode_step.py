@@ -1,4 +1,4 @@
-"""One token through all blocks of a model of Llama's shape by one call, computed in float32.
+"""Tokens of a text through all blocks of a Llama-shaped model by one call, in float32.
 
 A product is a function of the extension and the matrix it multiplies by; products compose (one
 after another, added, rows put in their places), so that whatever is held in parts is multiplied
@@ -73,21 +73,14 @@ class _Step(ctypes.Structure):
     )
 
 
-class _Composed(ctypes.Structure):
-    _fields_ = (
-        ("parts", ctypes.POINTER(ProductStructure)),
-        ("count", ctypes.c_int64),
-        ("scratch", ctypes.c_void_p),
-        ("longest", ctypes.c_int64),
-    )
+class _Parts(ctypes.Structure):
+    _fields_ = (("of", ctypes.POINTER(ProductStructure)), ("count", ctypes.c_int64))
 
 
 class _Placed(ctypes.Structure):
     _fields_ = (
-        ("parts", ctypes.POINTER(ProductStructure)),
-        ("count", ctypes.c_int64),
+        ("parts", _Parts),
         ("places", ctypes.c_void_p),
-        ("scratch", ctypes.c_void_p),
         ("rows", ctypes.c_int64),
     )
 
@@ -119,10 +112,13 @@ class Product:
         return Product(whole, (*self.kept, bias))
 
     def __call__(self, activation: Tensor) -> Tensor:
-        """Outputs [rows] of one activation [columns], float32."""
-        x, y = activation.to(torch.float32).contiguous(), torch.empty(self.rows)
-        function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3)(self.structure.multiply)
-        function(self.structure.matrix, x.data_ptr(), y.data_ptr())
+        """Outputs [..., rows] of activations [..., columns], float32."""
+        x = activation.to(torch.float32).contiguous()
+        y = torch.empty(*x.shape[:-1], self.rows)
+        kinds = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p
+        function = ctypes.CFUNCTYPE(None, *kinds)(self.structure.multiply)
+        count = x.numel() // self.columns
+        function(self.structure.matrix, x.data_ptr(), count, y.data_ptr())
         if self.structure.bias:
             y += self.kept[-1]
         return y
@@ -144,37 +140,29 @@ def chain(*parts: Product | None) -> Product | None:
     """One product after another, the first applied first."""
     if None in parts:
         return None
-    longest = max(part.rows for part in parts)
-    scratch = torch.empty(2 * longest)
-    array = _array(parts)
-    matrix = _Composed(array, len(parts), scratch.data_ptr(), longest)
-    return made("multiply_chain", matrix, parts[-1].rows, parts[0].columns, array, scratch, parts)
+    held = _parts(parts)
+    return made("multiply_chain", held, parts[-1].rows, parts[0].columns, parts)
 
 
 def total(*parts: Product | None) -> Product | None:
     """Products of one shape, added."""
     if None in parts:
         return None
-    scratch = torch.empty(parts[0].rows)
-    array = _array(parts)
-    matrix = _Composed(array, len(parts), scratch.data_ptr(), 0)
-    return made("multiply_sum", matrix, parts[0].rows, parts[0].columns, array, scratch, parts)
+    return made("multiply_sum", _parts(parts), parts[0].rows, parts[0].columns, parts)
 
 
 def placed(places: Tensor, *parts: Product | None) -> Product | None:
     """Rows `places` [rows] of products whose rows follow each other; any may be taken twice."""
     if None in parts:
         return None
-    rows = places.numel()
     places = places.to(torch.int64).contiguous()
-    scratch = torch.empty(sum(part.rows for part in parts))
-    array = _array(parts)
-    matrix = _Placed(array, len(parts), places.data_ptr(), scratch.data_ptr(), rows)
-    return made("multiply_placed", matrix, rows, parts[0].columns, array, places, scratch, parts)
+    matrix = _Placed(_parts(parts), places.data_ptr(), places.numel())
+    return made("multiply_placed", matrix, matrix.rows, parts[0].columns, places, parts)
 
 
-def _array(parts: Sequence[Product]) -> ctypes.Array:
-    return (ProductStructure * len(parts))(*(part.structure for part in parts))
+def _parts(parts: Sequence[Product]) -> _Parts:
+    """Keeps its array alive by itself."""
+    return _Parts((ProductStructure * len(parts))(*(part.structure for part in parts)), len(parts))
 
 
 @dataclass(frozen=True)
@@ -216,7 +204,7 @@ class Block:
 
 
 class Step:
-    """All blocks of a model, ready to be run for one token after another.
+    """All blocks of a model, ready to be run for a few tokens after others.
 
     Args:
         blocks: in order.
@@ -255,18 +243,22 @@ class Step:
     def __call__(
         self,
         stream: Tensor,
-        turn: tuple[Tensor, Tensor],
+        turns: tuple[Tensor, Tensor],
         position: int,
         rooms: Sequence[tuple[Tensor, Tensor] | None],
+        among: Tensor | None = None,
     ) -> Tensor:
-        """Logits [vocabulary] after one token; its keys and values are written into the rooms.
+        """Logits [tokens, vocabulary]; the tokens' keys and values are written into the rooms.
 
         Args:
-            stream: the token's embedding [channels], float32; written over.
-            turn: cosines and sines [head_dim] of its position, those of the first half negative.
-            position: tokens before it.
+            stream: the tokens' embeddings [tokens, channels], float32; written over.
+            turns: cosines and sines [tokens, head_dim] of their positions, float32, those of the
+                first half negative.
+            position: tokens before them.
             rooms: keys and values [1, heads, capacity, head_dim] of each block, float32 or
                 bfloat16; None for a block without attention.
+            among: [tokens, tokens], bool, which of the new tokens each may see; None for those
+                up to itself.
         """
         for structure, room in zip(self._blocks, rooms, strict=True):
             if room is not None:
@@ -274,16 +266,20 @@ class Step:
                 structure.keys, structure.values = keys.data_ptr(), values.data_ptr()
                 structure.capacity = keys.shape[2]
                 structure.halved = keys.dtype == torch.bfloat16
-        needed = 6 * self._widest + position + 1
+        count = stream.shape[0]
+        needed = 6 * count * self._widest + position + count
         if self._scratch.numel() < needed:
             self._scratch = torch.empty(2 * needed)
             self._step.scratch = self._scratch.data_ptr()
-        logits = torch.empty(self._vocabulary)
-        library = extension.library()
-        library.decode_step(
+        turns = tuple(part.contiguous() for part in turns)
+        among = None if among is None else among.contiguous()
+        logits = torch.empty(count, self._vocabulary)
+        extension.library().decode_step(
             ctypes.byref(self._step),
-            *(ctypes.c_void_p(part.data_ptr()) for part in (stream, *turn)),
+            *(ctypes.c_void_p(part.data_ptr()) for part in (stream, *turns)),
             ctypes.c_int64(position),
+            ctypes.c_int64(count),
+            ctypes.c_void_p(None if among is None else among.data_ptr()),
             ctypes.c_void_p(logits.data_ptr()),
         )
         return logits

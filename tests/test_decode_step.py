@@ -10,7 +10,7 @@ from backend.formats.dense import Dense
 from backend.formats.low_rank import LowRank
 from backend.formats.rows import Rows
 from backend.formats.sum import Sum
-from kernels import decode_step, extension, packed
+from kernels import extension, packed
 
 SHAPES = [(1, 1), (3, 5), (37, 53), (64, 128), (130, 1000)]
 

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from backend.caches.attention import Queries, Turn
 from backend.caches.base import Codec, LayerCache
+from backend.formats.base import FEW
 from backend.models import native
 from backend.models.held_attention import visible
 from backend.models.native import Block
@@ -169,10 +170,12 @@ class LeanSession:
             places = positions = start + depth
         hidden = self._lean.embed(tokens)
         turns = self._lean.turns(positions, end, hidden)
-        if tokens.shape == (1, 1) and (rooms := self._rooms(start, hidden.dtype)):
+        count = tokens.shape[1]
+        if count <= FEW and (rooms := self._rooms(start, count, hidden.dtype)):
             self.length = end
-            stream, *turn = (part.view(-1).to(torch.float32) for part in (hidden, *turns))
-            return self._step(stream, tuple(turn), start, rooms).to(hidden.dtype).view(1, 1, -1)
+            stream, *both = (part.to(torch.float32) for part in (hidden[0], *turns))
+            logits = self._step(stream, tuple(both), start, rooms, among)
+            return logits.to(hidden.dtype)[None]
         if places is None and self._caches[0].attends:
             places = torch.arange(start, end, device=tokens.device)
         for block, cache in zip(self._blocks, self._caches, strict=True):
@@ -186,14 +189,16 @@ class LeanSession:
         self.length = end
         return self._lean.read_out(hidden)
 
-    def _rooms(self, start: int, dtype: torch.dtype) -> list[tuple[Tensor, Tensor] | None]:
+    def _rooms(
+        self, start: int, count: int, dtype: torch.dtype
+    ) -> list[tuple[Tensor, Tensor] | None]:
         """Where a step in one call writes each block's keys and values; empty without one."""
         read = [one.attention for one in self._blocks]
         pairs = [pair for pair in zip(read, self._caches, strict=True) if pair[0] is not None]
         if self._step is None or any(cache.length != start for _, cache in pairs):
             return []
         return [
-            None if attention is None else cache.reserve(attention, dtype)
+            None if attention is None else cache.reserve(attention, count, dtype)
             for attention, cache in zip(read, self._caches, strict=True)
         ]
 
@@ -262,13 +267,13 @@ class Room(LayerCache):
         self._length = end
         return held[0][:, :, :end], held[1][:, :, :end]
 
-    def reserve(self, attention: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """The whole room, one more token of which the caller writes."""
-        if self._held is None or self._length == self._tokens:
+    def reserve(self, attention: Any, count: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The whole room, `count` more tokens of which the caller writes."""
+        if self._held is None or self._length + count > self._tokens:
             heads = attention.k_proj.out_features // attention.head_dim
             like = torch.empty(1, heads, 0, attention.head_dim, dtype=dtype)
-            self._held = self._enlarged(like, self._length + 1)
-        self._length += 1
+            self._held = self._enlarged(like, self._length + count)
+        self._length += count
         return self._held
 
     def _enlarged(self, like: Tensor, needed: int) -> tuple[Tensor, Tensor]:

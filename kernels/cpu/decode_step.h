@@ -1,12 +1,12 @@
-// What a decode step is made of. A product is a function and the matrix it multiplies by, so that
-// the step knows no layout: y[rows] = W x[columns], in float32.
+// What a step of one or several tokens is made of. A product is a function and the matrix it multiplies by, so that
+// the step knows no layout: y[count, rows] = x[count, columns] W^T, in float32.
 #pragma once
 
 #include <cstdint>
 
 extern "C" {
 
-typedef void (*MultiplyFunction)(const void *matrix, const float *x, float *y);
+typedef void (*MultiplyFunction)(const void *matrix, const float *x, int64_t count, float *y);
 
 struct Product {
     MultiplyFunction multiply;  // null: there is no such matrix
@@ -35,6 +35,6 @@ struct Step {
     int64_t count, head_dim, widest;  // widest: floats of the longest vector between two products
     Norm last;
     Product last_shortcut, head;
-    float *scratch;  // 6 * widest + the longest text's scores of one head
+    float *scratch;  // 6 * widest for each token + the longest text's scores of one head
 };
 }
