@@ -3,7 +3,8 @@
 One activation and sixteen times a matrix out of every cache: copies of it are gone through in
 turn, and all products alternate within each round, so that what disturbs one disturbs all.
 Beside each ratio to torch's dense product stand its interval over rounds and the share of the
-bandwidth at which this machine reads.
+bandwidth at which this machine reads. `--peer PYTHON` names an interpreter with another library
+(`kernels/peers.py`), whose products take part in every round.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -24,6 +27,8 @@ from kernels import bitpack, packed, wna16_mm
 
 ROTATED = 160 * 2**20  # bytes of copies that are gone through: more than caches hold
 GROUP = 128
+Timed = Callable[[Tensor], float]
+"""Multiplies and returns its seconds."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +63,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--peer", action="append", default=[], help="an interpreter's path")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     read = bandwidth()
+    contenders = products(options.size)
+    for path in options.peer:
+        contenders += peer(path, options.size, options.threads)
     found = [
         one
         for count in (1, 16)
-        for one in measure(products(options.size), options.size, count, options.rounds, read)
+        for one in measure(contenders, options.size, count, options.rounds, read)
     ]
     if options.json:
         facts = {"bytes_per_second": read, "threads": options.threads, "size": options.size}
@@ -87,11 +96,31 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Contender:
-    """A way to hold a matrix and multiply by it."""
+    """A way to hold a matrix and multiply by it; it goes through copies itself or they are made."""
 
     name: str
     nbytes: int
-    make: Callable[[], Callable[[Tensor], object]]
+    make: Callable[[], Timed]
+    rotated: bool = True
+
+
+def peer(path: str, size: int, threads: int) -> list[Contender]:
+    """What another interpreter offers; it times its products itself, when it is asked to."""
+    process = subprocess.Popen(
+        [path, "-P", Path(__file__).with_name("peers.py"), str(size), str(threads)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+    def ask(which: int, x: Tensor) -> float:
+        process.stdin.write(json.dumps([which, len(x)]) + "\n")
+        process.stdin.flush()
+        return json.loads(process.stdout.readline())
+
+    offers = json.loads(process.stdout.readline())
+    return [
+        Contender(one["product"], one["nbytes"], lambda i=i: lambda x: ask(i, x), rotated=False)
+        for i, one in enumerate(offers)
+    ]
 
 
 def products(size: int) -> list[Contender]:
@@ -122,7 +151,17 @@ def products(size: int) -> list[Contender]:
 
 
 def _contender(name: str, make: Callable[[], Callable[[Tensor], object]], size: int) -> Contender:
-    return Contender(name, size, make)
+    def timed() -> Timed:
+        product = make()
+
+        def run(x: Tensor) -> float:
+            began = time.perf_counter()
+            product(x)
+            return time.perf_counter() - began
+
+        return run
+
+    return Contender(name, size, timed)
 
 
 def _own(make: Callable[[], packed.Matrix]) -> Callable[[], Callable[[Tensor], object]]:
@@ -212,7 +251,8 @@ def measure(
 ) -> list[Measured]:
     """Times of all contenders, in alternating rounds; the first is what others are held against."""
     copies = [
-        [one.make() for _ in range(max(2, min(64, ROTATED // one.nbytes)))] for one in contenders
+        [one.make() for _ in range(max(2, min(64, ROTATED // one.nbytes)) if one.rotated else 1)]
+        for one in contenders
     ]
     x = torch.randn(count, size)
     times: list[list[float]] = [[] for _ in contenders]
@@ -220,10 +260,9 @@ def measure(
         order = range(len(contenders)) if turn % 2 else reversed(range(len(contenders)))
         for which in order:
             product = copies[which][turn % len(copies[which])]
-            began = time.perf_counter()
-            product(x)
+            seconds = product(x)
             if turn > 1:
-                times[which].append(time.perf_counter() - began)
+                times[which].append(seconds)
     return [
         _judged(one, own, times[0], count, read) for one, own in zip(contenders, times, strict=True)
     ]
