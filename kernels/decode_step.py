@@ -8,7 +8,7 @@ in parts. Where there is no extension there are no products, and the caller step
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -56,8 +56,12 @@ class BlockStructure(ctypes.Structure):
         ("values", ctypes.c_void_p),
         ("capacity", ctypes.c_int64),
         ("halved", ctypes.c_int64),
+        ("asked", ctypes.c_int64),
         ("scale", ctypes.c_float),
     )
+
+
+_AttendFunction = ctypes.CFUNCTYPE(None, ctypes.c_int64)
 
 
 class _Step(ctypes.Structure):
@@ -69,6 +73,7 @@ class _Step(ctypes.Structure):
         ("last", NormStructure),
         ("last_shortcut", ProductStructure),
         ("head", ProductStructure),
+        ("attend", _AttendFunction),
         ("scratch", ctypes.c_void_p),
     )
 
@@ -165,6 +170,14 @@ def _parts(parts: Sequence[Product]) -> _Parts:
     return _Parts((ProductStructure * len(parts))(*(part.structure for part in parts)), len(parts))
 
 
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Takes in queries [1, query heads, tokens, head_dim] with their new keys and values [1, heads,
+tokens, head_dim] and returns what they find, shaped as the queries; float32."""
+Room = tuple[Tensor, Tensor] | Attention | None
+"""Where a block's keys and values are: tensors [1, heads, capacity, head_dim] in float32 or
+bfloat16, who answers for them, or None for a block without attention."""
+
+
 @dataclass(frozen=True)
 class Norm:
     """Divide by the root of the squares' sum over `divisor` plus epsilon, then times a weight.
@@ -234,18 +247,22 @@ class Step:
         self._widest = max(max(one.rows, one.columns) for one in every)
         self._head_dim, self._vocabulary = head_dim, head.rows
         shortcut = last_shortcut.structure if last_shortcut else ProductStructure()
+        self._attend = _AttendFunction(self._answer)
         self._step = _Step(
             self._blocks, len(blocks), head_dim, self._widest,
-            last.structure, shortcut, head.structure, None,
+            last.structure, shortcut, head.structure, self._attend, None,
         )  # fmt: skip
         self._scratch = torch.empty(0)
+        self._asked: Sequence[Room] = ()
+        self._failure: BaseException | None = None
+        self._count = 0
 
     def __call__(
         self,
         stream: Tensor,
         turns: tuple[Tensor, Tensor],
         position: int,
-        rooms: Sequence[tuple[Tensor, Tensor] | None],
+        rooms: Sequence[Room],
         among: Tensor | None = None,
     ) -> Tensor:
         """Logits [tokens, vocabulary]; the tokens' keys and values are written into the rooms.
@@ -255,13 +272,13 @@ class Step:
             turns: cosines and sines [tokens, head_dim] of their positions, float32, those of the
                 first half negative.
             position: tokens before them.
-            rooms: keys and values [1, heads, capacity, head_dim] of each block, float32 or
-                bfloat16; None for a block without attention.
-            among: [tokens, tokens], bool, which of the new tokens each may see; None for those
-                up to itself.
+            rooms: of each block.
+            among: [tokens, tokens], bool, which of the new tokens each may see in rooms of
+                tensors; None for those up to itself.
         """
         for structure, room in zip(self._blocks, rooms, strict=True):
-            if room is not None:
+            structure.asked = callable(room)
+            if isinstance(room, tuple):
                 keys, values = room
                 structure.keys, structure.values = keys.data_ptr(), values.data_ptr()
                 structure.capacity = keys.shape[2]
@@ -274,6 +291,7 @@ class Step:
         turns = tuple(part.contiguous() for part in turns)
         among = None if among is None else among.contiguous()
         logits = torch.empty(count, self._vocabulary)
+        self._asked, self._count = rooms, count
         extension.library().decode_step(
             ctypes.byref(self._step),
             *(ctypes.c_void_p(part.data_ptr()) for part in (stream, *turns)),
@@ -282,7 +300,29 @@ class Step:
             ctypes.c_void_p(None if among is None else among.data_ptr()),
             ctypes.c_void_p(logits.data_ptr()),
         )
+        self._asked = ()
+        if failure := self._failure:
+            self._failure = None
+            raise failure
         return logits
+
+    def _answer(self, index: int) -> None:
+        """Attention of a block that asks, from and into the scratch."""
+        block, room = self._blocks[index], self._count * self._widest
+        parts = self._scratch[: 4 * room].view(4, room)
+        found, *asked = (
+            part[: self._count * rows].view(1, self._count, -1, self._head_dim).transpose(1, 2)
+            for part, rows in zip(
+                parts,
+                (block.query.rows, block.query.rows, block.key.rows, block.value.rows),
+                strict=True,
+            )
+        )
+        try:
+            if self._failure is None:
+                found.copy_(self._asked[index](*asked))
+        except BaseException as error:  # noqa: BLE001 - raised again after the call
+            self._failure = error
 
 
 def fits(head_dim: int) -> bool:

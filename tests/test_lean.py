@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from backend.caches.integer import IntegerCodec, IntegerLayerCache
 from backend.methods import find
 from backend.models.language_model import TransformersModel
 from backend.models.sliced import narrow
@@ -115,12 +116,12 @@ def test_a_module_that_is_not_known_is_left_to_transformers():
 
 
 @pytest.mark.parametrize("codec", ["kv-int", "zipcache", "mustafar", "window"])
-def test_caches_hold_and_answer_the_same(codec):
+def test_caches_hold_and_answer_the_same(codec, whole):
     model = tiny.build("llama", num_attention_heads=2, num_key_value_heads=1)
     settings = {} if codec == "window" else {"window": 8}
     lean, plain = both(model, find(codec)(**settings).codec(1, 16))
     near(follow(lean), follow(plain), 2e-3)
-    assert lean.session(1, 4)._step is None
+    assert (lean.session(1, 4)._step is not None) == whole
 
 
 def test_halves_that_are_left_out_and_put_back(whole):
@@ -160,3 +161,17 @@ def test_bytes_of_the_cache_are_the_room_that_was_asked_for():
         session.feed(tiny.tokens(1, 12))
         sizes.append(session.cache_bytes())
     assert sizes[0] == sizes[1] == 2 * 2 * 2 * 8 * 12 * 4  # layers, K and V, heads, size, tokens
+
+
+def test_what_fails_in_a_cache_fails_the_step(whole, monkeypatch):
+    codec = IntegerCodec(4, 4, 4, 4)
+    model = TransformersModel(tiny.build("llama"), codec)
+    session = model.session(1, 16)
+    session.feed(tiny.tokens(1, 1))
+    kept = IntegerLayerCache.append
+    monkeypatch.setattr(IntegerLayerCache, "append", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        session.feed(tiny.tokens(1, 1))
+    monkeypatch.setattr(IntegerLayerCache, "append", kept)
+    session = model.session(1, 16)
+    assert session.feed(tiny.tokens(1, 2)).isfinite().all()

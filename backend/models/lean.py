@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,11 +23,16 @@ from backend.models import native
 from backend.models.held_attention import visible
 from backend.models.native import Block
 from backend.models.sliced import SlicedBlock, SlicedEnd, WidthNorm
+from kernels.decode_step import Room as StepRoom
 from kernels.decode_step import Step
 
 FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
 ROTATIONS = ("default", "linear", "llama3", "yarn")
 """Rotary embeddings that turn a position by the same angle however long the text is."""
+
+
+Tree = tuple[Tensor | None, Tensor | None]
+"""Positions [tokens] of new tokens, and which of them each may see; None where nothing is odd."""
 
 
 class Lean:
@@ -141,7 +147,7 @@ class LeanSession:
         self, lean: Lean, batch: int, length: int, codec: Codec | None, turn: Turn | None
     ) -> None:
         self._lean, self._turn = lean, turn
-        self._whole = batch == 1 and codec is None
+        self._whole = batch == 1
         self._caches: list[LayerCache] = [
             Room(length) if codec is None else codec.layer(index)
             for index in range(len(lean.blocks))
@@ -170,14 +176,14 @@ class LeanSession:
             places = positions = start + depth
         hidden = self._lean.embed(tokens)
         turns = self._lean.turns(positions, end, hidden)
+        if places is None and self._caches[0].attends:
+            places = torch.arange(start, end, device=tokens.device)
         count = tokens.shape[1]
-        if count <= FEW and (rooms := self._rooms(start, count, hidden.dtype)):
+        if count <= FEW and (rooms := self._rooms(start, count, hidden.dtype, (places, among))):
             self.length = end
             stream, *both = (part.to(torch.float32) for part in (hidden[0], *turns))
             logits = self._step(stream, tuple(both), start, rooms, among)
             return logits.to(hidden.dtype)[None]
-        if places is None and self._caches[0].attends:
-            places = torch.arange(start, end, device=tokens.device)
         for block, cache in zip(self._blocks, self._caches, strict=True):
             if block.attention is not None:
                 asked = normalised(block.before, hidden)
@@ -189,18 +195,30 @@ class LeanSession:
         self.length = end
         return self._lean.read_out(hidden)
 
-    def _rooms(
-        self, start: int, count: int, dtype: torch.dtype
-    ) -> list[tuple[Tensor, Tensor] | None]:
-        """Where a step in one call writes each block's keys and values; empty without one."""
-        read = [one.attention for one in self._blocks]
-        pairs = [pair for pair in zip(read, self._caches, strict=True) if pair[0] is not None]
-        if self._step is None or any(cache.length != start for _, cache in pairs):
-            return []
-        return [
-            None if attention is None else cache.reserve(attention, count, dtype)
-            for attention, cache in zip(read, self._caches, strict=True)
+    def _rooms(self, start: int, count: int, dtype: torch.dtype, tree: Tree) -> list[StepRoom]:
+        """Where a step in one call has each block's keys and values; empty without a step."""
+        pairs = [
+            (one.attention, cache) for one, cache in zip(self._blocks, self._caches, strict=True)
         ]
+        behind = any(one is not None and cache.length != start for one, cache in pairs)
+        if self._step is None or behind:
+            return []
+
+        def room(attention: Any, cache: LayerCache) -> StepRoom:
+            if attention is None:
+                return None
+            if isinstance(cache, Room):
+                return cache.reserve(attention, count, dtype)
+            return partial(self._ask, attention.scaling, cache, dtype, tree)
+
+        return [room(*pair) for pair in pairs]
+
+    def _ask(
+        self, scale: float, cache: LayerCache, dtype: torch.dtype, tree: Tree, *states: Tensor
+    ) -> Tensor:
+        """What the queries of a step find; its states lie in room that the step writes over."""
+        queries, keys, values = (part.to(dtype, copy=True) for part in states)
+        return _found(cache, Queries(queries, scale, *tree, turn=self._turn), keys, values)
 
     def _attend(
         self,
@@ -208,7 +226,7 @@ class LeanSession:
         cache: LayerCache,
         hidden: Tensor,
         turns: tuple[Tensor, Tensor],
-        tree: tuple[Tensor | None, Tensor | None],
+        tree: Tree,
     ) -> Tensor:
         """What one block's attention adds, [batch, tokens, channels]."""
         shape = *hidden.shape[:2], -1, attention.head_dim
@@ -222,11 +240,8 @@ class LeanSession:
         cosine, sine = turns
         both = both * cosine + both.roll(attention.head_dim // 2, -1) * sine
         queries, keys = both.split([queries.shape[2], keys.shape[2]], dim=1)
-        asked = Queries(queries, attention.scaling, tree[0], tree[1], turn=self._turn)
-        if cache.attends:
-            found = cache.attend(asked, keys, values)
-        else:
-            found = _among(asked, *cache.append(keys, values))
+        asked = Queries(queries, attention.scaling, *tree, turn=self._turn)
+        found = _found(cache, asked, keys, values)
         return attention.o_proj(found.transpose(1, 2).flatten(2))
 
     def crop(self, length: int) -> None:
@@ -321,6 +336,13 @@ def normalised(norm: nn.Module, hidden: Tensor) -> Tensor:
 def _network(network: Any, hidden: Tensor) -> Tensor:
     gate = network.act_fn(network.gate_proj(hidden))
     return network.down_proj(gate * network.up_proj(hidden))
+
+
+def _found(cache: LayerCache, asked: Queries, keys: Tensor, values: Tensor) -> Tensor:
+    """What new queries find in a cache, [batch, heads, tokens, head_dim]."""
+    if cache.attends:
+        return cache.attend(asked, keys, values)
+    return _among(asked, *cache.append(keys, values))
 
 
 def _among(asked: Queries, keys: Tensor, values: Tensor) -> Tensor:

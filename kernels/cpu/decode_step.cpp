@@ -235,8 +235,11 @@ void decode_step(const Step *step, float *stream, const float *cosine, const flo
                 place(block.key_norm, c + token * block.key.rows, block.key.rows, size, turn[0],
                       turn[1]);
             }
-            (block.halved ? attend<uint16_t> : attend<float>)(block, size, b, c, d, tokens, a,
-                                                              scores);
+            if (block.asked)
+                step->attend(index);
+            else
+                (block.halved ? attend<uint16_t> : attend<float>)(block, size, b, c, d, tokens, a,
+                                                                  scores);
             product(block.output, a, count, found);
             carry(block.attention_shortcut, stream, found, spare, block.output.rows, count);
         }

@@ -27,14 +27,20 @@ struct Block {
     Product query, key, value, output, gate, up, down, attention_shortcut, network_shortcut;
     void *keys, *values;  // [heads, capacity, head_dim], float32 or bfloat16
     int64_t capacity, halved;  // halved: 1 for bfloat16
+    int64_t asked;             // 1: attention is the caller's
     float scale;
 };
+
+// Attention of a block: queries, keys and values lie in the second to fourth part of the scratch,
+// what it finds goes into the first.
+typedef void (*AttendFunction)(int64_t block);
 
 struct Step {
     const Block *blocks;
     int64_t count, head_dim, widest;  // widest: floats of the longest vector between two products
     Norm last;
     Product last_shortcut, head;
+    AttendFunction attend;  // for blocks that ask; null where none does
     float *scratch;  // 6 * widest for each token + the longest text's scores of one head
 };
 }
