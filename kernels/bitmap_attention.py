@@ -1,14 +1,40 @@
 """Attention products on states held as kept channels behind a bitmap; nothing is laid out dense.
 
 A token's row keeps the same number of channels as every other; its bitmap says which. After
-Mustafar (arXiv 2505.22913), whose kernels compute on the same form.
+Mustafar (arXiv 2505.22913), whose kernels compute on the same form. On a CPU the extension reads
+values in bfloat16 where they lie; elsewhere torch gathers.
 """
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
-from kernels import bitpack
+from kernels import bitpack, extension
+
+Address, Number = ctypes.c_void_p, ctypes.c_int64
+
+
+class _Kept(ctypes.Structure):
+    _fields_ = (
+        ("bitmap", Address),
+        ("values", Address),
+        *((name, Number) for name in ("pairs", "tokens", "channels", "kept")),
+    )
+
+
+def _held(bitmap: Tensor, kept: Tensor, channels: int) -> _Kept | None:
+    """As the extension reads them, if it does."""
+    parts = bitmap, kept
+    usual = all(part.device.type == "cpu" and part.is_contiguous() for part in parts)
+    if not usual or kept.dtype != torch.bfloat16 or extension.library() is None:
+        return None
+    tokens, count = kept.shape[-2:]
+    pairs = kept.numel() // max(1, tokens * count)
+    return _Kept(bitmap.data_ptr(), kept.data_ptr(), pairs, tokens, channels, count)
 
 
 def places(bitmap: Tensor, channels: int, kept: int) -> Tensor:
@@ -25,6 +51,8 @@ def scores(queries: Tensor, bitmap: Tensor, kept: Tensor) -> Tensor:
         bitmap: bytes [..., tokens, ceil(channels / 8)].
         kept: values [..., tokens, kept] of the marked channels.
     """
+    if held := _held(bitmap, kept, queries.shape[-1]):
+        return _asked(extension.library().score_kept, held, queries.contiguous(), kept.shape[-2])
     index = places(bitmap, queries.shape[-1], kept.shape[-1]).unsqueeze(-3)
     index = index.expand(*queries.shape[:-1], *index.shape[-2:])
     spread = queries.unsqueeze(-2).expand(*index.shape[:-1], queries.shape[-1])
@@ -33,8 +61,20 @@ def scores(queries: Tensor, bitmap: Tensor, kept: Tensor) -> Tensor:
 
 def mix(shares: Tensor, bitmap: Tensor, kept: Tensor, channels: int) -> Tensor:
     """Held values weighted by shares [..., queries, tokens]: [..., queries, channels], float32."""
+    if held := _held(bitmap, kept, channels):
+        return _asked(extension.library().mix_kept, held, shares.float().contiguous(), channels)
     index = places(bitmap, channels, kept.shape[-1]).unsqueeze(-3)
     weighted = shares.unsqueeze(-1) * kept.float().unsqueeze(-3)
     mixed = shares.new_zeros(*shares.shape[:-1], channels)
     flat = index.expand_as(weighted).flatten(-2)
     return mixed.scatter_add_(-1, flat, weighted.flatten(-2))
+
+
+def _asked(function: Callable[..., None], held: _Kept, given: Tensor, width: int) -> Tensor:
+    """What a function of the extension makes of [..., queries, a]: [..., queries, width]."""
+    found = torch.empty(*given.shape[:-1], width)
+    function(
+        ctypes.byref(held), Address(given.data_ptr()), Number(given.shape[-2]),
+        Address(found.data_ptr()),
+    )  # fmt: skip
+    return found

@@ -207,6 +207,18 @@ def codebook(
     return Matrix(structure, (codes, table, scales))
 
 
+def numbers(planes: dict[int, Tensor], columns: int) -> Tensor:
+    """Codes [rows, columns] in float32, of planes by width."""
+    if not _here(*planes.values()):
+        return bitpack.unpack(planes, columns).to(torch.float32)
+    found = torch.empty(len(next(iter(planes.values()))), columns)
+    extension.library().unpack_codes(
+        ctypes.byref(_planes(planes)), Number(len(found)), Number(columns),
+        Address(found.data_ptr()),
+    )  # fmt: skip
+    return found
+
+
 def bitmask(mask: Tensor, columns: int, values: Matrix | None) -> Matrix | None:
     """Of a mask [rows, bytes] and the values [1, kept] that it marks."""
     if values is None or not _here(mask):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from kernels import bitpack
+from kernels import bitpack, packed
 
 
 class Packed:
@@ -44,8 +44,8 @@ class Packed:
         """All states [batch, heads, chunks, tokens, channels] in float32."""
         shape = self.planes[max(self.planes)].shape[:4]
         flat = {width: plane.flatten(0, 3) for width, plane in self.planes.items()}
-        codes = bitpack.unpack(flat, channels).view(*shape, channels)
-        return codes.float().mul_(self.scales.float()).add_(self.offsets.float())
+        codes = packed.numbers(flat, channels).view(*shape, channels)
+        return codes.mul_(self.scales.float()).add_(self.offsets.float())
 
     def decode(self, channels: int, dtype: torch.dtype) -> Tensor:
         """All states [batch, heads, tokens, channels], computed in float32."""
