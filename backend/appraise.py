@@ -299,7 +299,7 @@ class Appraisal:
             bandwidth=copied,
         )
         taken = {one.name for one in self.readings}
-        told = [f"dense in {dtype}"]
+        told = [f"dense in {dtype}", self.subject.deployed.pace]
         if self.kinds.get("speed") == "emulated":
             told.append("emulated: weights are unpacked at every step")
         return [

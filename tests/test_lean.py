@@ -72,6 +72,8 @@ def test_every_known_architecture_gives_the_logits_of_transformers(family, whole
     near(branch(lean), branch(plain))
     session = lean.session(1, 4)
     assert (session._step is not None) == whole
+    assert lean.pace == ("" if whole else "each step runs module by module")
+    assert plain.pace == plain.loop
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -47,6 +47,14 @@ class TransformersModel:
         self._open: weakref.WeakSet[LeanSession] = weakref.WeakSet()
 
     @property
+    def pace(self) -> str:
+        """What makes decoding slower than the products alone would be; empty if nothing."""
+        if self._lean is None:
+            return self.loop
+        whole = self._lean.step(self._lean.blocks) is not None
+        return "" if whole else "each step runs module by module"
+
+    @property
     def device(self) -> torch.device:
         """Where the model's tensors are."""
         return next(self.model.parameters()).device
