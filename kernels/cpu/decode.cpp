@@ -11,6 +11,12 @@ namespace {
 constexpr int64_t LANE = 64, LANES_A_BASE = 64, LONGEST = 12;
 constexpr int64_t TILE = 64;  // rows of a transposed matrix that are decoded together
 
+template <int64_t LENGTH>
+void copy_vectors(const float *table, const uint32_t *codes, int64_t count, float *out) {
+    for (int64_t i = 0; i < count; i++)
+        std::memcpy(out + i * LENGTH, table + codes[i] * LENGTH, LENGTH * sizeof(float));
+}
+
 }  // namespace
 
 extern "C" {
@@ -71,11 +77,14 @@ void decode_codebook(const Packed *matrix, int64_t row, int64_t column, int64_t 
             loops->look_up(codes, table, held.size, part, out + first - column);
             continue;
         }
-        for (int64_t i = 0; i < part; i++)
-            for (int64_t j = 0; j < length; j++) {
-                const int64_t at = (first + i) * length + j - column;
-                if (at >= 0 && at < count) out[at] = table[codes[i] * length + j];
-            }
+        const int64_t at = first * length - column;
+        if (at >= 0 && at + part * length <= count && length == 4)
+            copy_vectors<4>(table, codes, part, out + at);
+        else if (at >= 0 && at + part * length <= count && length == 8)
+            copy_vectors<8>(table, codes, part, out + at);
+        else
+            for (int64_t k = std::max<int64_t>(0, -at); k < part * length && at + k < count; k++)
+                out[at + k] = table[codes[k / length] * length + k % length];
     }
     if (!held.scales) return;
     const GroupValues scales(held.scales, row, column / held.group_size,
