@@ -19,7 +19,7 @@ from backend.comparing import Comparing
 from backend.errors import UnknownNameError
 from backend.estimate import Estimate, check_room
 from backend.extras import Extras
-from backend.home import home_folder
+from backend.home import home_folder, keep_results
 from backend.jobs.dispatcher import Dispatcher
 from backend.jobs.launchers import Launcher, LocalLauncher
 from backend.jobs.ledger import Ledger
@@ -64,10 +64,11 @@ class Service:
     ) -> None:
         self.home = home or home_folder()
         self.home.mkdir(parents=True, exist_ok=True)
+        elsewhere = keep_results(self.home)
         self.store = Store(self.home)
         self.advice = Advice(self.store)
         try:
-            if not self.store.results.count():
+            if elsewhere or not self.store.results.count():
                 self._take_first_results()
             self._launcher = launcher or LocalLauncher(self.home)
             self.comparing = Comparing(self, Desk(self.home, self._launcher.fork_server))
@@ -310,7 +311,9 @@ class Service:
         return exchange.import_results(self.store.results, self.store.shares, folder)
 
     def _take_first_results(self) -> None:
-        if (FIRST_RESULTS / "manifest.json").is_file():
+        came = {path.stem for path in (FIRST_RESULTS / "results").glob("*.json")}
+        known = set(self.store.results.runs()["run_id"])
+        if came - known and (FIRST_RESULTS / "manifest.json").is_file():
             self.import_results(FIRST_RESULTS)
 
     def _complete(self, run_id: str) -> str:

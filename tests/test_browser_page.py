@@ -279,6 +279,38 @@ def test_a_short_link_opens_the_view_that_was_kept(visit, server):
     assert f"compare={MIDDLE},{SMALL}" in other.url
 
 
+def test_a_space_tells_the_page_around_it_what_is_seen(visit):
+    page = visit("/health")  # stands for the Hub, whose page holds the Space in a frame
+
+    def as_on_a_space(route):
+        answer = route.fetch()
+        link = {"link": "https://huggingface.co/spaces/someone/name"}
+        route.fulfill(response=answer, json=answer.json() | link)
+
+    page.route("**/page/start", as_on_a_space)
+    page.evaluate(
+        """() => {
+          window.told = [];
+          window.postMessage = ({ queryString }, where) => queryString &&
+            told.push([queryString, where]);
+          const frame = document.createElement("iframe");
+          frame.src = "/";
+          document.body.append(frame);
+        }"""
+    )
+    inside = page.frame_locator("iframe")
+    expect(inside.locator(".ps-link")).to_have_value(
+        "https://huggingface.co/spaces/someone/name", timeout=PATIENCE
+    )
+    inside.locator("body").evaluate(
+        f"() => import('/page/static/view.js').then((view) => view.change({{ run: '{SMALL}' }}))"
+    )
+    assert page.evaluate("told.at(-1)") == [f"run={SMALL}", "https://huggingface.co"]
+    expect(inside.locator(".ps-link")).to_have_value(
+        f"https://huggingface.co/spaces/someone/name?run={SMALL}"
+    )
+
+
 def test_a_bound_shades_the_chart_and_is_kept_in_the_address(visit):
     page = drawn(visit())
     limits = "document.querySelector('.ps-plot').layout.shapes.filter((s) => s.name === 'limit')"

@@ -2,6 +2,7 @@
 
 const LISTS = ["compare", "family", "model", "hardware", "protocol"];
 const SINGLES = ["run", "x", "y", "budget", "expected", "prompt", "limit", "ylimit", "tab", "mode", "say", "writing", "tokens", "temperature", "seed"];
+const HUB = "https://huggingface.co";
 const watchers = new Set();
 let state = read();
 let outside = "";
@@ -33,7 +34,13 @@ export function change(patch) {
   state = { ...state, ...sound(patch) };
   const text = query();
   history.replaceState(history.state, "", `${location.pathname}${text ? `?${text}` : ""}`);
+  tellFrame(text);
   for (const watcher of [...watchers]) watcher(state, before);
+}
+
+// The Hub shows a Space inside a page of its own, whose address people copy.
+function tellFrame(text) {
+  if (outside && window.parent !== window) window.parent.postMessage({ queryString: text }, HUB);
 }
 
 // A view that was kept under a short name may hold anything.
