@@ -40,8 +40,56 @@ def test_every_test_named_exists():
     assert missing == []
 
 
+PIN = re.compile(r"([\w.-]+)==([\w.]+)(?: ?; .+)?")
+HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
+
+
+def normal(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def required(name):
+    lines = (ROOT / name).read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def locked(name):
+    """Version and number of hashes of each package of a lock; anything else in it is an error."""
+    found = {}
+    entries = "\n".join(required(name)).replace(" \\\n", "\n").splitlines()
+    for line in entries:
+        if pin := PIN.fullmatch(line):
+            last = normal(pin[1])
+            found[last] = [pin[2], 0]
+        else:
+            assert HASH.fullmatch(line.strip()), line
+            found[last][1] += 1
+    return found
+
+
+@pytest.mark.security
 def test_every_requirement_is_one_exact_version():
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
-    wanted = [line for line in lines if line and not line.startswith("#")]
+    wanted = required("requirements.txt")
     assert len(wanted) > 40
-    assert [line for line in wanted if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []
+    assert [line for line in wanted if not PIN.fullmatch(line)] == []
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("name", ["requirements", "tests/requirements"])
+def test_every_requirement_is_locked_by_the_hashes_of_its_files(name):
+    lock = locked(f"{name}.lock")
+    assert [package for package, (_, hashes) in lock.items() if not hashes] == []
+    pins = {normal(pin[1]): pin[2] for pin in map(PIN.fullmatch, required(f"{name}.txt"))}
+    assert {package: lock[package][0] for package in pins} == pins
+    if name == "requirements":
+        assert set(lock) == set(pins), "all that is installed is named"
+
+
+@pytest.mark.security
+def test_what_cuda_needs_is_locked_for_linux_alone():
+    lock = locked("requirements-cuda.lock")
+    assert {"triton", "nvidia-cublas", "cuda-bindings"} <= set(lock)
+    assert all(hashes for _, hashes in lock.values())
+    pins = [line for line in required("requirements-cuda.lock") if "==" in line]
+    assert [line for line in pins if "sys_platform == 'linux'" not in line] == []
+    assert not set(lock) & set(locked("requirements.lock"))
