@@ -1,7 +1,7 @@
 """Write the locks, which name every file of every package by its hash: `python -m docs.lock`.
 
 Needs `uv`, which resolves for all systems at once, and a network. What CUDA's build of torch needs
-on Linux stands in a lock of its own, as its build for processors alone needs none of it.
+on Linux stands beside torch in a lock of its own, as its build for processors needs none of it.
 """
 
 from __future__ import annotations
@@ -12,26 +12,28 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-LOCK, CUDA, TESTS = "requirements.lock", "requirements-cuda.lock", "tests/requirements.lock"
-CPU_BUILD = {
-    "torch": ["6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"],
-}
-"""Builds that lie on another index than PyPI: torch 2.13.0+cpu, Python 3.11, Linux x86-64."""
+LOCK, TORCH, TORCH_CPU = "requirements.lock", "torch.lock", "torch-cpu.lock"
+TESTS = "tests/requirements.lock"
+CPU_BUILD = """torch==2.13.0+cpu \
+    --hash=sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"""
+"""Lies on an index of its own, of which this is the build for Python 3.11 on Linux, x86-64."""
 HEADS = {
-    LOCK: "Hashes of requirements.txt and what it needs, for Linux, macOS and Windows.",
-    CUDA: "Hashes of what CUDA's build of torch needs on Linux, besides requirements.lock.",
+    LOCK: "Hashes of requirements.txt and what it needs, besides torch; goes with torch.lock.",
+    TORCH: "Hashes of torch and, on Linux, of CUDA as torch needs it; goes with requirements.lock.",
+    TORCH_CPU: "In place of torch.lock: torch for processors alone, Linux x86-64, Python 3.11.",
     TESTS: "Hashes of tests/requirements.txt and what it needs beyond requirements.lock.",
 }
-_CUDA = re.compile(r"nvidia-|cuda-|triton==")
+_TORCH = re.compile(r"nvidia-|cuda-|triton==|torch==")
 
 
 def main() -> None:
-    """Resolve both lists and write the three locks."""
+    """Resolve both lists and write the four locks."""
     app = resolved("requirements.txt")
     both = resolved("requirements.txt", "tests/requirements.txt")
     tests = {name: text for name, text in both.items() if name not in app or name == "triton"}
-    write(LOCK, [text for text in app.values() if not _CUDA.match(text)])
-    write(CUDA, [text for text in app.values() if _CUDA.match(text)])
+    write(LOCK, [text for text in app.values() if not _TORCH.match(text)])
+    write(TORCH, [text for text in app.values() if _TORCH.match(text)])
+    write(TORCH_CPU, [CPU_BUILD])
     write(TESTS, list(tests.values()))
 
 
@@ -51,8 +53,6 @@ def resolved(*files: str) -> dict[str, str]:
         raise SystemExit(f"uv finds no answer: {error.stderr}") from None
     entries = re.split(r"\n(?=[a-z])", done.stdout.strip())
     found = {re.split(r"[ =]", entry, maxsplit=1)[0]: entry for entry in entries}
-    for name, hashes in CPU_BUILD.items():
-        found[name] += "".join(f" \\\n    --hash=sha256:{one}" for one in hashes)
     return {name: entry for name, entry in found.items() if "== 'emscripten'" not in entry}
 
 
