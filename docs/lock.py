@@ -14,8 +14,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 LOCK, TORCH, TORCH_CPU = "requirements.lock", "torch.lock", "torch-cpu.lock"
 TESTS = "tests/requirements.lock"
-CPU_BUILD = """torch==2.13.0+cpu \
-    --hash=sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"""
+CPU_BUILD = (
+    "torch==2.13.0+cpu \\\n"
+    "    --hash=sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"
+)
 """Lies on an index of its own, of which this is the build for Python 3.11 on Linux, x86-64."""
 HEADS = {
     LOCK: "Hashes of requirements.txt and what it needs, besides torch; goes with torch.lock.",
