@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 
@@ -32,16 +33,18 @@ def main() -> None:
     from backend.cluster import placing
     from backend.errors import ParetoscopeError
     from backend.limits import AT_HOME, IN_PUBLIC
-    from backend.service import Service
+    from backend.opening import opened
     from ui import page
 
     limits = IN_PUBLIC if flags.public or space else AT_HOME
-    try:
-        service = Service(flags.home, **placing(flags.cluster, flags.gpus))
-    except ParetoscopeError as error:
-        raise SystemExit(str(error)) from None
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with service:
+    with ExitStack() as stack:
+        try:
+            settings = {"slots": limits.running, "bounds": limits.job}
+            settings |= placing(flags.cluster, flags.gpus)
+            service = stack.enter_context(opened(flags.home, **settings))
+        except ParetoscopeError as error:
+            raise SystemExit(str(error)) from None
         blocks = page.build(service, limits)
         _, address, _ = blocks.launch(
             server_name=flags.host or ("0.0.0.0" if space else "127.0.0.1"),

@@ -36,7 +36,8 @@ def keep_results(home: Path) -> bool:
     if place.is_symlink() and place.resolve() == kept:
         return True
     try:
-        kept.mkdir(parents=True, exist_ok=True)
+        for folder in (home, kept):
+            folder.mkdir(parents=True, exist_ok=True)
         if place.is_symlink():
             place.unlink()
         elif place.exists():

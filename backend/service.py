@@ -25,7 +25,7 @@ from backend.jobs.launchers import Launcher, LocalLauncher
 from backend.jobs.ledger import Ledger
 from backend.jobs.records import Event, Job, Submission
 from backend.live.desk import Desk
-from backend.measure.reading import METRICS, metric
+from backend.measure.reading import METRICS, is_axis, known_metric
 from backend.plan import plan
 from backend.recipes import Recipe
 from backend.sources import ModelSource
@@ -49,6 +49,8 @@ class Service:
         slots: jobs that run at a time.
         run_jobs: start the queue; without it, only what is stored can be asked.
         launcher: where jobs run; None for this machine.
+        bounds: of every job, such as `timeout_seconds`, as an assignment names them.
+        notice: a sentence for the page, before any of the store's own.
 
     Attributes:
         advice: what is answered from what is known, before or instead of running anything.
@@ -61,12 +63,14 @@ class Service:
         slots: int = SLOTS,
         run_jobs: bool = True,
         launcher: Launcher | None = None,
+        bounds: Mapping[str, float] | None = None,
+        notice: str = "",
     ) -> None:
         self.home = home or home_folder()
-        self.home.mkdir(parents=True, exist_ok=True)
         elsewhere = keep_results(self.home)
         self.store = Store(self.home)
         self.advice = Advice(self.store)
+        self._bounds, self._notice = dict(bounds or {}), notice
         try:
             if elsewhere or not self.store.results.count():
                 self._take_first_results()
@@ -94,6 +98,12 @@ class Service:
         self._launcher.close()
         self.store.close()
 
+    def stop_jobs(self) -> None:
+        """End what runs, as `close` alone does not; for a home that goes with the program."""
+        if self._dispatcher is not None:
+            self._dispatcher.stop()
+            self._ledger.interrupt()
+
     def warm_up(self) -> None:
         """Begin the imports that the first job and the first text will need; never waits."""
         self._launcher.warm_up()
@@ -115,19 +125,18 @@ class Service:
         Raises:
             UnknownNameError: no metric of that name.
         """
-        _known_metric(name)
-        return asdict(metric(name))
+        return asdict(known_metric(name))
 
     def axes(self) -> pd.DataFrame:
         """Readings that can be an axis of a chart, with the number of runs that have each."""
         found = axes(self.store.database)
-        wanted = [position for position, name in enumerate(found["name"]) if _is_axis(name)]
+        wanted = [position for position, name in enumerate(found["name"]) if is_axis(name)]
         return found.iloc[wanted].reset_index(drop=True)
 
     @property
     def notice(self) -> str:
         """A sentence for the page when something had to be repaired, else empty."""
-        return self.store.notice
+        return " ".join(filter(None, [self._notice, self.store.notice]))
 
     # Asking for runs
 
@@ -177,7 +186,7 @@ class Service:
         job = plan(wanted, source, **settings)
         return self._ledger.submit(
             job.run_id,
-            job.spec,
+            job.spec | self._bounds,
             owner=owner,
             model=job.model,
             recipe=wanted.text(),
@@ -255,7 +264,7 @@ class Service:
     ) -> pd.DataFrame:
         """One row a run, newest first, with a column for each metric named."""
         for name in metrics:
-            _known_metric(name)
+            known_metric(name)
         return self.store.results.runs(chosen, metrics, failed)
 
     def run(self, run_id: str) -> Run:
@@ -277,8 +286,8 @@ class Service:
         Raises:
             UnknownNameError: no metric of that name.
         """
-        _known_metric(x)
-        _known_metric(y)
+        known_metric(x)
+        known_metric(y)
         return frontier(self.store.database, x, y, chosen)
 
     def choices(self) -> pd.DataFrame:
@@ -324,20 +333,6 @@ class Service:
             told = "none" if not ids else ", ".join(ids[:4])
             raise UnknownNameError(f"A run is named by its id; {run_id!r} fits {told}.")
         return ids[0]
-
-
-def _is_axis(name: str) -> bool:
-    try:
-        return metric(name).axis
-    except KeyError:
-        return False
-
-
-def _known_metric(name: str) -> None:
-    try:
-        metric(name)
-    except KeyError as error:
-        raise UnknownNameError(str(error.args[0])) from None
 
 
 __all__ = ["Filter", "Refusal", "Run", "Service", "Sweep", "Texts", "home_folder"]

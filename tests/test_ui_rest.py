@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 from starlette.testclient import TestClient
 
 from backend import rest
+from backend.jobs.launchers import assignment
 from backend.limits import AT_HOME, IN_PUBLIC
 from backend.service import Service
 from tests.page_results import BEATEN, BROKEN, DENSE, HOSTILE, MIDDLE, PAYLOADS, RUNS, SMALL, fill
@@ -201,6 +202,29 @@ def test_in_public_a_job_is_its_owners(public):
         assert refused.status_code == 403
     assert public.get(f"{V1}/jobs/{job_id}", headers=mine).json()["may_change"]
     assert public.post(f"{V1}/jobs/{job_id}/cancel", headers=mine).status_code == 200
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    ("letters", "tokens", "status"), [(1001, 8, 403), (8, 129, 403), (1000, 128, 404)]
+)
+def test_in_public_texts_are_short(public, letters, tokens, status):
+    """What is within the limits comes as far as the run, which is not known."""
+    wish = {"runs": ["0" * 16], "prompt": "x" * letters, "new_tokens": tokens}
+    told = public.post(f"{V1}/writings", json=wish)
+    assert told.status_code == status
+    assert (status == 404) != ("up to 128 tokens after up to 1,000 letters" in told.text)
+
+
+@pytest.mark.security
+def test_in_public_a_job_is_bounded_as_its_assignment_says(tmp_path):
+    with Service(tmp_path, run_jobs=False, bounds=IN_PUBLIC.job) as service:
+        service.submit("rtn@4")
+        with service.store.database.reading() as cursor:
+            (text,) = cursor.execute("SELECT spec FROM jobs").fetchone()
+    told = assignment(json.loads(text), (), None)
+    assert (told["timeout_seconds"], told["silence_seconds"]) == (300, 30)
+    assert told["spec"]["data_limit_bytes"] == 8 * 2**30
 
 
 def test_in_public_one_visitor_has_few_jobs(public):

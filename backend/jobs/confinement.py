@@ -27,8 +27,9 @@ def confine(data_bytes: int | None, file_bytes: int | None) -> None:
     """Bound memory, the size of a file, open files and core dumps of this process for good.
 
     Args:
-        data_bytes: memory it may hold; None for nine tenths of what is available now, and no bound
-            beside an accelerator, whose driver reserves far more addresses than it fills.
+        data_bytes: memory it may hold, and never more than nine tenths of what is available now,
+            which does not hold beside an accelerator: its driver reserves far more addresses than
+            it fills.
         file_bytes: the largest file it may write; None for 64 GiB.
     """
     if resource is None:
@@ -36,7 +37,8 @@ def confine(data_bytes: int | None, file_bytes: int | None) -> None:
     _bound(resource.RLIMIT_CORE, 0)
     _bound(resource.RLIMIT_NOFILE, FILES_LIMIT)
     _bound(resource.RLIMIT_FSIZE, file_bytes or FILE_LIMIT)
-    data = data_bytes or (None if _has_accelerator() else _available())
+    available = None if _has_accelerator() else _available()
+    data = min(filter(None, (data_bytes, available)), default=None)
     if data is not None and sys.platform == "linux":
         _bound(resource.RLIMIT_DATA, data)
 
@@ -60,6 +62,11 @@ def shortage(error: BaseException) -> str:
         return (
             "out_of_memory: the work needed more memory than was available when it began; close "
             "other programs, or take a smaller model or fewer calibration windows."
+        )
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+        return (
+            "out_of_memory: the accelerator's memory did not suffice, nor for half of the batch; "
+            "take a smaller model or a shorter text."
         )
     full = isinstance(error, OSError) and error.errno in _FULL
     if full or any(sign in text for sign in ("No space left on device", "File too large")):
