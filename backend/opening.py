@@ -9,14 +9,35 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from backend.cluster import placing
 from backend.home import home_folder
+from backend.jobs.lent import LentLauncher, lends
+from backend.limits import Limits
 from backend.service import Service
 from backend.store.errors import UnwritableError
+
+__all__ = ["lends", "opened", "settings"]
 
 WARNING = (
     "{error} Until then this page works in a temporary folder: the results that were there are "
     "shown, and what is measured now is gone when the program ends."
 )
+
+
+def settings(limits: Limits, cluster: str = "", gpus: float = 0, *, lent: bool = False) -> Any:
+    """Keywords of a service: what its jobs may, and where they run.
+
+    Args:
+        limits: of this copy.
+        cluster: address of a Ray cluster, or nothing.
+        gpus: that a job of a cluster takes.
+        lent: whether the Hub lends GPUs here.
+
+    Raises:
+        JobError: no cluster answers there.
+    """
+    found = {"slots": limits.running, "bounds": limits.job} | placing(cluster, gpus)
+    return found | ({"launcher": LentLauncher} if lent else {})
 
 
 @contextmanager

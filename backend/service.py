@@ -6,7 +6,7 @@ dictionary of plain values or a data frame.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ class Service:
         home: folder of all state.
         slots: jobs that run at a time.
         run_jobs: start the queue; without it, only what is stored can be asked.
-        launcher: where jobs run; None for this machine.
+        launcher: makes what runs the jobs of a home; on this machine unless told otherwise.
         bounds: of every job, such as `timeout_seconds`, as an assignment names them.
         notice: a sentence for the page, before any of the store's own.
 
@@ -62,7 +62,7 @@ class Service:
         *,
         slots: int = SLOTS,
         run_jobs: bool = True,
-        launcher: Launcher | None = None,
+        launcher: Callable[[Path], Launcher] = LocalLauncher,
         bounds: Mapping[str, float] | None = None,
         notice: str = "",
     ) -> None:
@@ -74,7 +74,7 @@ class Service:
         try:
             if elsewhere or not self.store.results.count():
                 self._take_first_results()
-            self._launcher = launcher or LocalLauncher(self.home)
+            self._launcher = launcher(self.home)
             self.comparing = Comparing(self, Desk(self.home, self._launcher.fork_server))
             self._ledger = Ledger(self.store, self._launcher, slots=slots)
             self._dispatcher = Dispatcher(self._ledger) if run_jobs else None
@@ -184,6 +184,7 @@ class Service:
         settings["heavy"] = found is None or found.heavy
         settings["predicted"] = None if found is None else found.readings()
         job = plan(wanted, source, **settings)
+        self._launcher.asked(job.run_id)
         return self._ledger.submit(
             job.run_id,
             job.spec | self._bounds,
@@ -251,6 +252,7 @@ class Service:
 
     def retry(self, job_id: str) -> Submission:
         """Queue a failed, timed-out or cancelled job again."""
+        self._launcher.asked(self.job(job_id).run_id)
         return self._ledger.retry(job_id)
 
     def wait(self, job_id: str, timeout: float) -> Job:

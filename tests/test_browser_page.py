@@ -291,8 +291,10 @@ def test_a_space_tells_the_page_around_it_what_is_seen(visit):
     page.evaluate(
         """() => {
           window.told = [];
-          window.postMessage = ({ queryString }, where) => queryString &&
-            told.push([queryString, where]);
+          window.postMessage = (what, where, ports) => {
+            if (what.queryString) told.push([what.queryString, where]);
+            if (what === "zerogpu-headers") ports[0].postMessage({ "X-IP-Token": where });
+          };
           const frame = document.createElement("iframe");
           frame.src = "/";
           document.body.append(frame);
@@ -309,6 +311,10 @@ def test_a_space_tells_the_page_around_it_what_is_seen(visit):
     expect(inside.locator(".ps-link")).to_have_value(
         f"https://huggingface.co/spaces/someone/name?run={SMALL}"
     )
+    inside.locator("body").evaluate("window.supports_zerogpu_headers = true")
+    with page.expect_request("**/api/v1/share") as asked:
+        inside.get_by_role("button", name="Short link").click()
+    assert asked.value.header_value("x-ip-token") == "https://huggingface.co"
 
 
 def test_a_bound_shades_the_chart_and_is_kept_in_the_address(visit):

@@ -134,10 +134,9 @@ def test_no_job_outlives_a_folder_that_goes(tmp_path, monkeypatch):
     def launcher(home):
         return LocalLauncher(home, run=["tests.fake_attempt:run"], preload=())
 
-    monkeypatch.setattr(service_module, "LocalLauncher", launcher)
     monkeypatch.setattr(service_module, "FIRST_RESULTS", tmp_path / "none")
     (tmp_path / "file").write_text("")
-    with opened(tmp_path / "file" / "home", bounds={"pause": 20.0}) as service:
+    with opened(tmp_path / "file" / "home", launcher=launcher, bounds={"pause": 20.0}) as service:
         job = service.submit("rtn@6").job_id
         until(lambda: [one for one in service.events(job) if one.kind == "progress"])
         (number,) = [one.data["process"] for one in service.events(job) if one.kind == "worker"]

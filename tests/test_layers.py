@@ -61,6 +61,7 @@ HOMES = {
     "gradio": {"ui", "app"},
     "plotly": {"ui"},
     "triton": {"kernels"},
+    "spaces": {"backend.jobs"},
 }
 """Third-party packages that only some may import."""
 

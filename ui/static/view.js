@@ -1,8 +1,9 @@
 // The state of the view, kept in the address so that every view is a link.
 
+import { HUB } from "./dom.js";
+
 const LISTS = ["compare", "family", "model", "hardware", "protocol"];
 const SINGLES = ["run", "x", "y", "budget", "expected", "prompt", "limit", "ylimit", "tab", "mode", "say", "writing", "tokens", "temperature", "seed"];
-const HUB = "https://huggingface.co";
 const watchers = new Set();
 let state = read();
 let outside = "";
