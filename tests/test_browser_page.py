@@ -594,7 +594,7 @@ def test_a_run_draws_a_new_dot_and_its_model_writes_beside_the_dense_one(working
 def hostile(chromium, tmp_path_factory):
     """Visits to a home where every text of unknown origin is all payloads at once."""
     server = Server(fill(tmp_path_factory.mktemp("hostile"), " ".join(PAYLOADS))).start()
-    context = chromium.new_context(viewport={"width": 1440, "height": 900})
+    context = chromium.new_context(viewport={"width": 1440, "height": 900}, base_url=server.address)
     context.set_default_timeout(PATIENCE)
     page = context.new_page()
 
@@ -631,3 +631,39 @@ def test_hostile_text_stays_text(hostile, path, shown):
     page.wait_for_timeout(150)  # for whatever a payload would have loaded
     assert page.evaluate("window.pwned") is None
     assert page.locator("img[onerror], svg[onload], a[href^='javascript']").count() == 0
+
+
+STRANGE = """() => {
+  const found = [...document.querySelectorAll("*")];
+  const handlers = found.flatMap((one) => [...one.attributes].filter((each) =>
+    each.name.startsWith("on") || /^\\s*javascript:/i.test(each.value)));
+  const count = (tag) => document.querySelectorAll(tag).length;
+  return [window.pwned ?? null, handlers.length,
+    ...["script", "iframe", "math", "img", "details", "a"].map(count)];
+}"""
+
+
+@pytest.mark.security
+def test_what_is_sent_to_the_interface_adds_nothing_to_the_page(hostile):
+    """Each payload, kept as a view by the interface and opened by its short link."""
+
+    def opened(text):
+        kept = dict.fromkeys(("run", "budget", "say", "prompt", "x", "tab", "writing"), text)
+        kept |= {name: [text] for name in ("model", "family", "protocol", "compare")}
+        answer = page.request.post("/api/v1/share", data={"view": kept})
+        page.goto(f"/?share={answer.json()['slug']}")
+        page.wait_for_selector("[role=alert]")
+        page.wait_for_function("location.search.includes('budget')")
+        page.wait_for_timeout(150)
+        seen = page.evaluate(STRANGE)
+        refused = page.request.post("/api/v1/jobs", data={"recipe": text, "model": text})
+        assert 400 <= refused.status < 500
+        assert refused.headers["content-type"] == "application/json"
+        assert refused.headers["x-content-type-options"] == "nosniff"
+        return seen
+
+    page = hostile("/health")
+    plain = opened("harmless")
+    assert plain[:2] == [None, 0]
+    assert len(PAYLOADS) == 12
+    assert {text: opened(text) for text in PAYLOADS} == dict.fromkeys(PAYLOADS, plain)

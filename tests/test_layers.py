@@ -212,6 +212,7 @@ def test_kernels_say_nothing_at_import():
     assert ast.get_docstring(tree)
 
 
+@pytest.mark.security
 @pytest.mark.parametrize("path", list(sources()), ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_is_unpickled_or_run_from_text(path):
     for node in ast.walk(ast.parse(path.read_text())):

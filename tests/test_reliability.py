@@ -25,19 +25,31 @@ def test_every_row_is_there_once_and_names_a_test(letter, count):
     assert [name for name, tests in found.items() if not NAMED.search(tests)] == []
 
 
-def test_every_test_named_exists():
-    missing = []
-    for module, name in {named for _, tests in rows() for named in NAMED.findall(tests)}:
-        path = ROOT / "tests" / f"{module}.py"
-        defined = (
-            {node.name for node in ast.walk(ast.parse(path.read_text()))
-             if isinstance(node, ast.FunctionDef)}
-            if path.is_file()
-            else set()
-        )  # fmt: skip
-        if name not in defined:
-            missing.append(f"{module}.{name}")
-    assert missing == []
+MARKERS = {"F": "faults", "T": "security"}
+
+
+def markers(module):
+    """The markers of each test function of a file, those of the whole file among them."""
+    tree = ast.parse((ROOT / "tests" / f"{module}.py").read_text())
+    whole, found = "", {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark":
+            whole = ast.unparse(node.value)
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            told = " ".join([whole, *map(ast.unparse, node.decorator_list)])
+            found[node.name] = set(re.findall(r"pytest\.mark\.(\w+)", told))
+    return found
+
+
+def test_every_test_named_exists_and_carries_the_marker_of_its_row():
+    wrong = []
+    for row, tests in rows():
+        for module, name in NAMED.findall(tests):
+            known = markers(module) if (ROOT / "tests" / f"{module}.py").is_file() else {}
+            if MARKERS[row[0]] not in known.get(name, ()):
+                wrong.append(f"{row}: {module}.{name}")
+    assert wrong == []
 
 
 PIN = re.compile(r"([\w.-]+)==([\w.+]+)(?: ?; .+)?")

@@ -153,6 +153,7 @@ def test_its_database_is_made_from_the_files_that_came_along_and_that_stayed(run
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.security
 def test_a_job_and_a_page_ask_no_other_host(running):
     """As far as the model is compressed: what then measures it is as cut off as what did that."""
@@ -182,6 +183,7 @@ def test_it_ends_when_the_hub_tells_it_to(running):
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.security
 def test_the_watch_sees_whoever_leaves_the_machine(tmp_path):
     said = tmp_path / "said"
     (tmp_path / "sitecustomize.py").write_text(WATCH.format(said=str(said)))

@@ -192,6 +192,7 @@ def test_in_public_only_the_embedded_model_is_compressed(public):
     assert "default" in answer.json()["error"]
 
 
+@pytest.mark.security
 def test_in_public_a_job_is_its_owners(public):
     mine, other = {"X-Visitor": "a" * 32}, {"X-Visitor": "b" * 32}
     wish = {"recipe": "rtn@4", "tier": "smoke"}
@@ -227,6 +228,7 @@ def test_in_public_a_job_is_bounded_as_its_assignment_says(tmp_path):
     assert told["spec"]["data_limit_bytes"] == 8 * 2**30
 
 
+@pytest.mark.security
 def test_in_public_one_visitor_has_few_jobs(public):
     mine = {"X-Visitor": "a" * 32}
     codes = [
@@ -238,6 +240,7 @@ def test_in_public_one_visitor_has_few_jobs(public):
     assert codes == [202, 202, 403]
 
 
+@pytest.mark.security
 @pytest.mark.parametrize(
     "path", ["/gradio_api/upload", "/gradio_api/proxy=http://127.0.0.1/", "/upload"]
 )
@@ -245,6 +248,7 @@ def test_nothing_is_uploaded_or_fetched_for_others(client, path):
     assert client.post(path, content=b"x").status_code == 403
 
 
+@pytest.mark.security
 def test_a_large_body_is_refused_declared_or_not(client):
     large = b"x" * (BODY_LIMIT + 1)
     assert client.post(f"{V1}/jobs", content=large).status_code == 413
@@ -280,6 +284,7 @@ def test_a_preview_leads_nowhere_else(client):
         assert "<script" not in answer.text
 
 
+@pytest.mark.security
 def test_a_hostile_run_is_previewed_and_reported_as_text(client):
     for path in (f"/r/{HOSTILE}", "/page/report"):
         text = client.get(path).text

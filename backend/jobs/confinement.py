@@ -1,12 +1,14 @@
 """What a worker may not do to its machine; only the standard library.
 
 Limits of the system hold for the whole process. The network is taken away where the system permits
-it (Linux, as root or with CAP_SYS_ADMIN); elsewhere a worker could reach it, without any secret.
+it (Linux, where users may make spaces of their own); elsewhere a worker could reach it, without any
+secret.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +22,7 @@ FILES_LIMIT = 4096  # open at a time
 FILE_LIMIT = 64 << 30  # bytes of one file
 SHARE_OF_MEMORY = 0.9  # of what is available when a worker begins
 _NEW_NETWORK = 0x40000000  # CLONE_NEWNET of Linux
+_NEW_USERS = 0x10000000  # CLONE_NEWUSER
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
@@ -46,13 +49,24 @@ def confine(data_bytes: int | None, file_bytes: int | None) -> None:
 def leave_network() -> bool:
     """Move into a network of this process's own, which leads nowhere; False if not permitted.
 
-    Call it before any thread is started: only the calling one moves.
+    A user without rights makes a space of users of its own first, in which it has them. Call it
+    before any thread is started: only the calling one moves.
     """
     if sys.platform != "linux":
         return False
     import ctypes  # takes milliseconds, and only a worker needs it
 
-    return ctypes.CDLL(None, use_errno=True).unshare(_NEW_NETWORK) == 0
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.unshare(_NEW_NETWORK) == 0:
+        return True
+    user, group = os.getuid(), os.getgid()
+    if library.unshare(_NEW_USERS | _NEW_NETWORK) != 0:
+        return False
+    with suppress(OSError):  # only names: files belong to the same user either way
+        Path("/proc/self/uid_map").write_text(f"{user} {user} 1", encoding="ascii")
+        Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
+        Path("/proc/self/gid_map").write_text(f"{group} {group} 1", encoding="ascii")
+    return True
 
 
 def shortage(error: BaseException) -> str:
