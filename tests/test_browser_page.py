@@ -637,9 +637,10 @@ STRANGE = """() => {
   const found = [...document.querySelectorAll("*")];
   const handlers = found.flatMap((one) => [...one.attributes].filter((each) =>
     each.name.startsWith("on") || /^\\s*javascript:/i.test(each.value)));
-  const count = (tag) => document.querySelectorAll(tag).length;
-  return [window.pwned ?? null, handlers.length,
-    ...["script", "iframe", "math", "img", "details", "a"].map(count)];
+  const added = found.filter((one) =>
+    one.matches("iframe[srcdoc], math, img[src=x], svg[onload]") ||
+    (one.matches("script") && one.textContent.includes("pwned")));
+  return [window.pwned ?? null, handlers.length, added.length];
 }"""
 
 
@@ -663,7 +664,5 @@ def test_what_is_sent_to_the_interface_adds_nothing_to_the_page(hostile):
         return seen
 
     page = hostile("/health")
-    plain = opened("harmless")
-    assert plain[:2] == [None, 0]
     assert len(PAYLOADS) == 12
-    assert {text: opened(text) for text in PAYLOADS} == dict.fromkeys(PAYLOADS, plain)
+    assert {text: opened(text) for text in PAYLOADS} == {text: [None, 0, 0] for text in PAYLOADS}

@@ -17,6 +17,7 @@ from backend.jobs import lent
 from backend.jobs.lent import LentLauncher
 from backend.jobs.states import State
 from backend.service import Service
+from tests.page_results import fill
 from tests.result_documents import document
 from tests.test_jobs_attempts import Bench, until
 from ui import page
@@ -162,7 +163,7 @@ def test_the_gpu_is_charged_to_the_visitor_who_asked(tmp_path, lender, monkeypat
 
 
 def test_the_page_tells_who_asks_only_where_gpus_are_lent(tmp_path):
-    with Service(tmp_path, run_jobs=False) as service:
+    with Service(fill(tmp_path), run_jobs=False) as service:
         for lends in (False, True):
             middleware = page.launching(service, lent=lends)["app_kwargs"]["middleware"]
             assert [one.cls for one in middleware].count(Asker) == lends

@@ -219,7 +219,7 @@ def test_in_public_texts_are_short(public, letters, tokens, status):
 
 @pytest.mark.security
 def test_in_public_a_job_is_bounded_as_its_assignment_says(tmp_path):
-    with Service(tmp_path, run_jobs=False, bounds=IN_PUBLIC.job) as service:
+    with Service(fill(tmp_path), run_jobs=False, bounds=IN_PUBLIC.job) as service:
         service.submit("rtn@4")
         with service.store.database.reading() as cursor:
             (text,) = cursor.execute("SELECT spec FROM jobs").fetchone()
