@@ -37,11 +37,10 @@ class Limits:
                 "This public copy compresses only its embedded model, `default`; "
                 "install Paretoscope to use any other."
             )
-        active = [job for job in service.jobs() if job.active]
-        own = sum(job.owner == owner for job in active)
-        if len(active) + jobs > self.queue:
+        active, own = service.load(owner)
+        if active + jobs > self.queue:
             raise LimitError(
-                f"{len(active)} jobs wait or run and {self.queue} may; "
+                f"{active} jobs wait or run and {self.queue} may; "
                 f"{jobs} more do not fit, so wait or ask for fewer."
             )
         if own + jobs > self.per_owner:

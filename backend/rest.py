@@ -10,7 +10,6 @@ import json
 import shutil
 import tempfile
 from dataclasses import asdict
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,7 +21,9 @@ from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, JSONResponse
 
 from backend.errors import ParetoscopeError, UnknownNameError
+from backend.jobs.records import Job
 from backend.limits import AT_HOME, LimitError, Limits
+from backend.rest_board import Board, shown
 from backend.rest_comparing import PREFIX, Visitor, add_comparing
 from backend.rest_searching import add_searching
 from backend.rest_values import (
@@ -32,9 +33,11 @@ from backend.rest_values import (
     JobList,
     JobView,
     Message,
+    Most,
     Names,
     Queued,
     RunWish,
+    Since,
     SweepWish,
     Swept,
     View,
@@ -92,13 +95,6 @@ def refuse_form(_: Request, error: Exception) -> JSONResponse:
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as plain values, None where there is none."""
     return json.loads(frame.to_json(orient="records", double_precision=15))
-
-
-def job_list(service: Service, limits: Limits, visitor: str) -> dict[str, Any]:
-    """All jobs as a visitor may see them."""
-    revision = service.revision()
-    jobs = [_job_view(service, job, limits, visitor) for job in service.jobs()]
-    return {"revision": revision, "jobs": jobs}
 
 
 def _add_catalogue(router: APIRouter, service: Service) -> None:
@@ -172,10 +168,22 @@ def _add_runs(router: APIRouter, service: Service) -> None:
 
 
 def _add_jobs(router: APIRouter, service: Service, limits: Limits) -> None:
+    board = Board(service)
+
     @router.get(f"{PREFIX}/jobs", tags=["jobs"], response_model=JobList)
-    def list_jobs(request: Request, visitor: Visitor = "") -> Response:
-        """All jobs, newest first; ask again with the ETag."""
-        return answer(request, job_list(service, limits, visitor))
+    async def list_jobs(
+        request: Request, visitor: Visitor = "", since: Since = None, limit: Most = None
+    ) -> Response:
+        """All jobs, newest first, or what changed after a revision; ask again with the ETag.
+
+        With `limit` no more than so many that are over; those that wait or run are all told.
+        """
+        found = board.look(since, limit)
+        jobs = [
+            one.shown | {"may_change": limits.may_change(one.owner, visitor)}
+            for one in found.entries
+        ]
+        return answer(request, {"revision": found.revision, "count": found.count, "jobs": jobs})
 
     @router.post(f"{PREFIX}/jobs", tags=["jobs"], status_code=202)
     def submit(wish: RunWish, visitor: Visitor = "") -> Queued:
@@ -196,7 +204,7 @@ def _add_jobs(router: APIRouter, service: Service, limits: Limits) -> None:
     @router.get(f"{PREFIX}/jobs/{{job_id}}", tags=["jobs"])
     def show_job(job_id: str, visitor: Visitor = "") -> JobView:
         """One job as it stands."""
-        return JobView(**_job_view(service, service.job(job_id), limits, visitor))
+        return _job_view(service.job(job_id), limits, visitor)
 
     @router.get(f"{PREFIX}/jobs/{{job_id}}/events", tags=["jobs"])
     def list_events(job_id: str, after: int = 0) -> list[dict[str, Any]]:
@@ -212,7 +220,7 @@ def _add_jobs(router: APIRouter, service: Service, limits: Limits) -> None:
     def cancel(job_id: str, visitor: Visitor = "") -> JobView:
         """Stop a job that waits or runs."""
         _check_owner(service, limits, job_id, visitor)
-        return JobView(**_job_view(service, service.cancel(job_id), limits, visitor))
+        return _job_view(service.cancel(job_id), limits, visitor)
 
     @router.post(f"{PREFIX}/jobs/{{job_id}}/retry", tags=["jobs"], status_code=202)
     def retry(job_id: str, visitor: Visitor = "") -> Queued:
@@ -237,23 +245,8 @@ def _add_shares(router: APIRouter, service: Service) -> None:
         return view
 
 
-def _job_view(service: Service, job: Any, limits: Limits, visitor: str) -> dict[str, Any]:
-    added = {"may_change", "expected"}
-    values = {name: getattr(job, name) for name in JobView.model_fields if name not in added}
-    return values | {
-        "state": str(job.state),
-        "may_change": limits.may_change(job.owner, visitor),
-        "expected": _expected(service, job.recipe, job.model) if job.active else None,
-    }
-
-
-@lru_cache(maxsize=512)
-def _expected(service: Service, recipe: str, model: str) -> float | None:
-    try:
-        found = service.estimate(recipe, model)
-    except ParetoscopeError:  # a folder, of which a job keeps only the name
-        return None
-    return None if found is None else round(found.seconds, 1)
+def _job_view(job: Job, limits: Limits, visitor: str) -> JobView:
+    return JobView(**shown(job), may_change=limits.may_change(job.owner, visitor))
 
 
 def _check_owner(service: Service, limits: Limits, job_id: str, visitor: str) -> None:

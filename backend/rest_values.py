@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from backend.service import Filter
 
+Since = Annotated[int | None, Query(description="only jobs changed after this revision")]
+Most = Annotated[int | None, Query(ge=0, description="jobs that are over, at most so many")]
 Names = Annotated[list[str] | None, Query(max_length=50)]
 
 
@@ -105,9 +107,10 @@ class JobView(BaseModel):
 
 
 class JobList(BaseModel):
-    """Jobs, newest first, at a revision that rises with every change."""
+    """Jobs, newest first, at a revision that rises with every change; `count` is of all."""
 
     revision: int
+    count: int
     jobs: list[JobView]
 
 

@@ -223,9 +223,17 @@ class Service:
         """One job as it stands."""
         return self._ledger.job(job_id)
 
+    def commits(self) -> int:
+        """How often anything was written: what was read at one count holds until the next."""
+        return self.store.database.commits
+
     def revision(self) -> int:
         """A number that rises with every change of any job."""
         return self._ledger.revision()
+
+    def load(self, owner: str) -> tuple[int, int]:
+        """How many jobs wait or run, altogether and of one owner."""
+        return self._ledger.load(owner)
 
     def events(self, job_id: str, after: int = 0) -> list[Event]:
         """What a job reported after an event's number."""

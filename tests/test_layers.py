@@ -65,7 +65,7 @@ HOMES = {
 """Third-party packages that only some may import."""
 
 DOORS = {
-    "backend.__main__", "backend.console", "backend.limits", "backend.rest",
+    "backend.__main__", "backend.console", "backend.limits", "backend.rest", "backend.rest_board",
     "backend.rest_comparing", "backend.rest_searching", "backend.rest_values",
     "backend.searching", "backend.service", "backend.solve",
 }  # fmt: skip

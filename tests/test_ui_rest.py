@@ -203,6 +203,50 @@ def test_in_public_a_job_is_its_owners(public):
     assert public.post(f"{V1}/jobs/{job_id}/cancel", headers=mine).status_code == 200
 
 
+def test_the_list_of_jobs_tells_only_what_changed_since(tmp_path):
+    with Service(fill(tmp_path), run_jobs=False) as service, client_of(service) as client:
+        ids = [
+            client.post(f"{V1}/jobs", json={"recipe": f"rtn@{bits}", "tier": "smoke"}).json()[
+                "job_id"
+            ]
+            for bits in (3, 4, 5)
+        ]
+
+        def listed(**asked):
+            found = client.get(f"{V1}/jobs", params=asked).json()
+            assert found["count"] == 3
+            return found["revision"], [job["job_id"] for job in found["jobs"]]
+
+        revision, found = listed()
+        assert found == ids[::-1], "newest first"
+        assert listed(since=revision) == (revision, [])
+        client.post(f"{V1}/jobs/{ids[0]}/cancel")
+        client.post(f"{V1}/jobs/{ids[2]}/cancel")
+        newer, found = listed(since=revision)
+        assert newer > revision
+        assert found == [ids[2], ids[0]]
+        assert listed(limit=1) == (newer, [ids[2], ids[1]]), "one that is over, all others"
+        assert listed(limit=0) == (newer, [ids[1]])
+        # The board and the store say the same.
+        assert {job.job_id: str(job.state) for job in service.jobs()} == {
+            job["job_id"]: job["state"] for job in client.get(f"{V1}/jobs").json()["jobs"]
+        }
+
+
+def test_the_list_of_jobs_asks_the_store_only_after_a_change(tmp_path, monkeypatch):
+    with Service(fill(tmp_path), run_jobs=False) as service, client_of(service) as client:
+        client.post(f"{V1}/jobs", json={"recipe": "rtn@4", "tier": "smoke"})
+        (job,) = client.get(f"{V1}/jobs").json()["jobs"]
+        assert job["expected"] > 0
+
+        def never(*_, **__):
+            raise AssertionError("nothing has changed")
+
+        for name in ("jobs", "estimate", "revision"):
+            monkeypatch.setattr(service, name, never)
+        assert client.get(f"{V1}/jobs").json()["jobs"] == [job]
+
+
 def test_in_public_one_visitor_has_few_jobs(public):
     mine = {"X-Visitor": "a" * 32}
     codes = [

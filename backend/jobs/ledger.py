@@ -183,6 +183,15 @@ class Ledger:
             row = cursor.execute("SELECT coalesce(max(revision), 0) FROM jobs").fetchone()
         return row[0] if row else 0
 
+    def load(self, owner: str) -> tuple[int, int]:
+        """How many jobs wait or run, altogether and of one owner."""
+        with self._database.reading() as cursor:
+            row = cursor.execute(
+                "SELECT count(*), count(*) FILTER (owner = ?) FROM jobs WHERE state IN (?, ?)",
+                [owner, *ACTIVE],
+            ).fetchone()
+        return row or (0, 0)
+
     def counts(self) -> dict[State, int]:
         """How many jobs stand in each state."""
         with self._database.reading() as cursor:

@@ -79,6 +79,7 @@ class Database:
         self.home = home
         self.path = home / "paretoscope.duckdb"
         self.notice = ""
+        self.commits = 0  # what was read at one count holds until the next
         self._migrations = migrations
         self._turn = threading.RLock()
         self._lock = FileLock(home / "app.lock", thread_local=False)
@@ -130,6 +131,7 @@ class Database:
                 yield cursor
                 fault_point("store.commit")
                 cursor.execute("COMMIT")
+                self.commits += 1
             except BaseException:
                 with suppress(duckdb.Error):
                     cursor.execute("ROLLBACK")

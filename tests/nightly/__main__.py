@@ -16,13 +16,15 @@ import tempfile
 from pathlib import Path
 
 from tests.nightly.killing import kill
+from tests.nightly.soaking import soak
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command and its numbers."""
     parser = argparse.ArgumentParser(prog="python -m tests.nightly", description=__doc__)
-    parser.add_argument("what", choices=("kill",))
+    parser.add_argument("what", choices=("kill", "soak"))
     parser.add_argument("--kills", type=int, default=50, help="of each kind of process")
+    parser.add_argument("--jobs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=7, help="of the moments of the kills")
     parser.add_argument("--json", action="store_true", help="figures as one line of JSON")
     return parser.parse_args(arguments)
@@ -32,7 +34,11 @@ def main(arguments: list[str]) -> int:
     """Run one, print its figures, and return 1 where something does not hold."""
     flags = parse(arguments)
     with tempfile.TemporaryDirectory(prefix="nightly-") as folder:
-        figures = kill(Path(folder), flags.kills, flags.seed)
+        home = Path(folder)
+        if flags.what == "kill":
+            figures = kill(home, flags.kills, flags.seed)
+        else:
+            figures = soak(home, flags.jobs)
     if flags.json:
         sys.stdout.write(json.dumps(figures) + "\n")
     else:

@@ -122,9 +122,9 @@ def kill(home: Path, kills: int, seed: int = 7, kinds: tuple[str, ...] = ()) -> 
     began = time.monotonic()
     killing = Killing(home, kills, seed, kinds or ("web", "worker", "runner", "server"))
     with killing.program as program:
-        first = _first_results(home, program)
+        first = first_results(home, program)
         killing.run()
-        problems = _left_behind(program)
+        problems = left_behind(program)
     found, states = broken_promises(home, killing.promised, first)
     starts = sorted(killing.starts)
     return {
@@ -140,7 +140,7 @@ def kill(home: Path, kills: int, seed: int = 7, kinds: tuple[str, ...] = ()) -> 
     }
 
 
-def _first_results(home: Path, program: Program) -> set[str]:
+def first_results(home: Path, program: Program) -> set[str]:
     """The results that came with the copy: those of a home where nothing ran yet."""
     program.start()
     assert program.until_up()
@@ -148,7 +148,7 @@ def _first_results(home: Path, program: Program) -> set[str]:
     return {path.stem for path in (home / "results").glob("*.json")}
 
 
-def _left_behind(program: Program) -> list[str]:
+def left_behind(program: Program) -> list[str]:
     """Processes and half files that outlived the program."""
     deadline = time.monotonic() + 20
     while (alive := program.processes()) and time.monotonic() < deadline:
