@@ -25,6 +25,7 @@ from backend.jobs.records import Job
 from backend.limits import AT_HOME, LimitError, Limits
 from backend.rest_board import Board, shown
 from backend.rest_comparing import PREFIX, Visitor, add_comparing
+from backend.rest_kept import Answers
 from backend.rest_searching import add_searching
 from backend.rest_values import (
     Chosen,
@@ -50,7 +51,7 @@ def serving(service: Service, limits: Limits = AT_HOME) -> dict[str, Any]:
     """Arguments for a FastAPI application that answers for `service`."""
     router = APIRouter(responses={400: {"model": Message}, 404: {"model": Message}})
     _add_catalogue(router, service)
-    _add_runs(router, service)
+    _add_runs(router, service, Answers(service.store.results.version))
     _add_jobs(router, service, limits)
     _add_shares(router, service)
     add_comparing(router, service, limits)
@@ -128,21 +129,28 @@ def _add_catalogue(router: APIRouter, service: Service) -> None:
         return None if found is None else EstimateView(**asdict(found))
 
 
-def _add_runs(router: APIRouter, service: Service) -> None:
+def _add_runs(router: APIRouter, service: Service, answers: Answers) -> None:
     @router.get(f"{PREFIX}/frontier", tags=["results"], response_model=Frontier)
-    def show_frontier(
+    async def show_frontier(
         request: Request, wanted: Chosen, x: str = "resident_bytes", y: str = "kld_mean"
     ) -> Response:
         """Runs that have both readings; only runs of one model, protocol and machine compete."""
-        points = records(service.frontier(x, y, wanted))
-        return answer(request, {"x": x, "y": y, "points": points})
+
+        def points() -> dict[str, Any]:
+            return {"x": x, "y": y, "points": records(service.frontier(x, y, wanted))}
+
+        return await answers.give(request, points)
 
     @router.get(f"{PREFIX}/runs", tags=["results"])
-    def list_runs(
+    async def list_runs(
         request: Request, wanted: Chosen, metric: Names = None, failed: bool = False
     ) -> Response:
         """One row a run, newest first, with the metrics named; failed attempts on request."""
-        return answer(request, records(service.runs(wanted, metric or [], failed)))
+
+        def rows() -> list[dict[str, Any]]:
+            return records(service.runs(wanted, metric or [], failed))
+
+        return await answers.give(request, rows)
 
     @router.get(f"{PREFIX}/runs/{{run_id}}", tags=["results"])
     def show_run(run_id: str) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class Board:
         return Listed(revision, count, found)
 
     def _refresh(self) -> None:
-        commits = self._service.commits()
+        commits = self._service.store.database.commits
         if commits == self._commits:
             return
         changed = self._service.jobs(since=self._revision)

@@ -16,7 +16,7 @@ Most = Annotated[int | None, Query(ge=0, description="jobs that are over, at mos
 Names = Annotated[list[str] | None, Query(max_length=50)]
 
 
-def chosen(
+async def chosen(
     model: Names = None, family: Names = None, hardware: Names = None, protocol: Names = None
 ) -> Filter:
     """Which runs are meant, as query parameters that may repeat."""

@@ -223,10 +223,6 @@ class Service:
         """One job as it stands."""
         return self._ledger.job(job_id)
 
-    def commits(self) -> int:
-        """How often anything was written: what was read at one count holds until the next."""
-        return self.store.database.commits
-
     def revision(self) -> int:
         """A number that rises with every change of any job."""
         return self._ledger.revision()

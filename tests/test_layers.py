@@ -66,7 +66,7 @@ HOMES = {
 
 DOORS = {
     "backend.__main__", "backend.console", "backend.limits", "backend.rest", "backend.rest_board",
-    "backend.rest_comparing", "backend.rest_searching", "backend.rest_values",
+    "backend.rest_comparing", "backend.rest_kept", "backend.rest_searching", "backend.rest_values",
     "backend.searching", "backend.service", "backend.solve",
 }  # fmt: skip
 """The service and what stands in front of it: the command line, REST and its limits."""

@@ -15,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from backend.errors import ParetoscopeError
 from backend.limits import AT_HOME, Limits
+from backend.rest_kept import Answers, answer_now
 from backend.rest_values import Chosen, answer
 from backend.service import Service
 from ui import answers, cards, catalogue, comparison, planning, report, safe, views
@@ -24,7 +25,7 @@ RUN_ID = re.compile(r"[0-9a-f]{1,16}")
 Name = Annotated[str, Query(max_length=80)]
 
 
-def drawing(
+async def drawing(
     limit: float | None = None,
     ylimit: float | None = None,
     judged: bool = False,
@@ -65,20 +66,23 @@ class Assets(StaticFiles):
 def page_routes(service: Service, limits: Limits = AT_HOME) -> list[Any]:
     """Routes of the page, none of them part of the documented interface."""
     router = APIRouter(include_in_schema=False)
+    kept = Answers(service.store.results.version)
 
     @router.get("/page/start")
-    def start(request: Request) -> Response:
-        return answer(request, views.start(service, limits.public))
+    async def start(request: Request) -> Response:
+        return await kept.give(request, lambda: views.start(service, limits.public))
 
     @router.get("/page/figure")
-    def figure(
+    async def figure(
         request: Request,
         wanted: Chosen,
         drawn: Drawn,
         x: Name = views.DEFAULT_X,
         y: Name = views.DEFAULT_Y,
     ) -> Response:
-        return answer(request, views.figure(service, x, y, wanted, drawn))
+        # What is expected of a folder also follows from its files, so it is not kept.
+        give = answer_now if drawn.expected else kept.give
+        return await give(request, lambda: views.figure(service, x, y, wanted, drawn))
 
     @router.get("/page/answer")
     def told(
@@ -89,8 +93,8 @@ def page_routes(service: Service, limits: Limits = AT_HOME) -> list[Any]:
     ) -> Response:
         return answer(request, answers.answer(service, budget, model, wanted))
 
-    _add_runs(router, service)
-    _add_form(router, service, limits)
+    _add_runs(router, service, kept)
+    _add_form(router, service, limits, kept)
 
     @router.get("/page/report")
     def download_report(
@@ -117,7 +121,7 @@ def page_routes(service: Service, limits: Limits = AT_HOME) -> list[Any]:
     return [*router.routes, Mount("/page/static", Assets(directory=STATIC), name="page-static")]
 
 
-def _add_runs(router: APIRouter, service: Service) -> None:
+def _add_runs(router: APIRouter, service: Service, kept: Answers) -> None:
     @router.get("/page/card/{run_id}")
     def card(
         request: Request, run_id: str, x: Name = views.DEFAULT_X, y: Name = views.DEFAULT_Y
@@ -136,14 +140,14 @@ def _add_runs(router: APIRouter, service: Service) -> None:
         return answer(request, comparison.votes(service))
 
     @router.get("/page/methods")
-    def methods(request: Request) -> Response:
-        return answer(request, catalogue.methods(service))
+    async def methods(request: Request) -> Response:
+        return await kept.give(request, lambda: catalogue.methods(service))
 
 
-def _add_form(router: APIRouter, service: Service, limits: Limits) -> None:
+def _add_form(router: APIRouter, service: Service, limits: Limits, kept: Answers) -> None:
     @router.get("/page/setup")
-    def setup(request: Request) -> Response:
-        return answer(request, planning.choices(service, limits))
+    async def setup(request: Request) -> Response:
+        return await kept.give(request, lambda: planning.choices(service, limits))
 
     @router.post("/page/compose")
     def compose(wish: ComposeWish) -> dict[str, Any]:

@@ -5,7 +5,8 @@ import { change } from "./view.js";
 
 const SHOWN = 8;
 const KEPT = 32; // that are over
-const self = { place: null, timer: 0, known: null, open: new Set(), said: null };
+const PACE = 6000;
+const self = { place: null, timer: 0, known: null, fresh: [], again: false, pause: 0 };
 
 export function jobs(place) {
   self.place = place;
@@ -72,9 +73,18 @@ function announce(before, after) {
   const done = new Set(before.jobs.filter((job) => !job.active).map((job) => `${job.job_id}${job.state}`));
   const over = after.jobs.filter((job) => !job.active && !done.has(`${job.job_id}${job.state}`));
   if (over.length) {
-    const runs = over.filter((job) => job.state === "done").map((job) => job.run_id);
-    window.dispatchEvent(new CustomEvent("paretoscope-runs", { detail: runs }));
+    self.fresh.push(...over.filter((job) => job.state === "done").map((job) => job.run_id));
+    self.again = true;
+    if (!self.pause) tell();
   }
+}
+
+// Panels ask anew at once when a run is over, seldom while many are, and once more after the last:
+// while runs come quickly, an answer that is costly to make lags behind them by seconds.
+function tell() {
+  self.pause = self.again ? setTimeout(tell, PACE) : 0;
+  self.again = false;
+  window.dispatchEvent(new CustomEvent("paretoscope-runs", { detail: self.fresh.splice(0) }));
 }
 
 function show({ jobs: all, count }) {
