@@ -29,9 +29,6 @@ def main() -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-    # Who draws a chart in a thread holds up every other request for as long as it may go on.
-    sys.setswitchinterval(0.0005)
-
     from backend.cluster import placing
     from backend.errors import ParetoscopeError
     from backend.limits import AT_HOME, IN_PUBLIC

@@ -271,7 +271,7 @@ class Advice:
 
     def _known(self) -> tuple[pd.DataFrame, Forecaster]:
         """What estimates rest on, learned anew when there are more results."""
-        count = self._store.results.count()
+        count = self._store.results.version()[0]
         if self._learned is None or self._learned[0] != count:
             known = self._store.results.runs(metrics=(METRIC,)).head(KNOWN_RUNS)
             self._learned = count, known, Forecaster.of(known)

@@ -18,6 +18,7 @@ from typing import Any
 
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel
 
 from backend.rest_values import answer
 
@@ -70,13 +71,16 @@ class Answers:
         self._making: dict[str, asyncio.Future[Kept]] = {}
         self._workers = ThreadPoolExecutor(AT_ONCE, "answers")
 
-    async def give(self, request: Request, make: Callable[[], Any]) -> Response:
+    async def give(
+        self, request: Request, make: Callable[[], Any], wish: BaseModel | None = None
+    ) -> Response:
         """What `make` returns as JSON with an ETag, or 304 where the asker has it.
 
-        The address names the answer: `make` must follow from it and the version alone. What it
-        raises is raised for everybody who waits, and not kept.
+        Address and wish name the answer: `make` must follow from them and the version alone.
+        What it raises is raised for everybody who waits, and not kept.
         """
-        key = f"{request.url.path}?{request.url.query}"
+        named = "" if wish is None else wish.model_dump_json()
+        key = f"{request.url.path}?{request.url.query} {named}"
         version = self._version()
         found = self._kept.get(key)
         if found is not None:
@@ -114,7 +118,11 @@ class Answers:
         return sum(len(one.body) for one in self._kept.values())
 
 
-async def answer_now(request: Request, make: Callable[[], Any]) -> Response:
+async def answer_now(
+    request: Request,
+    make: Callable[[], Any],
+    wish: BaseModel | None = None,  # noqa: ARG001 - the same call as that of `give`
+) -> Response:
     """The same made for this request alone, in a thread."""
     return answer(request, await run_in_threadpool(make))
 

@@ -280,6 +280,29 @@ def test_every_answer_carries_its_guards(client):
         assert "default-src 'self'" in headers["content-security-policy"]
 
 
+def test_a_file_of_the_page_is_sent_packed_once_and_whole_to_whoever_cannot_unpack(client):
+    source = (routes.STATIC / "page.js").read_bytes()
+    packed = client.get("/page/static/page.js", headers={"Accept-Encoding": "gzip"})
+    assert packed.headers["content-encoding"] == "gzip"
+    assert int(packed.headers["content-length"]) < len(source)
+    plain = client.get("/page/static/page.js", headers={"Accept-Encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    assert packed.content == plain.content == source
+    assert packed.headers["content-type"].startswith("text/javascript")
+    again = client.get("/page/static/page.js", headers={"If-None-Match": plain.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    library = client.get("/page/static/vendor/plotly-basic.min.js").headers
+    assert "immutable" in library["cache-control"]
+
+
+def test_what_a_wish_will_take_is_looked_up_once(client, service, monkeypatch):
+    wish = {"recipes": ["rtn"], "budgets": ["4 bits"]}
+    first = client.post("/page/ahead", json=wish).json()
+    assert first["jobs"] == 1
+    monkeypatch.setattr(service.advice, "fit", lambda *_: pytest.fail("it is known already"))
+    assert client.post("/page/ahead", json=wish).json() == first
+
+
 @pytest.mark.parametrize(
     "path", ["..%2f..%2fapp.py", "%2e%2e/%2e%2e/app.py", "..%5capp.py", "/etc/passwd"]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import gradio as gr
@@ -10,7 +11,7 @@ from starlette.middleware import Middleware
 from backend import rest
 from backend.limits import AT_HOME, Limits
 from backend.service import Filter, Service
-from ui import components, programs, routes, theme, views
+from ui import components, planning, programs, routes, theme, views
 from ui.guard import Guard
 
 TITLE = "Paretoscope"
@@ -66,8 +67,11 @@ def launching(service: Service, limits: Limits = AT_HOME) -> dict[str, Any]:
 
 
 def warm(service: Service) -> None:
-    """Draw the first screen once, so that the first visitor need not wait for it."""
+    """Make the first screen once, so that the first visitor need not wait for what that loads."""
+    # A chart in the making holds up all other requests for as long as its thread may go on.
+    sys.setswitchinterval(0.0005)
     for judged in (False, True):
         views.figure(
             service, views.DEFAULT_X, views.DEFAULT_Y, Filter(), views.Drawing(judged=judged)
         )
+    planning.look_ahead(service, {"recipes": ["rtn"], "budgets": ["4 bits"]})

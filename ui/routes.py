@@ -10,8 +10,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 from starlette.responses import HTMLResponse, RedirectResponse
-from starlette.routing import Mount
-from starlette.staticfiles import StaticFiles
 
 from backend.errors import ParetoscopeError
 from backend.limits import AT_HOME, Limits
@@ -19,6 +17,7 @@ from backend.rest_kept import Answers, answer_now
 from backend.rest_values import Chosen, answer
 from backend.service import Service
 from ui import answers, cards, catalogue, comparison, planning, report, safe, views
+from ui.assets import Assets
 
 STATIC = Path(__file__).parent / "static"
 RUN_ID = re.compile(r"[0-9a-f]{1,16}")
@@ -50,17 +49,6 @@ class AheadWish(BaseModel):
     model: str = Field("default", max_length=300)
     recipes: list[Annotated[str, Field(max_length=2000)]] = Field(max_length=planning.MOST)
     budgets: list[Annotated[str, Field(max_length=200)]] = Field([], max_length=20)
-
-
-class Assets(StaticFiles):
-    """Files of the page: asked after each time, but for the library, which carries its version."""
-
-    def file_response(self, full_path: Any, *others: Any, **named: Any) -> Response:
-        """A file, with a word on how long it stays good."""
-        response = super().file_response(full_path, *others, **named)
-        kept = "vendor" in Path(full_path).parts
-        response.headers["Cache-Control"] = "max-age=31536000, immutable" if kept else "no-cache"
-        return response
 
 
 def page_routes(service: Service, limits: Limits = AT_HOME) -> list[Any]:
@@ -118,7 +106,7 @@ def page_routes(service: Service, limits: Limits = AT_HOME) -> list[Any]:
     def docs() -> HTMLResponse:
         return HTMLResponse((STATIC / "docs.html").read_text(encoding="utf-8"))
 
-    return [*router.routes, Mount("/page/static", Assets(directory=STATIC), name="page-static")]
+    return [*router.routes, Assets(STATIC).route("/page/static")]
 
 
 def _add_runs(router: APIRouter, service: Service, kept: Answers) -> None:
@@ -154,8 +142,10 @@ def _add_form(router: APIRouter, service: Service, limits: Limits, kept: Answers
         return planning.composition(service, wish.recipe)
 
     @router.post("/page/ahead")
-    def ahead(wish: AheadWish) -> dict[str, Any]:
-        return planning.look_ahead(service, wish.model_dump())
+    async def ahead(request: Request, wish: AheadWish) -> Response:
+        # What a folder is expected to take also follows from its files, so it is not kept.
+        give = kept.give if wish.model in ("", "default") else answer_now
+        return await give(request, lambda: planning.look_ahead(service, wish.model_dump()), wish)
 
 
 def _preview(service: Service, run_id: str) -> str:

@@ -16,15 +16,17 @@ import tempfile
 from pathlib import Path
 
 from tests.nightly.killing import kill
+from tests.nightly.loading import load
 from tests.nightly.soaking import soak
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command and its numbers."""
     parser = argparse.ArgumentParser(prog="python -m tests.nightly", description=__doc__)
-    parser.add_argument("what", choices=("kill", "soak"))
+    parser.add_argument("what", choices=("kill", "soak", "load"))
     parser.add_argument("--kills", type=int, default=50, help="of each kind of process")
     parser.add_argument("--jobs", type=int, default=1000)
+    parser.add_argument("--visitors", type=int, default=200)
     parser.add_argument("--seed", type=int, default=7, help="of the moments of the kills")
     parser.add_argument("--json", action="store_true", help="figures as one line of JSON")
     return parser.parse_args(arguments)
@@ -37,8 +39,10 @@ def main(arguments: list[str]) -> int:
         home = Path(folder)
         if flags.what == "kill":
             figures = kill(home, flags.kills, flags.seed)
-        else:
+        elif flags.what == "soak":
             figures = soak(home, flags.jobs)
+        else:
+            figures = load(home, flags.jobs, flags.visitors, flags.seed)
     if flags.json:
         sys.stdout.write(json.dumps(figures) + "\n")
     else:
