@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ LIMIT = 16 * 2**20  # bytes of all bodies that are kept
 AT_ONCE = 2  # answers in the making
 SHARE = 0.1  # of the time may be spent on making one answer again and again
 CREDIT = 0.5  # seconds of making that may be spent at once
-LONGEST = 5.0  # seconds by which an answer may lag behind
+LONGEST = 20.0  # seconds by which an answer may lag behind
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,11 @@ class Kept:
         While runs come one after another a costly answer lags behind them by some seconds;
         otherwise it would be made again for every run, and the runs themselves would wait.
         """
-        return self.version == version or (self.age() < LONGEST and self.saved() < 0)
+        return self.version == version or self.rest() > 0
+
+    def rest(self) -> float:
+        """Seconds until it may be made again."""
+        return min(LONGEST - self.age(), -self.saved() / SHARE)
 
     def age(self) -> float:
         """Seconds since it was begun."""
@@ -76,8 +81,9 @@ class Answers:
     ) -> Response:
         """What `make` returns as JSON with an ETag, or 304 where the asker has it.
 
-        Address and wish name the answer: `make` must follow from them and the version alone.
-        What it raises is raised for everybody who waits, and not kept.
+        Address and wish name the answer: `make` must follow from them and the version alone. One
+        that lags behind says by `Retry-After` when a newer can be had. What `make` raises is
+        raised for everybody who waits, and not kept.
         """
         named = "" if wish is None else wish.model_dump_json()
         key = f"{request.url.path}?{request.url.query} {named}"
@@ -90,6 +96,8 @@ class Answers:
                 found = await self._made(key, version, make)
         assert found is not None
         headers = {"ETag": found.tag, "Cache-Control": "no-cache"}
+        if found.version != version and found.rest() > 0:
+            headers["Retry-After"] = str(math.ceil(found.rest()))
         if request.headers.get("if-none-match") == found.tag:
             return Response(status_code=304, headers=headers)
         return Response(found.body, media_type="application/json", headers=headers)

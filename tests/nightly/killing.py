@@ -26,6 +26,8 @@ from tests.nightly.program import Program, wish
 
 WAITING = 6  # jobs that wait or run at a time: enough that there is always one to hit
 PAUSE = 0.25  # seconds between the steps of a job
+EARLY = 0.2  # of the lives that end while the program is still starting
+LIFE = 10.0  # seconds at most from its first answer to its end
 CALM = 120.0  # seconds in which all must be over once nothing is killed any more
 
 
@@ -62,12 +64,14 @@ class Killing:
         """Start the program, use it, and kill it at a moment it cannot foresee."""
         began = time.monotonic()
         self.program.start()
-        # Some of these end while the program is still starting.
-        life = self.chance.uniform(1, 14) if "web" in self._left() else 20
-        timer = self.program.kill_in(life)
+        early = self.chance.random() < EARLY
+        timer = self.program.kill_in(self.chance.uniform(0.2, 4) if early else 2 * CALM)
         try:
             if self.program.until_up():
                 self.starts.append(time.monotonic() - began)
+                if not early:
+                    timer.cancel()
+                    timer = self.program.kill_in(self.chance.uniform(0, LIFE))
                 while self.program.alive() and self._left():
                     self._look(submit=True)
                     self._strike()

@@ -12,6 +12,7 @@ import json
 import random
 import re
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ ARRIVAL = 30.0  # seconds in which all visitors arrive
 SEARCH = 10.0  # seconds between two questions for the search
 WELL = 1.0  # seconds that 95 % of requests may take
 GROWTH = 1e6  # bytes of memory that 100 jobs may add
+AFTERWARDS = 10.0  # seconds that visitors stay after the last result
 STALL = 300.0  # seconds without a finished job that are too long
 STATIC = sorted(path.name for path in (ROOT / "ui" / "static").glob("*.js"))
 OPENED = ("page/start", "page/setup", "page/figure", "page/figure?judged=true", "api/v1/search")
@@ -40,66 +42,82 @@ CHARTS = ("page/start", "page/figure", "page/figure?judged=true")
 PLAN = {"model": "default", "recipes": ["gptq"], "budgets": ["3 bits", "4 bits", "8 bits"]}
 
 
+@dataclass
 class Crowd:
-    """Visitors of one address, and what they saw."""
+    """What all visitors saw together, and whether it is over."""
 
-    def __init__(self, address: str, seed: int):
-        self.address = address
-        self.chance = random.Random(seed)
-        self.took: dict[str, list[float]] = collections.defaultdict(list)
-        self.errors: collections.Counter[str] = collections.Counter()
-        self.over = asyncio.Event()
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    errors: collections.Counter[str] = field(default_factory=collections.Counter)
+    took: dict[str, list[float]] = field(default_factory=lambda: collections.defaultdict(list))
 
-    async def visit(self, client: httpx.AsyncClient) -> None:
-        """Come at some moment of the arrival, open the page, and stay until all is over."""
-        await asyncio.sleep(self.chance.uniform(0, ARRIVAL))
-        tags: dict[str, str] = {}
+
+class Visitor:
+    """Somebody with the page open."""
+
+    def __init__(self, crowd: Crowd, client: httpx.AsyncClient):
+        self._crowd = crowd
+        self._client = client
+        self._tags: dict[str, str] = {}
+        self._revision: int | None = None
+        self._active: set[str] = set()
+        self._next_look = float("inf")  # at the charts
+
+    async def stay(self, arrival: float) -> None:
+        """Come after some seconds, open the page, and keep it open until all is over."""
+        await asyncio.sleep(arrival)
         for path in ("", *(f"page/static/{name}" for name in STATIC), *OPENED):
-            await self._ask(client, path, tags)
-        await self._ask(client, "page/ahead", tags, PLAN)
-        known: dict[str, bool] = {}
-        revision, looked, searched = None, time.monotonic(), time.monotonic()
-        stale = False
-        while not self.over.is_set():
-            since = "" if revision is None else f"&since={revision}"
-            found = await self._ask(client, f"api/v1/jobs?limit=32{since}", tags)
-            if found is not None:
-                listed = json.loads(found)
-                revision = listed["revision"]
-                before = {one for one, active in known.items() if active}
-                known |= {job["job_id"]: job["active"] for job in listed["jobs"]}
-                stale = stale or any(not known[one] for one in before)
-            if stale and time.monotonic() - looked > PACE:
-                stale, looked = False, time.monotonic()
+            await self._ask(path)
+        await self._ask("page/ahead", PLAN)
+        looked = searched = time.monotonic()
+        while not self._crowd.over.is_set():
+            if await self._somebody_ended():
+                self._next_look = min(self._next_look, looked + PACE)
+            now = time.monotonic()
+            if now > self._next_look:
+                self._next_look, looked = float("inf"), now
                 for path in CHARTS:
-                    await self._ask(client, path, tags)
-                await self._ask(client, "page/ahead", tags, PLAN)
-            if time.monotonic() - searched > SEARCH:
-                searched = time.monotonic()
-                await self._ask(client, "api/v1/search", tags)
+                    await self._ask(path)
+                await self._ask("page/ahead", PLAN)
+            if now > searched + SEARCH:
+                searched = now
+                await self._ask("api/v1/search")
             await asyncio.sleep(POLL)
 
-    async def _ask(
-        self, client: httpx.AsyncClient, path: str, tags: dict[str, str], body: Any = None
-    ) -> bytes | None:
-        """The body of an answer; None where it has not changed, or was an error."""
-        headers = {"If-None-Match": tags[path]} if path in tags else {}
-        began = time.monotonic()
+    async def _somebody_ended(self) -> bool:
+        """Ask for the jobs; whether any that was active is over."""
+        since = "" if self._revision is None else f"&since={self._revision}"
+        found = await self._ask(f"api/v1/jobs?limit=32{since}")
+        if not found:
+            return False
+        listed = json.loads(found)
+        self._revision = listed["revision"]
+        over = {job["job_id"] for job in listed["jobs"] if not job["active"]}
+        ended = self._active & over
+        self._active |= {job["job_id"] for job in listed["jobs"] if job["active"]}
+        self._active -= over
+        return bool(ended)
+
+    async def _ask(self, path: str, body: Any = None) -> bytes:
+        """The body of an answer; empty where it has not changed, or was an error."""
+        headers = {"If-None-Match": self._tags[path]} if path in self._tags else {}
+        kind, began = _kind(path), time.monotonic()
         try:
             if body is None:
-                answer = await client.get(f"/{path}", headers=headers)
+                answer = await self._client.get(f"/{path}", headers=headers)
             else:
-                answer = await client.post(f"/{path}", json=body)
+                answer = await self._client.post(f"/{path}", json=body)
         except httpx.TransportError as error:
-            self.errors[f"{_kind(path)}: {type(error).__name__}"] += 1
-            return None
-        self.took[_kind(path)].append(time.monotonic() - began)
+            self._crowd.errors[f"{kind}: {type(error).__name__}"] += 1
+            return b""
+        self._crowd.took[kind].append(time.monotonic() - began)
         if answer.status_code not in (200, 304):
-            self.errors[f"{_kind(path)}: {answer.status_code}"] += 1
-            return None
-        if "since" not in path and "ETag" in answer.headers:
-            tags[path] = answer.headers["ETag"]
-        return answer.content if answer.status_code == 200 else None
+            self._crowd.errors[f"{kind}: {answer.status_code}"] += 1
+            return b""
+        if kind != "api/v1/jobs" and "ETag" in answer.headers:
+            self._tags[path] = answer.headers["ETag"]
+        if behind := int(answer.headers.get("Retry-After", 0)):
+            self._next_look = min(self._next_look, time.monotonic() + behind)
+        return answer.content
 
 
 def _kind(path: str) -> str:
@@ -168,24 +186,27 @@ def _queue(home: Path, jobs: int) -> dict[str, str]:
 async def _crowd(
     program: Program, results: int, visitors: int, seed: int
 ) -> tuple[Crowd, list[tuple[int, Usage]]]:
-    crowd = Crowd(program.address, seed)
+    """Have all visitors there until so many results are; and look at the program meanwhile."""
+    crowd, chance = Crowd(), random.Random(seed)
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     samples: list[tuple[int, Usage]] = []
     async with httpx.AsyncClient(
         base_url=program.address, timeout=30, limits=limits, trust_env=False
     ) as client:
-        visits = [asyncio.create_task(crowd.visit(client)) for _ in range(visitors)]
+        stays = [
+            asyncio.create_task(Visitor(crowd, client).stay(chance.uniform(0, ARRIVAL)))
+            for _ in range(visitors)
+        ]
         moved, before, done = time.monotonic(), -1, 0
-        while done < results:
+        while done < results or time.monotonic() < moved + AFTERWARDS:
             await asyncio.sleep(3)
             done = len(list((program.home / "results").glob("*.json")))
             if done != before:
                 moved, before = time.monotonic(), done
             assert time.monotonic() - moved < STALL, f"no job ended in {STALL:.0f} s"
             samples.append((done, program.usage()))
-        await asyncio.sleep(5)
         crowd.over.set()
-        await asyncio.gather(*visits)
+        await asyncio.gather(*stays)
     return crowd, samples
 
 

@@ -5,7 +5,7 @@ import { change } from "./view.js";
 
 const SHOWN = 8;
 const KEPT = 32; // that are over
-const PACE = 6000;
+const PACE = 6000; // milliseconds at least between two words to the panels
 const self = { place: null, timer: 0, known: null, fresh: [], again: false, pause: 0 };
 
 export function jobs(place) {
@@ -79,10 +79,10 @@ function announce(before, after) {
   }
 }
 
-// Panels ask anew at once when a run is over, seldom while many are, and once more after the last:
-// while runs come quickly, an answer that is costly to make lags behind them by seconds.
+// Panels ask anew at once when a run is over, and seldom while many are.
 function tell() {
   self.pause = self.again ? setTimeout(tell, PACE) : 0;
+  if (!self.again) return;
   self.again = false;
   window.dispatchEvent(new CustomEvent("paretoscope-runs", { detail: self.fresh.splice(0) }));
 }
