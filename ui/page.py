@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Any
 
 import gradio as gr
+import httpx
 from starlette.middleware import Middleware
 
 from backend import rest
 from backend.limits import AT_HOME, Limits
-from backend.service import Filter, Service
-from ui import components, planning, programs, routes, theme, views
+from backend.service import Service
+from ui import components, programs, routes, theme
 from ui.guard import Guard
 
 TITLE = "Paretoscope"
@@ -66,12 +68,12 @@ def launching(service: Service, limits: Limits = AT_HOME) -> dict[str, Any]:
     }
 
 
-def warm(service: Service) -> None:
-    """Make the first screen once, so that the first visitor need not wait for what that loads."""
-    # A chart in the making holds up all other requests for as long as its thread may go on.
-    sys.setswitchinterval(0.0005)
-    for judged in (False, True):
-        views.figure(
-            service, views.DEFAULT_X, views.DEFAULT_Y, Filter(), views.Drawing(judged=judged)
-        )
-    planning.look_ahead(service, {"recipes": ["rtn"], "budgets": ["4 bits"]})
+def warm(address: str) -> None:
+    """Ask for the first screen once, so that no visitor need wait for what that loads."""
+    # A chart in the making holds up every other request for as long as its thread may go on.
+    sys.setswitchinterval(0.0001)
+    wish = {"recipes": ["rtn"], "budgets": ["4 bits"]}
+    with suppress(httpx.HTTPError), httpx.Client(base_url=address, trust_env=False) as client:
+        for path in ("start", "setup", "figure", "figure?judged=true"):
+            client.get(f"page/{path}", timeout=60)
+        client.post("page/ahead", json=wish, timeout=60)
