@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 from backend.errors import ParetoscopeError
 from backend.service import Service
+
+ADMISSION = threading.RLock()
+"""Held from the question for room until it is taken, lest fifty who ask at once all find the last
+place."""
 
 
 class LimitError(ParetoscopeError):
@@ -27,7 +32,7 @@ class Limits:
     per_owner: int = 64
 
     def admit(self, service: Service, model: str, jobs: int, owner: str) -> None:
-        """Pass a request for `jobs` more jobs.
+        """Pass a request for `jobs` more jobs; hold `ADMISSION` until they are queued.
 
         Raises:
             LimitError: says the limit and what to do instead.

@@ -22,7 +22,7 @@ from starlette.responses import FileResponse, JSONResponse
 
 from backend.errors import ParetoscopeError, UnknownNameError
 from backend.jobs.records import Job
-from backend.limits import AT_HOME, LimitError, Limits
+from backend.limits import ADMISSION, AT_HOME, LimitError, Limits
 from backend.rest_board import Board, shown
 from backend.rest_comparing import PREFIX, Visitor, add_comparing
 from backend.rest_kept import Answers
@@ -196,17 +196,20 @@ def _add_jobs(router: APIRouter, service: Service, limits: Limits) -> None:
     @router.post(f"{PREFIX}/jobs", tags=["jobs"], status_code=202)
     def submit(wish: RunWish, visitor: Visitor = "") -> Queued:
         """Queue a run; a finished one is answered at once, one under way is joined."""
-        limits.admit(service, wish.model, 1, visitor)
-        done = service.submit(**wish.model_dump(), owner=visitor)
+        with ADMISSION:
+            limits.admit(service, wish.model, 1, visitor)
+            done = service.submit(**wish.model_dump(), owner=visitor)
         return Queued(**asdict(done))
 
     @router.post(f"{PREFIX}/sweep", tags=["jobs"], status_code=202)
     def sweep(wish: SweepWish, visitor: Visitor = "") -> Swept:
         """Queue every method at every budget, the dense model first."""
         count = len(wish.methods) * max(1, len(wish.budgets))
-        limits.admit(service, wish.model, count, visitor)
         wanted = wish.model_dump()
-        done = service.sweep(wanted.pop("methods"), wanted.pop("budgets"), **wanted, owner=visitor)
+        given = wanted.pop("methods"), wanted.pop("budgets")
+        with ADMISSION:
+            limits.admit(service, wish.model, count, visitor)
+            done = service.sweep(*given, **wanted, owner=visitor)
         return Swept(**asdict(done))
 
     @router.get(f"{PREFIX}/jobs/{{job_id}}", tags=["jobs"])
@@ -234,8 +237,9 @@ def _add_jobs(router: APIRouter, service: Service, limits: Limits) -> None:
     def retry(job_id: str, visitor: Visitor = "") -> Queued:
         """Queue a failed, timed-out or cancelled job again."""
         _check_owner(service, limits, job_id, visitor)
-        limits.admit(service, service.job(job_id).model, 1, visitor)
-        return Queued(**asdict(service.retry(job_id)))
+        with ADMISSION:
+            limits.admit(service, service.job(job_id).model, 1, visitor)
+            return Queued(**asdict(service.retry(job_id)))
 
 
 def _add_shares(router: APIRouter, service: Service) -> None:

@@ -17,6 +17,7 @@ from ui import components, programs, routes, theme
 from ui.guard import Guard
 
 TITLE = "Paretoscope"
+CALLS = 32  # of other programs that may wait at a time
 _HEAD = (
     '<meta name="description" content="What compressing a language model really costs">'
     '<script src="page/static/vendor/plotly-basic.min.js?4.1.1" defer></script>'
@@ -43,7 +44,7 @@ def build(service: Service, limits: Limits = AT_HOME) -> gr.Blocks:
                 with gr.Tab("Methods"):
                     components.MethodList()
         programs.offer(service, limits)
-    return page
+    return page.queue(max_size=CALLS)
 
 
 def launching(service: Service, limits: Limits = AT_HOME) -> dict[str, Any]:

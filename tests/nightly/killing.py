@@ -20,7 +20,7 @@ from backend.jobs.launchers import LocalLauncher
 from backend.jobs.ledger import Ledger
 from backend.jobs.records import Event, Job
 from backend.jobs.states import State
-from backend.service import SLOTS
+from backend.service import FIRST_RESULTS, SLOTS
 from backend.store.store import Store
 from tests.nightly.program import Program, wish
 
@@ -126,10 +126,9 @@ def kill(home: Path, kills: int, seed: int = 7, kinds: tuple[str, ...] = ()) -> 
     began = time.monotonic()
     killing = Killing(home, kills, seed, kinds or ("web", "worker", "runner", "server"))
     with killing.program as program:
-        first = first_results(home, program)
         killing.run()
         problems = left_behind(program)
-    found, states = broken_promises(home, killing.promised, first)
+    found, states = broken_promises(home, killing.promised)
     starts = sorted(killing.starts)
     return {
         "kills": dict(killing.kills),
@@ -144,14 +143,6 @@ def kill(home: Path, kills: int, seed: int = 7, kinds: tuple[str, ...] = ()) -> 
     }
 
 
-def first_results(home: Path, program: Program) -> set[str]:
-    """The results that came with the copy: those of a home where nothing ran yet."""
-    program.start()
-    assert program.until_up()
-    assert program.stop() == 0
-    return {path.stem for path in (home / "results").glob("*.json")}
-
-
 def left_behind(program: Program) -> list[str]:
     """Processes and half files that outlived the program."""
     deadline = time.monotonic() + 20
@@ -161,10 +152,9 @@ def left_behind(program: Program) -> list[str]:
     return told + [f"{path} is left" for path in program.unfinished()]
 
 
-def broken_promises(
-    home: Path, promised: dict[str, str], first: set[str]
-) -> tuple[list[str], dict[str, int]]:
+def broken_promises(home: Path, promised: dict[str, str]) -> tuple[list[str], dict[str, int]]:
     """What does not hold in a home whose program ended, a sentence each; and how jobs ended."""
+    first = {path.stem for path in (FIRST_RESULTS / "results").glob("*.json")}
     files = {path.stem for path in (home / "results").glob("*.json")}
     problems: list[str] = []
     with Store(home) as store:

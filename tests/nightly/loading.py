@@ -25,7 +25,7 @@ from backend.recipes import Recipe
 from backend.sources import ModelSource
 from backend.store.store import Store
 from tests.nightly.figures import share, slope
-from tests.nightly.killing import broken_promises, first_results, left_behind
+from tests.nightly.killing import broken_promises, left_behind
 from tests.nightly.program import ROOT, Program, Usage, recipe
 
 POLL = 1.0  # seconds between two questions for the jobs while any is active
@@ -131,22 +131,20 @@ def load(home: Path, jobs: int, visitors: int, seed: int = 7) -> dict[str, Any]:
     """Queue all jobs, open the doors, and stay until the last job is over; figures, `problems`."""
     began = time.monotonic()
     with Program(home) as program:
-        first = first_results(home, program)
-        shipped = len(first)
         promised = _queue(home, jobs)
         program.start()
         assert program.until_up()
-        crowd, samples = asyncio.run(_crowd(program, shipped + jobs, visitors, seed))
+        crowd, samples = asyncio.run(_crowd(program, set(promised), visitors, seed))
         assert program.stop() == 0
         problems = left_behind(program)
-    found, states = broken_promises(home, promised, first)
+    found, states = broken_promises(home, promised)
     problems += found
     problems += [f"{count} jobs {state}" for state, count in states.items() if state != "done"]
     problems += [f"{count} times {told}" for told, count in crowd.errors.items()]
     took = [one for each in crowd.took.values() for one in each]
     if share(took, 0.95) > WELL:
         problems.append(f"one request in twenty took more than {share(took, 0.95):.2f} s")
-    warm = [(done, usage.memory) for done, usage in samples if done >= shipped + 0.3 * jobs]
+    warm = [(done, usage.memory) for done, usage in samples if done >= 0.3 * jobs]
     memory = 100 * slope(warm)
     if memory > GROWTH:
         problems.append(f"100 jobs add {memory / 1e6:.2f} MB of memory")
@@ -184,9 +182,9 @@ def _queue(home: Path, jobs: int) -> dict[str, str]:
 
 
 async def _crowd(
-    program: Program, results: int, visitors: int, seed: int
+    program: Program, runs: set[str], visitors: int, seed: int
 ) -> tuple[Crowd, list[tuple[int, Usage]]]:
-    """Have all visitors there until so many results are; and look at the program meanwhile."""
+    """Have all visitors there until all runs are done, and look at the program meanwhile."""
     crowd, chance = Crowd(), random.Random(seed)
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     samples: list[tuple[int, Usage]] = []
@@ -198,9 +196,9 @@ async def _crowd(
             for _ in range(visitors)
         ]
         moved, before, done = time.monotonic(), -1, 0
-        while done < results or time.monotonic() < moved + AFTERWARDS:
+        while done < len(runs) or time.monotonic() < moved + AFTERWARDS:
             await asyncio.sleep(3)
-            done = len(list((program.home / "results").glob("*.json")))
+            done = sum((program.home / "results" / f"{run}.json").exists() for run in runs)
             if done != before:
                 moved, before = time.monotonic(), done
             assert time.monotonic() - moved < STALL, f"no job ended in {STALL:.0f} s"

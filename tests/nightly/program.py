@@ -34,8 +34,9 @@ class Usage:
 class Program:
     """`app.py` with small attempts over one home folder; killed or stopped and started again."""
 
-    def __init__(self, home: Path):
+    def __init__(self, home: Path, *flags: str):
         self.home = home
+        self._flags = flags
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.address = f"http://127.0.0.1:{self.port}"
@@ -57,7 +58,7 @@ class Program:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "tests.nightly.web", "--home", str(self.home)),
-                    *("--port", str(self.port)),
+                    *("--port", str(self.port), *self._flags),
                 ],
                 cwd=ROOT,
                 env=environment,
@@ -128,16 +129,18 @@ class Program:
 
     def processes(self) -> dict[int, str]:
         """Numbers of all other processes of this home, each with what it is."""
-        found = {}
-        for process in psutil.process_iter():
-            kind = _kind(process, str(self.home))
-            if kind and (self._process is None or process.pid != self._process.pid):
-                found[process.pid] = kind
-        return found
+        own = None if self._process is None else self._process.pid
+        return {number: kind for number, kind in processes_of(self.home).items() if number != own}
 
     def unfinished(self) -> list[str]:
         """Names of files that should not outlast what made them."""
         return [str(one) for one in self.home.rglob("*") if PARTIAL.search(one.name)]
+
+
+def processes_of(home: Path) -> dict[int, str]:
+    """Numbers of the processes of a home: `runner`, `worker`, `server` or `other`."""
+    kinds = {process.pid: _kind(process, str(home)) for process in psutil.process_iter()}
+    return {number: kind for number, kind in kinds.items() if kind}
 
 
 def _kind(process: psutil.Process, home: str) -> str:

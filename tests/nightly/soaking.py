@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.nightly.figures import slope
-from tests.nightly.killing import broken_promises, first_results, left_behind
+from tests.nightly.killing import broken_promises, left_behind
 from tests.nightly.program import Program, Usage, wish
 
 WAITING = 32  # jobs that wait or run at a time
@@ -42,13 +42,12 @@ def soak(home: Path, jobs: int, every: int = 25, growth: float = GROWTH) -> dict
     """
     began = time.monotonic()
     with Program(home) as program:
-        first = first_results(home, program)
         program.start()
         assert program.until_up()
         samples, promised = _send(program, jobs, every)
         assert program.stop() == 0
         problems = left_behind(program)
-    found, states = broken_promises(home, promised, first)
+    found, states = broken_promises(home, promised)
     problems += found + [
         f"{count} jobs {state}" for state, count in states.items() if state != "done"
     ]
