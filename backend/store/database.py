@@ -186,7 +186,8 @@ class Database:
                 _keep_copy(self.path, self.path.with_name(f"{self.path.name}.schema-{version}"))
                 connection = duckdb.connect(str(self.path), config=_SETTINGS)
             self._bring_up_to_date(connection)
-            connection.execute(_READ_THROUGH)
+            # A result that is not fetched keeps its transaction open, and with it all later ones.
+            connection.execute(_READ_THROUGH).fetchall()
         except BaseException:
             connection.close()
             raise
