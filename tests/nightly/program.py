@@ -24,11 +24,12 @@ START_LIMIT = 90.0  # seconds; two cores may be shared with much else
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process holds: resident bytes, open descriptors, threads."""
+    """Resident bytes, open descriptors and threads of a process, and seconds of cores it had."""
 
     memory: int
     handles: int
     threads: int
+    seconds: float
 
 
 class Program:
@@ -125,7 +126,13 @@ class Program:
         assert self._process is not None
         process = psutil.Process(self._process.pid)
         with process.oneshot():
-            return Usage(process.memory_info().rss, process.num_fds(), process.num_threads())
+            spent = process.cpu_times()
+            return Usage(
+                process.memory_info().rss,
+                process.num_fds(),
+                process.num_threads(),
+                spent.user + spent.system,
+            )
 
     def processes(self) -> dict[int, str]:
         """Numbers of all other processes of this home, each with what it is."""
