@@ -50,7 +50,7 @@ def main() -> None:
             **page.launching(service, limits, lent=lent),
         )
         os.write(1, f"Paretoscope is at {address}\n".encode())
-        page.warm(service)
+        page.warm(address)
         service.warm_up()
         blocks.block_thread()
 

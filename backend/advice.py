@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from backend import methods, standing
 from backend.budget import Budget, fit
@@ -72,8 +73,8 @@ class Advice:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._sums = functools.lru_cache(maxsize=4096)(self._sums_of)
-        self._judged = functools.lru_cache(maxsize=32)(self._judge)
-        self._summed = functools.lru_cache(maxsize=32)(self._summarise)
+        self._judged = functools.lru_cache(maxsize=8)(self._judge)
+        self._summed = functools.lru_cache(maxsize=8)(self._summarise)
         self._learned: tuple[int, pd.DataFrame, Forecaster] | None = None
 
     @staticmethod
@@ -196,11 +197,11 @@ class Advice:
         self, x: str = "resident_bytes", y: str = METRIC, chosen: Filter = EVERYTHING
     ) -> pd.DataFrame:
         """The frontier with `p_front`, the probability of standing on it, and `tied`."""
-        return self._judged(x, y, chosen, self._store.results.count()).copy()
+        return self._judged(x, y, chosen, self._store.results.version()[0]).copy()
 
     def summary(self, chosen: Filter = EVERYTHING) -> Summary | None:
         """Hypervolume and knee of bytes against divergence, of the group with the most runs."""
-        return self._summed(chosen, self._store.results.count())
+        return self._summed(chosen, self._store.results.version()[0])
 
     def _judge(self, x: str, y: str, chosen: Filter, _: int) -> pd.DataFrame:
         frame = frontier(self._store.database, x, y, chosen)
@@ -265,13 +266,14 @@ class Advice:
             found.append(Candidate(str(run_id), text, text.count(" + ") + 1, values))
         return found
 
-    def _sums_of(self, run_id: str) -> Mapping[str, list[float]]:
+    def _sums_of(self, run_id: str) -> Mapping[str, NDArray[np.float64]]:
         run = self._store.results.run(run_id)
-        return {} if run is None else run.documents
+        # As arrays: of thousands of runs, lists of numbers would take four times the memory.
+        return {} if run is None else {k: np.asarray(v) for k, v in run.documents.items()}
 
     def _known(self) -> tuple[pd.DataFrame, Forecaster]:
         """What estimates rest on, learned anew when there are more results."""
-        count = self._store.results.count()
+        count = self._store.results.version()[0]
         if self._learned is None or self._learned[0] != count:
             known = self._store.results.runs(metrics=(METRIC,)).head(KNOWN_RUNS)
             self._learned = count, known, Forecaster.of(known)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from backend.errors import ParetoscopeError
 from backend.live.records import LONGEST_PROMPT, MOST_TOKENS
 from backend.service import SLOTS, Service
+
+ADMISSION = threading.RLock()
+"""Held from the question for room until it is taken, lest fifty who ask at once all find the last
+place."""
 
 
 class LimitError(ParetoscopeError):
@@ -37,7 +42,7 @@ class Limits:
     new_tokens: int = MOST_TOKENS
 
     def admit(self, service: Service, model: str, jobs: int, owner: str) -> None:
-        """Pass a request for `jobs` more jobs.
+        """Pass a request for `jobs` more jobs; hold `ADMISSION` until they are queued.
 
         Raises:
             LimitError: says the limit and what to do instead.
@@ -47,11 +52,10 @@ class Limits:
                 "This public copy compresses only its embedded model, `default`; "
                 "install Paretoscope to use any other."
             )
-        active = [job for job in service.jobs() if job.active]
-        own = sum(job.owner == owner for job in active)
-        if len(active) + jobs > self.queue:
+        active, own = service.load(owner)
+        if active + jobs > self.queue:
             raise LimitError(
-                f"{len(active)} jobs wait or run and {self.queue} may; "
+                f"{active} jobs wait or run and {self.queue} may; "
                 f"{jobs} more do not fit, so wait or ask for fewer."
             )
         if own + jobs > self.per_owner:

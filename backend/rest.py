@@ -10,7 +10,6 @@ import json
 import shutil
 import tempfile
 from dataclasses import asdict
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,8 +21,11 @@ from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, JSONResponse
 
 from backend.errors import ParetoscopeError, UnknownNameError
-from backend.limits import AT_HOME, LimitError, Limits
+from backend.jobs.records import Job
+from backend.limits import ADMISSION, AT_HOME, LimitError, Limits
+from backend.rest_board import Board, shown
 from backend.rest_comparing import PREFIX, Visitor, add_comparing
+from backend.rest_kept import Answers
 from backend.rest_searching import add_searching
 from backend.rest_values import (
     Chosen,
@@ -32,9 +34,11 @@ from backend.rest_values import (
     JobList,
     JobView,
     Message,
+    Most,
     Names,
     Queued,
     RunWish,
+    Since,
     SweepWish,
     Swept,
     View,
@@ -47,7 +51,7 @@ def serving(service: Service, limits: Limits = AT_HOME) -> dict[str, Any]:
     """Arguments for a FastAPI application that answers for `service`."""
     router = APIRouter(responses={400: {"model": Message}, 404: {"model": Message}})
     _add_catalogue(router, service)
-    _add_runs(router, service)
+    _add_runs(router, service, Answers(service.store.results.version))
     _add_jobs(router, service, limits)
     _add_shares(router, service)
     add_comparing(router, service, limits)
@@ -94,13 +98,6 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return json.loads(frame.to_json(orient="records", double_precision=15))
 
 
-def job_list(service: Service, limits: Limits, visitor: str) -> dict[str, Any]:
-    """All jobs as a visitor may see them."""
-    revision = service.revision()
-    jobs = [_job_view(service, job, limits, visitor) for job in service.jobs()]
-    return {"revision": revision, "jobs": jobs}
-
-
 def _add_catalogue(router: APIRouter, service: Service) -> None:
     @router.get("/health", tags=["service"])
     def health() -> dict[str, Any]:
@@ -132,21 +129,28 @@ def _add_catalogue(router: APIRouter, service: Service) -> None:
         return None if found is None else EstimateView(**asdict(found))
 
 
-def _add_runs(router: APIRouter, service: Service) -> None:
+def _add_runs(router: APIRouter, service: Service, answers: Answers) -> None:
     @router.get(f"{PREFIX}/frontier", tags=["results"], response_model=Frontier)
-    def show_frontier(
+    async def show_frontier(
         request: Request, wanted: Chosen, x: str = "resident_bytes", y: str = "kld_mean"
     ) -> Response:
         """Runs that have both readings; only runs of one model, protocol and machine compete."""
-        points = records(service.frontier(x, y, wanted))
-        return answer(request, {"x": x, "y": y, "points": points})
+
+        def points() -> dict[str, Any]:
+            return {"x": x, "y": y, "points": records(service.frontier(x, y, wanted))}
+
+        return await answers.give(request, points)
 
     @router.get(f"{PREFIX}/runs", tags=["results"])
-    def list_runs(
+    async def list_runs(
         request: Request, wanted: Chosen, metric: Names = None, failed: bool = False
     ) -> Response:
         """One row a run, newest first, with the metrics named; failed attempts on request."""
-        return answer(request, records(service.runs(wanted, metric or [], failed)))
+
+        def rows() -> list[dict[str, Any]]:
+            return records(service.runs(wanted, metric or [], failed))
+
+        return await answers.give(request, rows)
 
     @router.get(f"{PREFIX}/runs/{{run_id}}", tags=["results"])
     def show_run(run_id: str) -> dict[str, Any]:
@@ -172,31 +176,46 @@ def _add_runs(router: APIRouter, service: Service) -> None:
 
 
 def _add_jobs(router: APIRouter, service: Service, limits: Limits) -> None:
+    board = Board(service)
+
     @router.get(f"{PREFIX}/jobs", tags=["jobs"], response_model=JobList)
-    def list_jobs(request: Request, visitor: Visitor = "") -> Response:
-        """All jobs, newest first; ask again with the ETag."""
-        return answer(request, job_list(service, limits, visitor))
+    async def list_jobs(
+        request: Request, visitor: Visitor = "", since: Since = None, limit: Most = None
+    ) -> Response:
+        """All jobs, newest first, or what changed after a revision; ask again with the ETag.
+
+        With `limit` no more than so many that are over; those that wait or run are all told.
+        """
+        found = board.look(since, limit)
+        jobs = [
+            one.shown | {"may_change": limits.may_change(one.owner, visitor)}
+            for one in found.entries
+        ]
+        return answer(request, {"revision": found.revision, "count": found.count, "jobs": jobs})
 
     @router.post(f"{PREFIX}/jobs", tags=["jobs"], status_code=202)
     def submit(wish: RunWish, visitor: Visitor = "") -> Queued:
         """Queue a run; a finished one is answered at once, one under way is joined."""
-        limits.admit(service, wish.model, 1, visitor)
-        done = service.submit(**wish.model_dump(), owner=visitor)
+        with ADMISSION:
+            limits.admit(service, wish.model, 1, visitor)
+            done = service.submit(**wish.model_dump(), owner=visitor)
         return Queued(**asdict(done))
 
     @router.post(f"{PREFIX}/sweep", tags=["jobs"], status_code=202)
     def sweep(wish: SweepWish, visitor: Visitor = "") -> Swept:
         """Queue every method at every budget, the dense model first."""
         count = len(wish.methods) * max(1, len(wish.budgets))
-        limits.admit(service, wish.model, count, visitor)
         wanted = wish.model_dump()
-        done = service.sweep(wanted.pop("methods"), wanted.pop("budgets"), **wanted, owner=visitor)
+        given = wanted.pop("methods"), wanted.pop("budgets")
+        with ADMISSION:
+            limits.admit(service, wish.model, count, visitor)
+            done = service.sweep(*given, **wanted, owner=visitor)
         return Swept(**asdict(done))
 
     @router.get(f"{PREFIX}/jobs/{{job_id}}", tags=["jobs"])
     def show_job(job_id: str, visitor: Visitor = "") -> JobView:
         """One job as it stands."""
-        return JobView(**_job_view(service, service.job(job_id), limits, visitor))
+        return _job_view(service.job(job_id), limits, visitor)
 
     @router.get(f"{PREFIX}/jobs/{{job_id}}/events", tags=["jobs"])
     def list_events(job_id: str, after: int = 0) -> list[dict[str, Any]]:
@@ -212,14 +231,15 @@ def _add_jobs(router: APIRouter, service: Service, limits: Limits) -> None:
     def cancel(job_id: str, visitor: Visitor = "") -> JobView:
         """Stop a job that waits or runs."""
         _check_owner(service, limits, job_id, visitor)
-        return JobView(**_job_view(service, service.cancel(job_id), limits, visitor))
+        return _job_view(service.cancel(job_id), limits, visitor)
 
     @router.post(f"{PREFIX}/jobs/{{job_id}}/retry", tags=["jobs"], status_code=202)
     def retry(job_id: str, visitor: Visitor = "") -> Queued:
         """Queue a failed, timed-out or cancelled job again."""
         _check_owner(service, limits, job_id, visitor)
-        limits.admit(service, service.job(job_id).model, 1, visitor)
-        return Queued(**asdict(service.retry(job_id)))
+        with ADMISSION:
+            limits.admit(service, service.job(job_id).model, 1, visitor)
+            return Queued(**asdict(service.retry(job_id)))
 
 
 def _add_shares(router: APIRouter, service: Service) -> None:
@@ -237,23 +257,8 @@ def _add_shares(router: APIRouter, service: Service) -> None:
         return view
 
 
-def _job_view(service: Service, job: Any, limits: Limits, visitor: str) -> dict[str, Any]:
-    added = {"may_change", "expected"}
-    values = {name: getattr(job, name) for name in JobView.model_fields if name not in added}
-    return values | {
-        "state": str(job.state),
-        "may_change": limits.may_change(job.owner, visitor),
-        "expected": _expected(service, job.recipe, job.model) if job.active else None,
-    }
-
-
-@lru_cache(maxsize=512)
-def _expected(service: Service, recipe: str, model: str) -> float | None:
-    try:
-        found = service.estimate(recipe, model)
-    except ParetoscopeError:  # a folder, of which a job keeps only the name
-        return None
-    return None if found is None else round(found.seconds, 1)
+def _job_view(job: Job, limits: Limits, visitor: str) -> JobView:
+    return JobView(**shown(job), may_change=limits.may_change(job.owner, visitor))
 
 
 def _check_owner(service: Service, limits: Limits, job_id: str, visitor: str) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from backend.limits import LimitError, Limits
+from backend.limits import ADMISSION, LimitError, Limits
 from backend.live.records import LONGEST_PROMPT, MOST_PANES, MOST_TOKENS
 from backend.rest_values import Queued, answer
 from backend.service import Service
@@ -98,8 +98,9 @@ def add_comparing(router: APIRouter, service: Service, limits: Limits) -> None:
     @router.post(f"{PREFIX}/runs/{{run_id}}/remake", tags=["jobs"], status_code=202)
     def remake(run_id: str, visitor: Visitor = "") -> Queued:
         """Queue a run once more, to have its compressed model on this machine."""
-        limits.admit(service, service.run(run_id).model["name"], 1, visitor)
-        return Queued(**asdict(comparing.remake(run_id, visitor)))
+        with ADMISSION:
+            limits.admit(service, service.run(run_id).model["name"], 1, visitor)
+            return Queued(**asdict(comparing.remake(run_id, visitor)))
 
     @router.post(f"{PREFIX}/runs/{{run_id}}/blind", tags=["votes"])
     def question(run_id: str, visitor: Visitor = "") -> QuestionView:

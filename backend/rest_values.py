@@ -25,10 +25,12 @@ def whole_text(value: Any) -> Any:
     return value
 
 
+Since = Annotated[int | None, Query(description="only jobs changed after this revision")]
+Most = Annotated[int | None, Query(ge=0, description="jobs that are over, at most so many")]
 Names = Annotated[list[str] | None, Query(max_length=50)]
 
 
-def chosen(
+async def chosen(
     model: Names = None, family: Names = None, hardware: Names = None, protocol: Names = None
 ) -> Filter:
     """Which runs are meant, as query parameters that may repeat."""
@@ -119,9 +121,10 @@ class JobView(BaseModel):
 
 
 class JobList(BaseModel):
-    """Jobs, newest first, at a revision that rises with every change."""
+    """Jobs, newest first, at a revision that rises with every change; `count` is of all."""
 
     revision: int
+    count: int
     jobs: list[JobView]
 
 

@@ -238,6 +238,10 @@ class Service:
         """A number that rises with every change of any job."""
         return self._ledger.revision()
 
+    def load(self, owner: str) -> tuple[int, int]:
+        """How many jobs wait or run, altogether and of one owner."""
+        return self._ledger.load(owner)
+
     def events(self, job_id: str, after: int = 0) -> list[Event]:
         """What a job reported after an event's number."""
         return self._ledger.events(job_id, after)

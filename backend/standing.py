@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from backend.measure import fronts, statistics
 from backend.measure.catalogue import metric
@@ -22,7 +23,7 @@ JOINT = ("kld_mean", "dnll", "ppl_ratio", "top1_agree")
 MOST = 250  # runs of a group that are drawn against each other
 TIE = (0.05, 0.95)
 
-Sums = Callable[[str], Mapping[str, list[float]]]
+Sums = Callable[[str], Mapping[str, NDArray[np.float64]]]
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def _draws(rows: pd.DataFrame, axis: str, name: str, sums: Sums, seed: int = 0) 
     return sign * drawn
 
 
-def _joint(sums: Mapping[str, list[float]], name: str) -> np.ndarray:
+def _joint(sums: Mapping[str, NDArray[np.float64]], name: str) -> np.ndarray:
     """Replicates [draws] of a mean over documents, the same documents for every run."""
     if not sums:
         return np.empty(0)

@@ -32,7 +32,7 @@ def main() -> int:
             known = {job.run_id: job.job_id for job in ledger.jobs()}
             job_id = known.get(run_id)
             if job_id is None:
-                spec = {"run_id": run_id, "mode": mode, "pause": 0.05}
+                spec = {"run_id": run_id, "mode": mode, "pause": 0.15}
                 job_id = ledger.submit(run_id, spec, max_attempts=50).job_id
                 again = ledger.submit(run_id, spec)
                 assert again.job_id == job_id, "a double click made two jobs"

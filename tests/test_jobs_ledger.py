@@ -425,6 +425,35 @@ def test_old_events_and_folders_are_forgotten(ledger, stage, store):
     assert ledger.job(job_id).state is State.FAILED
 
 
+def test_folders_stay_of_the_jobs_that_ended_last_and_of_all_that_are_not_over(
+    ledger, stage, store
+):
+    def folder(job_id):
+        return store.home / "attempts" / f"{job_id}-1"
+
+    ended = []
+    for number in range(4):
+        ended.append(ledger.submit(f"{number:016x}", {}).job_id)
+        ledger.step()
+        stage.end(f"{ended[-1]}-1", "signal SIGSEGV", -11)
+        ledger.step()
+    running = ledger.submit(f"{8:016x}", {}).job_id
+    ledger.step()
+    waiting = ledger.submit(f"{9:016x}", {}).job_id
+    lost = "f" * 32  # of a database that was set aside, and its runner still there
+    for job_id in (*ended, running, waiting, lost):
+        folder(job_id).mkdir(parents=True)
+    stage.living.add(f"{lost}-1")
+    ledger.prune(folders=2)
+    left = {path.name for path in (store.home / "attempts").iterdir()}
+    assert left == {f"{job_id}-1" for job_id in (*ended[2:], running, waiting, lost)}
+    assert ledger.events(ended[0]), "what it reported stays for its thirty days"
+    stage.living.clear()
+    ledger.prune(folders=2)
+    assert not folder(lost).exists()
+    assert folder(ended[3]).exists()
+
+
 def test_an_unknown_job_is_named(ledger):
     for ask in (ledger.job, ledger.cancel, ledger.retry, ledger.log_tail):
         with pytest.raises(UnknownJobError, match="no job nonsense"):

@@ -67,7 +67,8 @@ HOMES = {
 
 DOORS = {
     "backend.__main__", "backend.console", "backend.limits", "backend.opening", "backend.rest",
-    "backend.rest_comparing", "backend.rest_searching", "backend.rest_values",
+    "backend.rest_board", "backend.rest_comparing", "backend.rest_kept",
+    "backend.rest_searching", "backend.rest_values",
     "backend.searching", "backend.service", "backend.solve",
 }  # fmt: skip
 """The service and what stands in front of it: the command line, REST and its limits."""
@@ -156,9 +157,13 @@ def test_imports_point_down_only():
     assert list(graphlib.TopologicalSorter(graph).static_order())
 
 
-def test_loading_the_service_loads_no_model_library():
+def test_neither_the_service_nor_a_recipe_loads_a_model_library():
     program = (
         "import sys, backend.service\n"
+        "from backend import methods, search\n"
+        "from backend.recipes import Recipe\n"
+        "assert len(methods.catalogue()) > 20 and len(search.catalogue()) > 2\n"
+        "Recipe.parse('gptq@3 by evopress')\n"
         "assert not {'torch', 'transformers', 'gradio'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -191,6 +191,13 @@ def test_front_is_what_no_other_point_beats(found):
     assert fronts.front(found) == brute
 
 
+def test_a_sweep_finds_the_same_front_as_every_pair():
+    generator = np.random.default_rng(3)
+    draws = generator.integers(0, 5, size=(300, 9, 2)).astype(float)  # many ties on either axis
+    pairs = [[not any(fronts.better(o, mine) for o in draw) for mine in draw] for draw in draws]
+    assert (fronts.front_probability(draws) == np.mean(pairs, axis=0)).all()
+
+
 def test_front_probability_counts_joint_draws():
     generator = np.random.default_rng(7)
     draws = generator.normal(size=(200, 4, 2))

@@ -202,3 +202,19 @@ def test_a_file_held_by_another_program_is_not_taken_for_damage(tmp_path):
             Database(tmp_path)
         other.kill()
     assert not list(tmp_path.glob("*.corrupt-*"))
+
+
+def test_no_transaction_stays_open_after_opening(tmp_path):
+    for opening in ("a new file", "one that was there"):
+        with Database(tmp_path) as database:
+            with database.writing() as cursor:
+                cursor.execute("INSERT INTO meta VALUES (?, '')", [opening])
+            for number in range(20):
+                with database.writing() as cursor:
+                    cursor.execute("UPDATE meta SET value = ? WHERE name = ?", [number, opening])
+            with database.reading() as cursor:
+                found = cursor.execute(
+                    "SELECT memory_usage_bytes FROM duckdb_memory() WHERE tag = 'TRANSACTION'"
+                ).fetchone()
+                assert found[0] < 2**20, "what was changed can be forgotten"
+                cursor.execute("CHECKPOINT")  # refused while another transaction is open

@@ -228,6 +228,50 @@ def test_in_public_a_job_is_bounded_as_its_assignment_says(tmp_path):
     assert told["spec"]["data_limit_bytes"] == 8 * 2**30
 
 
+def test_the_list_of_jobs_tells_only_what_changed_since(tmp_path):
+    with Service(fill(tmp_path), run_jobs=False) as service, client_of(service) as client:
+        ids = [
+            client.post(f"{V1}/jobs", json={"recipe": f"rtn@{bits}", "tier": "smoke"}).json()[
+                "job_id"
+            ]
+            for bits in (3, 4, 5)
+        ]
+
+        def listed(**asked):
+            found = client.get(f"{V1}/jobs", params=asked).json()
+            assert found["count"] == 3
+            return found["revision"], [job["job_id"] for job in found["jobs"]]
+
+        revision, found = listed()
+        assert found == ids[::-1], "newest first"
+        assert listed(since=revision) == (revision, [])
+        client.post(f"{V1}/jobs/{ids[0]}/cancel")
+        client.post(f"{V1}/jobs/{ids[2]}/cancel")
+        newer, found = listed(since=revision)
+        assert newer > revision
+        assert found == [ids[2], ids[0]]
+        assert listed(limit=1) == (newer, [ids[2], ids[1]]), "one that is over, all others"
+        assert listed(limit=0) == (newer, [ids[1]])
+        # The board and the store say the same.
+        assert {job.job_id: str(job.state) for job in service.jobs()} == {
+            job["job_id"]: job["state"] for job in client.get(f"{V1}/jobs").json()["jobs"]
+        }
+
+
+def test_the_list_of_jobs_asks_the_store_only_after_a_change(tmp_path, monkeypatch):
+    with Service(fill(tmp_path), run_jobs=False) as service, client_of(service) as client:
+        client.post(f"{V1}/jobs", json={"recipe": "rtn@4", "tier": "smoke"})
+        (job,) = client.get(f"{V1}/jobs").json()["jobs"]
+        assert job["expected"] > 0
+
+        def never(*_, **__):
+            raise AssertionError("nothing has changed")
+
+        for name in ("jobs", "estimate", "revision"):
+            monkeypatch.setattr(service, name, never)
+        assert client.get(f"{V1}/jobs").json()["jobs"] == [job]
+
+
 @pytest.mark.security
 def test_in_public_one_visitor_has_few_jobs(public):
     mine = {"X-Visitor": "a" * 32}
@@ -262,6 +306,29 @@ def test_every_answer_carries_its_guards(client):
         headers = client.get(path).headers
         assert headers["x-content-type-options"] == "nosniff"
         assert "default-src 'self'" in headers["content-security-policy"]
+
+
+def test_a_file_of_the_page_is_sent_packed_once_and_whole_to_whoever_cannot_unpack(client):
+    source = (routes.STATIC / "page.js").read_bytes()
+    packed = client.get("/page/static/page.js", headers={"Accept-Encoding": "gzip"})
+    assert packed.headers["content-encoding"] == "gzip"
+    assert int(packed.headers["content-length"]) < len(source)
+    plain = client.get("/page/static/page.js", headers={"Accept-Encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    assert packed.content == plain.content == source
+    assert packed.headers["content-type"].startswith("text/javascript")
+    again = client.get("/page/static/page.js", headers={"If-None-Match": plain.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    library = client.get("/page/static/vendor/plotly-basic.min.js").headers
+    assert "immutable" in library["cache-control"]
+
+
+def test_what_a_wish_will_take_is_looked_up_once(client, service, monkeypatch):
+    wish = {"recipes": ["rtn"], "budgets": ["4 bits"]}
+    first = client.post("/page/ahead", json=wish).json()
+    assert first["jobs"] == 1
+    monkeypatch.setattr(service.advice, "fit", lambda *_: pytest.fail("it is known already"))
+    assert client.post("/page/ahead", json=wish).json() == first
 
 
 @pytest.mark.parametrize(

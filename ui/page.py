@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
 from typing import Any
 
 import gradio as gr
+import httpx
 from starlette.middleware import Middleware
 
 from backend import rest
 from backend.limits import AT_HOME, Limits
-from backend.service import Filter, Service
-from ui import components, programs, routes, theme, views
+from backend.service import Service
+from ui import components, programs, routes, theme
 from ui.asker import Asker
 from ui.guard import Guard
 
 TITLE = "Paretoscope"
+CALLS = 32  # of other programs that may wait at a time
 _HEAD = (
     '<meta name="description" content="What compressing a language model really costs">'
     '<script src="page/static/vendor/plotly-basic.min.js?4.1.1" defer></script>'
@@ -41,7 +45,7 @@ def build(service: Service, limits: Limits = AT_HOME) -> gr.Blocks:
                 with gr.Tab("Methods"):
                     components.MethodList()
         programs.offer(service, limits)
-    return page
+    return page.queue(max_size=CALLS)
 
 
 def launching(service: Service, limits: Limits = AT_HOME, *, lent: bool = False) -> dict[str, Any]:
@@ -69,9 +73,12 @@ def launching(service: Service, limits: Limits = AT_HOME, *, lent: bool = False)
     }
 
 
-def warm(service: Service) -> None:
-    """Draw the first screen once, so that the first visitor need not wait for it."""
-    for judged in (False, True):
-        views.figure(
-            service, views.DEFAULT_X, views.DEFAULT_Y, Filter(), views.Drawing(judged=judged)
-        )
+def warm(address: str) -> None:
+    """Ask for the first screen once, so that no visitor need wait for what that loads."""
+    # A chart in the making holds up every other request for as long as its thread may go on.
+    sys.setswitchinterval(0.0001)
+    wish = {"recipes": ["rtn"], "budgets": ["4 bits"]}
+    with suppress(httpx.HTTPError), httpx.Client(base_url=address, trust_env=False) as client:
+        for path in ("start", "setup", "figure", "figure?judged=true"):
+            client.get(f"page/{path}", timeout=60)
+        client.post("page/ahead", json=wish, timeout=60)

@@ -14,7 +14,7 @@ from typing import Any
 import gradio as gr
 
 from backend.errors import ParetoscopeError
-from backend.limits import Limits
+from backend.limits import ADMISSION, Limits
 from backend.rest import records
 from backend.service import Filter, Service
 
@@ -61,8 +61,9 @@ def _answers(service: Service) -> list[Callable[..., Any]]:
 def _deeds(service: Service, limits: Limits) -> list[Callable[..., Any]]:
     def compress(recipe: str, model: str = "default", tier: str = "quick") -> dict[str, Any]:
         """Queue a compression and its measuring; a finished run is answered at once."""
-        _ask(limits.admit, service, model, 1, "")
-        return asdict(_ask(service.submit, recipe, model, tier=tier))
+        with ADMISSION:
+            _ask(limits.admit, service, model, 1, "")
+            return asdict(_ask(service.submit, recipe, model, tier=tier))
 
     def job(job_id: str) -> dict[str, Any]:
         """How far a queued compression is: state, stage, done of total, reason."""

@@ -10,21 +10,21 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 from starlette.responses import HTMLResponse, RedirectResponse
-from starlette.routing import Mount
-from starlette.staticfiles import StaticFiles
 
 from backend.errors import ParetoscopeError
 from backend.limits import AT_HOME, Limits
+from backend.rest_kept import Answers, answer_now
 from backend.rest_values import Chosen, answer
 from backend.service import Service
 from ui import answers, cards, catalogue, comparison, planning, report, safe, views
+from ui.assets import Assets
 
 STATIC = Path(__file__).parent / "static"
 RUN_ID = re.compile(r"[0-9a-f]{1,16}")
 Name = Annotated[str, Query(max_length=80)]
 
 
-def drawing(
+async def drawing(
     limit: float | None = None,
     ylimit: float | None = None,
     judged: bool = False,
@@ -51,34 +51,26 @@ class AheadWish(BaseModel):
     budgets: list[Annotated[str, Field(max_length=200)]] = Field([], max_length=20)
 
 
-class Assets(StaticFiles):
-    """Files of the page: asked after each time, but for the library, which carries its version."""
-
-    def file_response(self, full_path: Any, *others: Any, **named: Any) -> Response:
-        """A file, with a word on how long it stays good."""
-        response = super().file_response(full_path, *others, **named)
-        kept = "vendor" in Path(full_path).parts
-        response.headers["Cache-Control"] = "max-age=31536000, immutable" if kept else "no-cache"
-        return response
-
-
 def page_routes(service: Service, limits: Limits = AT_HOME) -> list[Any]:
     """Routes of the page, none of them part of the documented interface."""
     router = APIRouter(include_in_schema=False)
+    kept = Answers(service.store.results.version)
 
     @router.get("/page/start")
-    def start(request: Request) -> Response:
-        return answer(request, views.start(service, limits.public))
+    async def start(request: Request) -> Response:
+        return await kept.give(request, lambda: views.start(service, limits.public))
 
     @router.get("/page/figure")
-    def figure(
+    async def figure(
         request: Request,
         wanted: Chosen,
         drawn: Drawn,
         x: Name = views.DEFAULT_X,
         y: Name = views.DEFAULT_Y,
     ) -> Response:
-        return answer(request, views.figure(service, x, y, wanted, drawn))
+        # What is expected of a folder also follows from its files, so it is not kept.
+        give = answer_now if drawn.expected else kept.give
+        return await give(request, lambda: views.figure(service, x, y, wanted, drawn))
 
     @router.get("/page/answer")
     def told(
@@ -89,8 +81,8 @@ def page_routes(service: Service, limits: Limits = AT_HOME) -> list[Any]:
     ) -> Response:
         return answer(request, answers.answer(service, budget, model, wanted))
 
-    _add_runs(router, service)
-    _add_form(router, service, limits)
+    _add_runs(router, service, kept)
+    _add_form(router, service, limits, kept)
 
     @router.get("/page/report")
     def download_report(
@@ -114,10 +106,10 @@ def page_routes(service: Service, limits: Limits = AT_HOME) -> list[Any]:
     def docs() -> HTMLResponse:
         return HTMLResponse((STATIC / "docs.html").read_text(encoding="utf-8"))
 
-    return [*router.routes, Mount("/page/static", Assets(directory=STATIC), name="page-static")]
+    return [*router.routes, Assets(STATIC).route("/page/static")]
 
 
-def _add_runs(router: APIRouter, service: Service) -> None:
+def _add_runs(router: APIRouter, service: Service, kept: Answers) -> None:
     @router.get("/page/card/{run_id}")
     def card(
         request: Request, run_id: str, x: Name = views.DEFAULT_X, y: Name = views.DEFAULT_Y
@@ -136,22 +128,24 @@ def _add_runs(router: APIRouter, service: Service) -> None:
         return answer(request, comparison.votes(service))
 
     @router.get("/page/methods")
-    def methods(request: Request) -> Response:
-        return answer(request, catalogue.methods(service))
+    async def methods(request: Request) -> Response:
+        return await kept.give(request, lambda: catalogue.methods(service))
 
 
-def _add_form(router: APIRouter, service: Service, limits: Limits) -> None:
+def _add_form(router: APIRouter, service: Service, limits: Limits, kept: Answers) -> None:
     @router.get("/page/setup")
-    def setup(request: Request) -> Response:
-        return answer(request, planning.choices(service, limits))
+    async def setup(request: Request) -> Response:
+        return await kept.give(request, lambda: planning.choices(service, limits))
 
     @router.post("/page/compose")
     def compose(wish: ComposeWish) -> dict[str, Any]:
         return planning.composition(service, wish.recipe)
 
     @router.post("/page/ahead")
-    def ahead(wish: AheadWish) -> dict[str, Any]:
-        return planning.look_ahead(service, wish.model_dump())
+    async def ahead(request: Request, wish: AheadWish) -> Response:
+        # What a folder is expected to take also follows from its files, so it is not kept.
+        give = kept.give if wish.model in ("", "default") else answer_now
+        return await give(request, lambda: planning.look_ahead(service, wish.model_dump()), wish)
 
 
 def _preview(service: Service, run_id: str) -> str:

@@ -9,13 +9,16 @@ from collections.abc import Callable
 
 from backend.jobs.ledger import Ledger
 
+PRUNE_PERIOD = 60.0  # seconds between two looks for what can be forgotten
+
 LOGGER = logging.getLogger(__name__)
 
 
 class Dispatcher:
     """Call `step` every fifth of a second, and at once when a job comes or goes.
 
-    A step that raises is logged and the next one tries again; a context manager.
+    What is old is forgotten at the start and each minute. A step that raises is logged and the
+    next one tries again; a context manager.
     """
 
     def __init__(self, ledger: Ledger, period: float = 0.2):
@@ -42,9 +45,12 @@ class Dispatcher:
         self._thread.join()
 
     def _run(self) -> None:
-        self._guard(self._ledger.prune)
+        pruned = -PRUNE_PERIOD
         while not self._stopping.is_set():
             began = time.monotonic()
+            if began - pruned >= PRUNE_PERIOD:
+                pruned = began
+                self._guard(self._ledger.prune)
             self._ledger.changed.clear()
             succeeded = self._guard(self._ledger.step)
             if not succeeded:

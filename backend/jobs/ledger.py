@@ -31,6 +31,7 @@ LOGGER = logging.getLogger(__name__)
 START_PATIENCE = 5.0  # seconds until an attempt that has not begun is started again
 LOSS_PATIENCE = 0.3  # seconds of silence after which a dead runner's stream is taken as whole
 KEEP_DAYS = 30
+KEEP_FOLDERS = 128  # of attempts: what they printed, to be read where something went wrong
 
 
 class Ledger:
@@ -183,6 +184,15 @@ class Ledger:
             row = cursor.execute("SELECT coalesce(max(revision), 0) FROM jobs").fetchone()
         return row[0] if row else 0
 
+    def load(self, owner: str) -> tuple[int, int]:
+        """How many jobs wait or run, altogether and of one owner."""
+        with self._database.reading() as cursor:
+            row = cursor.execute(
+                "SELECT count(*), count(*) FILTER (owner = ?) FROM jobs WHERE state IN (?, ?)",
+                [owner, *ACTIVE],
+            ).fetchone()
+        return row or (0, 0)
+
     def counts(self) -> dict[State, int]:
         """How many jobs stand in each state."""
         with self._database.reading() as cursor:
@@ -257,21 +267,29 @@ class Ledger:
             self.step()
             time.sleep(0.02)
 
-    def prune(self, days: float = KEEP_DAYS) -> None:
-        """Forget events and folders of attempts whose job has been over for so many days."""
+    def prune(self, days: float = KEEP_DAYS, folders: int = KEEP_FOLDERS) -> None:
+        """Forget events of jobs that have been over for so many days, and folders of attempts.
+
+        Folders stay of jobs that wait or run, and of the `folders` that ended last, where that is
+        no more than so many days ago.
+        """
         limit = time.time() - days * 86_400
         with self._database.writing() as cursor:
-            ended = cursor.execute(
-                "SELECT job_id, attempt FROM jobs WHERE ended < ? AND state NOT IN (?, ?)",
-                [limit, *ACTIVE],
-            ).fetchall()
             cursor.execute(
-                "DELETE FROM events WHERE list_contains(?::VARCHAR[], job_id)",
-                [[job_id for job_id, _ in ended]],
+                "DELETE FROM events WHERE job_id IN "
+                "(SELECT job_id FROM jobs WHERE ended < ? AND state NOT IN (?, ?))",
+                [limit, *ACTIVE],
             )
-        for job_id, attempts in ended:
-            for attempt in range(1, attempts + 1):
-                shutil.rmtree(self._attempts / f"{job_id}-{attempt}", ignore_errors=True)
+            kept = cursor.execute(
+                "(SELECT job_id FROM jobs WHERE state IN ($1, $2)) UNION ALL (SELECT job_id FROM "
+                "jobs WHERE state NOT IN ($1, $2) AND ended >= $3 ORDER BY ended DESC LIMIT $4)",
+                [*ACTIVE, limit, folders],
+            ).fetchall()
+        known = {job_id for (job_id,) in kept}
+        for folder in self._attempts.glob("*-*"):
+            forgotten = folder.name.partition("-")[0] not in known
+            if forgotten and not self._launcher.alive(folder.name):
+                shutil.rmtree(folder, ignore_errors=True)
 
     @property
     def _attempts(self) -> Path:

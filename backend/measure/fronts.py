@@ -43,10 +43,34 @@ def dominance_probability(first: ArrayLike, second: ArrayLike, epsilon: ArrayLik
 def front_probability(replicates: ArrayLike, epsilon: ArrayLike = 0.0) -> FloatArray:
     """Return for each point [N] the share of `replicates` [B, N, axes] no other point dominates."""
     replicates = np.asarray(replicates, np.float64)
+    if replicates.shape[2] == 2 and not np.any(epsilon) and not np.isnan(replicates).any():
+        return (~_beaten(replicates)).mean(axis=0)
     survives = np.ones(replicates.shape[:2], bool)
     for rival in range(replicates.shape[1]):
         survives &= ~better(replicates[:, rival : rival + 1], replicates, epsilon)
     return survives.mean(axis=0)
+
+
+def _beaten(points: FloatArray) -> NDArray[np.bool_]:
+    """Return which of `points` [B, N, 2] another of their row dominates, by one sweep of each row.
+
+    In the order of x, then y, a point is beaten by what has a smaller x and no larger y, or by the
+    first of its own x when that has a smaller y.
+    """
+    x, y = points[..., 0], points[..., 1]
+    order = np.lexsort((y, x), axis=-1)
+    x, y = np.take_along_axis(x, order, -1), np.take_along_axis(y, order, -1)
+    places = np.arange(x.shape[-1])
+    begins = np.ones(x.shape, bool)
+    begins[:, 1:] = x[:, 1:] != x[:, :-1]
+    first = np.maximum.accumulate(np.where(begins, places, 0), axis=-1)
+    least = np.full((len(x), x.shape[-1] + 1), np.inf)
+    least[:, 1:] = np.minimum.accumulate(y, axis=-1)
+    beaten = np.take_along_axis(least, first, -1) <= y
+    beaten |= np.take_along_axis(y, first, -1) < y
+    found = np.empty_like(beaten)
+    np.put_along_axis(found, order, beaten, -1)
+    return found
 
 
 def front(points: ArrayLike, epsilon: ArrayLike = 0.0) -> list[int]:

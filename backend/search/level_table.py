@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from backend import formats, shelf
 from backend.errors import OutOfReachError
 from backend.search.base import Progress, Table
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from backend.calibrate.statistics import InputStatistics
     from backend.formats import Format
     from backend.methods.base import LayerMethod
@@ -107,6 +107,8 @@ def _write_block(
     folder: Path,
 ) -> None:
     """Write the formats of a block; the description last, so that it marks a whole block."""
+    from safetensors.torch import save_file  # it loads torch, which reading the catalogue must not
+
     written, tensors = {}, {}
     for site in view.sites(block):
         weight = view.weight(site)

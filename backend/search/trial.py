@@ -8,12 +8,12 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from backend.later import torch
 from backend.search.base import Levels, Progress
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from backend.models.view import View
     from backend.search.level_table import LevelTable
 
@@ -119,11 +119,11 @@ class Trial:
                 weight.data.copy_(dense if dense.shape == weight.shape else dense.T)
             self._current[index] = level
 
-    @torch.inference_mode()
     def _log_probabilities(self, tokens: int) -> Tensor:
         count = max(1, tokens // self._length)
-        logits = self._view.model(input_ids=self._windows[:count], use_cache=False).logits
-        return logits.to(torch.float32).log_softmax(-1)
+        with torch.inference_mode():
+            logits = self._view.model(input_ids=self._windows[:count], use_cache=False).logits
+            return logits.to(torch.float32).log_softmax(-1)
 
 
 def _nearest(errors: Sequence[float], wanted: float) -> int:

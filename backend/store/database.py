@@ -80,6 +80,7 @@ class Database:
         self.home = home
         self.path = home / "paretoscope.duckdb"
         self.notice = ""
+        self.commits = 0  # what was read at one count holds until the next
         self._migrations = migrations
         self._turn = threading.RLock()
         self._lock = FileLock(home / "app.lock", thread_local=False)
@@ -131,6 +132,7 @@ class Database:
                 yield cursor
                 fault_point("store.commit")
                 cursor.execute("COMMIT")
+                self.commits += 1
             except BaseException:
                 with suppress(duckdb.Error):
                     cursor.execute("ROLLBACK")
@@ -185,7 +187,8 @@ class Database:
                 _keep_copy(self.path, self.path.with_name(f"{self.path.name}.schema-{version}"))
                 connection = duckdb.connect(str(self.path), config=_SETTINGS)
             self._bring_up_to_date(connection)
-            connection.execute(_READ_THROUGH)
+            # A result that is not fetched keeps its transaction open, and with it all later ones.
+            connection.execute(_READ_THROUGH).fetchall()
         except BaseException:
             connection.close()
             raise

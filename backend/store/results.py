@@ -96,6 +96,7 @@ class Results:
     def __init__(self, database: Database):
         self._database = database
         self.folder = database.home / "results"
+        self._version: tuple[int, tuple[Any, ...]] = (-1, ())
 
     def add(self, document: Mapping[str, Any]) -> bool:
         """Keep a result, file first; False when its run was known already.
@@ -128,6 +129,18 @@ class Results:
         with self._database.reading() as cursor:
             row = cursor.execute("SELECT count(*) FROM results").fetchone()
         return row[0] if row else 0
+
+    def version(self) -> tuple[Any, ...]:
+        """Equal as long as no run came, failed or is tried again; costs nothing meanwhile."""
+        commits = self._database.commits
+        if self._version[0] != commits:
+            with self._database.reading() as cursor:
+                row = cursor.execute(
+                    "SELECT (SELECT count(*) FROM results), count(*), max(revision) "
+                    "FROM jobs WHERE state IN ('failed', 'timeout')"
+                ).fetchone()
+            self._version = commits, row or ()
+        return self._version[1]
 
     def run(self, run_id: str) -> Run | None:
         """One run whole, or None where no sound file of it exists."""

@@ -40,18 +40,30 @@ export function visitor() {
   }
 }
 
+let later = 0;
+
 // The same object again while the server says that nothing changed.
 export async function get(path) {
   const known = answers.get(path);
   const headers = { "X-Visitor": visitor() };
   if (known) headers["If-None-Match"] = known.tag;
   const response = await reach(path, { headers, cache: "no-store" });
+  askAgain(Number(response.headers.get("Retry-After")));
   if (response.status === 304 && known) return known.content;
   const content = await unpack(response);
   const tag = response.headers.get("ETag");
   if (tag) answers.set(path, { tag, content });
   if (answers.size > 60) answers.delete(answers.keys().next().value);
   return content;
+}
+
+// What lags behind the runs is asked for anew when the server can tell more.
+function askAgain(seconds) {
+  if (!(seconds > 0) || later) return;
+  later = setTimeout(() => {
+    later = 0;
+    window.dispatchEvent(new CustomEvent("paretoscope-runs", { detail: [] }));
+  }, 1000 * seconds);
 }
 
 // The answer of now, kept nowhere.

@@ -1,10 +1,12 @@
 // Live jobs: asked for often while any runs, seldom while none does, rarely while nobody looks.
 
-import { failure, get, make, post, replace } from "./dom.js";
+import { ask as fetched, failure, make, post, replace } from "./dom.js";
 import { change } from "./view.js";
 
 const SHOWN = 8;
-const self = { place: null, timer: 0, known: null, open: new Set(), said: null };
+const KEPT = 32; // that are over
+const PACE = 6000; // milliseconds at least between two words to the panels
+const self = { place: null, timer: 0, known: null, fresh: [], again: false, pause: 0 };
 
 export function jobs(place) {
   self.place = place;
@@ -39,12 +41,12 @@ async function ask() {
   clearTimeout(self.timer);
   let active = false;
   try {
-    const found = await get("api/v1/jobs");
+    const found = await latest();
     active = found.jobs.some((job) => job.active);
     if (found !== self.known) {
       announce(self.known, found);
       self.known = found;
-      show(found.jobs);
+      show(found);
     } else if (active) clocks(found.jobs);
   } catch (error) {
     if (!self.known) replace(self.list, failure(error));
@@ -52,24 +54,47 @@ async function ask() {
   self.timer = setTimeout(ask, document.hidden ? 15000 : active ? 1000 : 5000);
 }
 
+// All that are under way and the newest that are over, once; then only what changed since.
+async function latest() {
+  const { known } = self;
+  const found = await fetched(`api/v1/jobs?limit=${KEPT}${known ? `&since=${known.revision}` : ""}`);
+  if (!known) return found;
+  if (found.revision < known.revision) { self.known = null; return latest(); } // another store
+  if (!found.jobs.length) return known;
+  const changed = new Set(found.jobs.map((job) => job.job_id));
+  const jobs = [...found.jobs, ...known.jobs.filter((job) => !changed.has(job.job_id))];
+  jobs.sort((a, b) => b.created - a.created || (a.job_id < b.job_id ? 1 : -1));
+  let over = 0;
+  return { ...found, jobs: jobs.filter((job) => job.active || (over += 1) <= KEPT) };
+}
+
 function announce(before, after) {
   if (!before) return;
   const done = new Set(before.jobs.filter((job) => !job.active).map((job) => `${job.job_id}${job.state}`));
   const over = after.jobs.filter((job) => !job.active && !done.has(`${job.job_id}${job.state}`));
   if (over.length) {
-    const runs = over.filter((job) => job.state === "done").map((job) => job.run_id);
-    window.dispatchEvent(new CustomEvent("paretoscope-runs", { detail: runs }));
+    self.fresh.push(...over.filter((job) => job.state === "done").map((job) => job.run_id));
+    self.again = true;
+    if (!self.pause) tell();
   }
 }
 
-function show(all) {
+// Panels ask anew at once when a run is over, and seldom while many are.
+function tell() {
+  self.pause = self.again ? setTimeout(tell, PACE) : 0;
+  if (!self.again) return;
+  self.again = false;
+  window.dispatchEvent(new CustomEvent("paretoscope-runs", { detail: self.fresh.splice(0) }));
+}
+
+function show({ jobs: all, count }) {
   if (!all.length) {
     replace(self.list, make("p", { class: "ps-quiet", text: "No job yet. Closing this page stops nothing: jobs go on and are found again." }));
     return;
   }
   const order = [...all.filter((job) => job.active && job.state === "running"), ...all.filter((job) => job.state === "queued").reverse(), ...all.filter((job) => !job.active)];
   const focused = document.activeElement?.dataset?.key;
-  replace(self.list, ...order.slice(0, SHOWN).map(row), all.length > SHOWN && make("p", { class: "ps-quiet", text: `and ${all.length - SHOWN} earlier ones` }));
+  replace(self.list, ...order.slice(0, SHOWN).map(row), count > SHOWN && make("p", { class: "ps-quiet", text: `and ${count - SHOWN} more` }));
   if (focused) self.list.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
 }
 
