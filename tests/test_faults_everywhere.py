@@ -45,9 +45,9 @@ def model(tmp_path_factory):
 def service(tmp_path_factory, armed):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(faults.ARMED, str(armed))
-        patch.setattr("backend.service.LocalLauncher", functools.partial(LocalLauncher, run=RUN))
         patch.setattr("backend.jobs.ledger.START_PATIENCE", 0.5)
-        with Service(tmp_path_factory.mktemp("home"), slots=1) as opened:
+        launcher = functools.partial(LocalLauncher, run=RUN)
+        with Service(tmp_path_factory.mktemp("home"), slots=1, launcher=launcher) as opened:
             assert opened._launcher.fork_server.ping(90)
             yield opened
 
