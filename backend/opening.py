@@ -11,7 +11,7 @@ from typing import Any
 
 from backend.cluster import placing
 from backend.home import home_folder
-from backend.jobs.lent import LentLauncher, lends
+from backend.lent import LentLauncher, lends
 from backend.limits import Limits
 from backend.service import Service
 from backend.store.errors import UnwritableError

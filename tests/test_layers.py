@@ -61,7 +61,7 @@ HOMES = {
     "gradio": {"ui", "app"},
     "plotly": {"ui"},
     "triton": {"kernels"},
-    "spaces": {"backend.jobs"},
+    "spaces": {"backend.lent"},
 }
 """Third-party packages that only some may import."""
 

@@ -12,10 +12,9 @@ from gradio.context import LocalContext
 from starlette.middleware import Middleware
 from starlette.testclient import TestClient
 
-from backend import rest
-from backend.jobs import lent
-from backend.jobs.lent import LentLauncher
+from backend import lent, rest
 from backend.jobs.states import State
+from backend.lent import LentLauncher
 from backend.service import Service
 from tests.page_results import fill
 from tests.result_documents import document
