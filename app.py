@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 
@@ -25,29 +26,28 @@ def main() -> None:
     """Open the service, start the page, and wait until it is stopped."""
     flags = parse()
     space = bool(os.environ.get("SPACE_ID"))
-    # Read once, while these packages are imported.
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read once, while packages are imported
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-    from backend.cluster import placing
     from backend.errors import ParetoscopeError
     from backend.limits import AT_HOME, IN_PUBLIC
-    from backend.service import Service
+    from backend.opening import lends, opened, settings
     from ui import page
 
-    limits = IN_PUBLIC if flags.public or space else AT_HOME
-    try:
-        service = Service(flags.home, **placing(flags.cluster, flags.gpus))
-    except ParetoscopeError as error:
-        raise SystemExit(str(error)) from None
+    limits, lent = IN_PUBLIC if flags.public or space else AT_HOME, space and lends()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with service:
+    with ExitStack() as stack:
+        try:
+            chosen = settings(limits, flags.cluster, flags.gpus, lent=lent)
+            service = stack.enter_context(opened(flags.home, **chosen))
+        except ParetoscopeError as error:
+            raise SystemExit(str(error)) from None
         blocks = page.build(service, limits)
         _, address, _ = blocks.launch(
             server_name=flags.host or ("0.0.0.0" if space else "127.0.0.1"),
             server_port=flags.port,
             prevent_thread_lock=True,
-            **page.launching(service, limits),
+            **page.launching(service, limits, lent=lent),
         )
         os.write(1, f"Paretoscope is at {address}\n".encode())
         page.warm(address)

@@ -59,6 +59,9 @@ class RayLauncher:
         self._known: dict[str, tuple[float, str]] = {}
         self._ask("GET", "/api/version")
 
+    def asked(self, run_id: str) -> None:
+        """Nothing: a cluster works for whoever asks."""
+
     def start(self, name: str, spec: Mapping[str, Any]) -> None:
         """Hand the attempt to the cluster; a name that it has is left as it is.
 
@@ -146,7 +149,10 @@ class RayLauncher:
 
 def placing(address: str, gpus: float) -> dict[str, Any]:
     """Keywords of a service whose jobs run at an address; none for those of this machine."""
-    return {"launcher": RayLauncher(address, gpus=gpus), "slots": JOBS} if address else {}
+    if not address:
+        return {}
+    there = RayLauncher(address, gpus=gpus)  # now, so that a wrong address is told first
+    return {"launcher": lambda _: there, "slots": JOBS}
 
 
 def package(root: Path) -> bytes:

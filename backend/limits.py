@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from backend.errors import ParetoscopeError
-from backend.service import Service
+from backend.live.records import LONGEST_PROMPT, MOST_TOKENS
+from backend.service import SLOTS, Service
 
 ADMISSION = threading.RLock()
 """Held from the question for room until it is taken, lest fifty who ask at once all find the last
@@ -25,11 +27,19 @@ class Limits:
         public: only the embedded model, and jobs belong to who started them.
         queue: jobs that may wait or run at a time.
         per_owner: the same of one visitor.
+        running: jobs that run at a time.
+        job: bounds of each job, as `Service` takes them.
+        prompt: letters of a prompt.
+        new_tokens: that are written after one.
     """
 
     public: bool = False
     queue: int = 64
     per_owner: int = 64
+    running: int = SLOTS
+    job: Mapping[str, float] = field(default_factory=dict)
+    prompt: int = LONGEST_PROMPT
+    new_tokens: int = MOST_TOKENS
 
     def admit(self, service: Service, model: str, jobs: int, owner: str) -> None:
         """Pass a request for `jobs` more jobs; hold `ADMISSION` until they are queued.
@@ -54,10 +64,30 @@ class Limits:
                 f"you have {own} and ask for {jobs}."
             )
 
+    def admit_text(self, prompt: str, new_tokens: int) -> None:
+        """Pass a request for a text.
+
+        Raises:
+            LimitError: says the limit and what to do instead.
+        """
+        if len(prompt) > self.prompt or new_tokens > self.new_tokens:
+            raise LimitError(
+                f"This copy writes up to {self.new_tokens} tokens after up to {self.prompt:,} "
+                f"letters; you ask for {new_tokens} after {len(prompt):,}."
+            )
+
     def may_change(self, owner: str, visitor: str) -> bool:
         """Whether a visitor may cancel or repeat a job of this owner."""
         return not self.public or (bool(owner) and owner == visitor)
 
 
 AT_HOME = Limits()
-IN_PUBLIC = Limits(public=True, queue=16, per_owner=2)
+IN_PUBLIC = Limits(
+    public=True,
+    queue=16,
+    per_owner=2,
+    running=1,
+    job={"timeout_seconds": 300, "silence_seconds": 30, "data_limit_bytes": 8 * 2**30},
+    prompt=1_000,
+    new_tokens=128,
+)

@@ -77,6 +77,7 @@ def add_comparing(router: APIRouter, service: Service, limits: Limits) -> None:
     @router.post(f"{PREFIX}/writings", tags=["writing"], status_code=202)
     def write(wish: WritingWish, visitor: Visitor = "") -> WritingView:
         """Have the dense model and up to three runs go on from a prompt, token by token."""
+        limits.admit_text(wish.prompt, wish.new_tokens)
         told = wish.model_dump()
         return _view(
             comparing.generate(told.pop("runs"), told.pop("prompt"), **told, owner=visitor)

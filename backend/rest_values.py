@@ -7,9 +7,23 @@ import json
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from backend.service import Filter
+
+
+def whole_text(value: Any) -> Any:
+    """A value whose texts can all be written down.
+
+    Raises:
+        ValueError: half of a pair of surrogates, which JSON may name and nothing can keep.
+    """
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("a text holds half of a pair of surrogates, which is no letter") from None
+    return value
+
 
 Since = Annotated[int | None, Query(description="only jobs changed after this revision")]
 Most = Annotated[int | None, Query(ge=0, description="jobs that are over, at most so many")]
@@ -49,7 +63,7 @@ class RunWish(Wish):
     """One recipe to carry out and measure."""
 
     recipe: str = Field(max_length=2000, examples=["gptq@4 + kv-int@4"])
-    budget: dict[str, float] = Field(default_factory=dict)
+    budget: Annotated[dict[str, float], AfterValidator(whole_text)] = Field(default_factory=dict)
 
 
 class SweepWish(Wish):
@@ -117,7 +131,7 @@ class JobList(BaseModel):
 class View(BaseModel):
     """A view of the page to keep under a short name."""
 
-    view: dict[str, Any]
+    view: Annotated[dict[str, Any], AfterValidator(whole_text)]
 
 
 class Frontier(BaseModel):

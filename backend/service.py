@@ -6,7 +6,7 @@ dictionary of plain values or a data frame.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,13 @@ from backend.comparing import Comparing
 from backend.errors import UnknownNameError
 from backend.estimate import Estimate, check_room
 from backend.extras import Extras
-from backend.home import home_folder
+from backend.home import home_folder, keep_results
 from backend.jobs.dispatcher import Dispatcher
 from backend.jobs.launchers import Launcher, LocalLauncher
 from backend.jobs.ledger import Ledger
 from backend.jobs.records import Event, Job, Submission
 from backend.live.desk import Desk
-from backend.measure.reading import METRICS, metric
+from backend.measure.reading import METRICS, is_axis, known_metric
 from backend.plan import plan
 from backend.recipes import Recipe
 from backend.sources import ModelSource
@@ -48,7 +48,9 @@ class Service:
         home: folder of all state.
         slots: jobs that run at a time.
         run_jobs: start the queue; without it, only what is stored can be asked.
-        launcher: where jobs run; None for this machine.
+        launcher: makes what runs the jobs of a home; on this machine unless told otherwise.
+        bounds: of every job, such as `timeout_seconds`, as an assignment names them.
+        notice: a sentence for the page, before any of the store's own.
 
     Attributes:
         advice: what is answered from what is known, before or instead of running anything.
@@ -60,16 +62,19 @@ class Service:
         *,
         slots: int = SLOTS,
         run_jobs: bool = True,
-        launcher: Launcher | None = None,
+        launcher: Callable[[Path], Launcher] = LocalLauncher,
+        bounds: Mapping[str, float] | None = None,
+        notice: str = "",
     ) -> None:
         self.home = home or home_folder()
-        self.home.mkdir(parents=True, exist_ok=True)
+        elsewhere = keep_results(self.home)
         self.store = Store(self.home)
         self.advice = Advice(self.store)
+        self._bounds, self._notice = dict(bounds or {}), notice
         try:
-            if not self.store.results.count():
+            if elsewhere or not self.store.results.count():
                 self._take_first_results()
-            self._launcher = launcher or LocalLauncher(self.home)
+            self._launcher = launcher(self.home)
             self.comparing = Comparing(self, Desk(self.home, self._launcher.fork_server))
             self._ledger = Ledger(self.store, self._launcher, slots=slots)
             self._dispatcher = Dispatcher(self._ledger) if run_jobs else None
@@ -93,6 +98,12 @@ class Service:
         self._launcher.close()
         self.store.close()
 
+    def stop_jobs(self) -> None:
+        """End what runs, as `close` alone does not; for a home that goes with the program."""
+        if self._dispatcher is not None:
+            self._dispatcher.stop()
+            self._ledger.interrupt()
+
     def warm_up(self) -> None:
         """Begin the imports that the first job and the first text will need; never waits."""
         self._launcher.warm_up()
@@ -114,19 +125,18 @@ class Service:
         Raises:
             UnknownNameError: no metric of that name.
         """
-        _known_metric(name)
-        return asdict(metric(name))
+        return asdict(known_metric(name))
 
     def axes(self) -> pd.DataFrame:
         """Readings that can be an axis of a chart, with the number of runs that have each."""
         found = axes(self.store.database)
-        wanted = [position for position, name in enumerate(found["name"]) if _is_axis(name)]
+        wanted = [position for position, name in enumerate(found["name"]) if is_axis(name)]
         return found.iloc[wanted].reset_index(drop=True)
 
     @property
     def notice(self) -> str:
         """A sentence for the page when something had to be repaired, else empty."""
-        return self.store.notice
+        return " ".join(filter(None, [self._notice, self.store.notice]))
 
     # Asking for runs
 
@@ -174,9 +184,10 @@ class Service:
         settings["heavy"] = found is None or found.heavy
         settings["predicted"] = None if found is None else found.readings()
         job = plan(wanted, source, **settings)
+        self._launcher.asked(job.run_id)
         return self._ledger.submit(
             job.run_id,
-            job.spec,
+            job.spec | self._bounds,
             owner=owner,
             model=job.model,
             recipe=wanted.text(),
@@ -245,6 +256,7 @@ class Service:
 
     def retry(self, job_id: str) -> Submission:
         """Queue a failed, timed-out or cancelled job again."""
+        self._launcher.asked(self.job(job_id).run_id)
         return self._ledger.retry(job_id)
 
     def wait(self, job_id: str, timeout: float) -> Job:
@@ -258,7 +270,7 @@ class Service:
     ) -> pd.DataFrame:
         """One row a run, newest first, with a column for each metric named."""
         for name in metrics:
-            _known_metric(name)
+            known_metric(name)
         return self.store.results.runs(chosen, metrics, failed)
 
     def run(self, run_id: str) -> Run:
@@ -280,8 +292,8 @@ class Service:
         Raises:
             UnknownNameError: no metric of that name.
         """
-        _known_metric(x)
-        _known_metric(y)
+        known_metric(x)
+        known_metric(y)
         return frontier(self.store.database, x, y, chosen)
 
     def choices(self) -> pd.DataFrame:
@@ -314,7 +326,9 @@ class Service:
         return exchange.import_results(self.store.results, self.store.shares, folder)
 
     def _take_first_results(self) -> None:
-        if (FIRST_RESULTS / "manifest.json").is_file():
+        came = {path.stem for path in (FIRST_RESULTS / "results").glob("*.json")}
+        known = set(self.store.results.runs()["run_id"])
+        if came - known and (FIRST_RESULTS / "manifest.json").is_file():
             self.import_results(FIRST_RESULTS)
 
     def _complete(self, run_id: str) -> str:
@@ -325,20 +339,6 @@ class Service:
             told = "none" if not ids else ", ".join(ids[:4])
             raise UnknownNameError(f"A run is named by its id; {run_id!r} fits {told}.")
         return ids[0]
-
-
-def _is_axis(name: str) -> bool:
-    try:
-        return metric(name).axis
-    except KeyError:
-        return False
-
-
-def _known_metric(name: str) -> None:
-    try:
-        metric(name)
-    except KeyError as error:
-        raise UnknownNameError(str(error.args[0])) from None
 
 
 __all__ = ["Filter", "Refusal", "Run", "Service", "Sweep", "Texts", "home_folder"]

@@ -18,6 +18,8 @@ CHECKS = (
 )
 WHOLE = ["-q", "-n", "auto", "--dist", "worksteal"]
 """The whole suite, as many tests at a time as there are cores; each computes with one thread."""
+MARKED = ("faults", "security")
+"""Suites of their own, `-m faults`, which run in the same way; other arguments are as they are."""
 
 
 def main(arguments: list[str]) -> int:
@@ -33,11 +35,20 @@ def main(arguments: list[str]) -> int:
         print("NO CHROMIUM FOUND: the browser tests are left out. Install it with the system.")
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", *(arguments or WHOLE)],
+        [sys.executable, "-m", "pytest", *chosen(arguments)],
         cwd=ROOT,
         env=environment,
         check=False,
     ).returncode
+
+
+def chosen(arguments: list[str]) -> list[str]:
+    """What pytest is told."""
+    if len(arguments) != 2 or arguments[0] != "-m" or arguments[1] not in MARKED:
+        return arguments or WHOLE
+    mark = f"mark.{arguments[1]}"  # looking for it in every file takes longer than its tests
+    files = [path for path in sorted(ROOT.glob("tests/test_*.py")) if mark in path.read_text()]
+    return [*WHOLE, *arguments, *map(str, files)]
 
 
 if __name__ == "__main__":

@@ -17,6 +17,10 @@ PAYLOADS = (
     "<a href='javascript:window.pwned=1'>x</a>",
     "$\\href{javascript:window.pwned=1}{x}$",
     "\u202eevil\u0007",
+    "<iframe srcdoc='<script>parent.pwned=1</script>'></iframe>",
+    "<details open ontoggle=window.pwned=1><summary>x</summary></details>",
+    "<math><a xlink:href='javascript:window.pwned=1'>x</a></math>",
+    "[x](javascript:window.pwned=1)",
 )
 DENSE, SMALL, MIDDLE, BEATEN, BROKEN, HOSTILE = (f"{n:016x}" for n in range(0xA1, 0xA7))
 TEXT = " she walked home and slept well."

@@ -279,6 +279,44 @@ def test_a_short_link_opens_the_view_that_was_kept(visit, server):
     assert f"compare={MIDDLE},{SMALL}" in other.url
 
 
+def test_a_space_tells_the_page_around_it_what_is_seen(visit):
+    page = visit("/health")  # stands for the Hub, whose page holds the Space in a frame
+
+    def as_on_a_space(route):
+        answer = route.fetch()
+        link = {"link": "https://huggingface.co/spaces/someone/name"}
+        route.fulfill(response=answer, json=answer.json() | link)
+
+    page.route("**/page/start", as_on_a_space)
+    page.evaluate(
+        """() => {
+          window.told = [];
+          window.postMessage = (what, where, ports) => {
+            if (what.queryString) told.push([what.queryString, where]);
+            if (what === "zerogpu-headers") ports[0].postMessage({ "X-IP-Token": where });
+          };
+          const frame = document.createElement("iframe");
+          frame.src = "/";
+          document.body.append(frame);
+        }"""
+    )
+    inside = page.frame_locator("iframe")
+    expect(inside.locator(".ps-link")).to_have_value(
+        "https://huggingface.co/spaces/someone/name", timeout=PATIENCE
+    )
+    inside.locator("body").evaluate(
+        f"() => import('/page/static/view.js').then((view) => view.change({{ run: '{SMALL}' }}))"
+    )
+    assert page.evaluate("told.at(-1)") == [f"run={SMALL}", "https://huggingface.co"]
+    expect(inside.locator(".ps-link")).to_have_value(
+        f"https://huggingface.co/spaces/someone/name?run={SMALL}"
+    )
+    inside.locator("body").evaluate("window.supports_zerogpu_headers = true")
+    with page.expect_request("**/api/v1/share") as asked:
+        inside.get_by_role("button", name="Short link").click()
+    assert asked.value.header_value("x-ip-token") == "https://huggingface.co"
+
+
 def test_a_bound_shades_the_chart_and_is_kept_in_the_address(visit):
     page = drawn(visit())
     limits = "document.querySelector('.ps-plot').layout.shapes.filter((s) => s.name === 'limit')"
@@ -556,7 +594,7 @@ def test_a_run_draws_a_new_dot_and_its_model_writes_beside_the_dense_one(working
 def hostile(chromium, tmp_path_factory):
     """Visits to a home where every text of unknown origin is all payloads at once."""
     server = Server(fill(tmp_path_factory.mktemp("hostile"), " ".join(PAYLOADS))).start()
-    context = chromium.new_context(viewport={"width": 1440, "height": 900})
+    context = chromium.new_context(viewport={"width": 1440, "height": 900}, base_url=server.address)
     context.set_default_timeout(PATIENCE)
     page = context.new_page()
 
@@ -593,3 +631,38 @@ def test_hostile_text_stays_text(hostile, path, shown):
     page.wait_for_timeout(150)  # for whatever a payload would have loaded
     assert page.evaluate("window.pwned") is None
     assert page.locator("img[onerror], svg[onload], a[href^='javascript']").count() == 0
+
+
+STRANGE = """() => {
+  const found = [...document.querySelectorAll("*")];
+  const handlers = found.flatMap((one) => [...one.attributes].filter((each) =>
+    each.name.startsWith("on") || /^\\s*javascript:/i.test(each.value)));
+  const added = found.filter((one) =>
+    one.matches("iframe[srcdoc], math, img[src=x], svg[onload]") ||
+    (one.matches("script") && one.textContent.includes("pwned")));
+  return [window.pwned ?? null, handlers.length, added.length];
+}"""
+
+
+@pytest.mark.security
+def test_what_is_sent_to_the_interface_adds_nothing_to_the_page(hostile):
+    """Each payload, kept as a view by the interface and opened by its short link."""
+
+    def opened(text):
+        kept = dict.fromkeys(("run", "budget", "say", "prompt", "x", "tab", "writing"), text)
+        kept |= {name: [text] for name in ("model", "family", "protocol", "compare")}
+        answer = page.request.post("/api/v1/share", data={"view": kept})
+        page.goto(f"/?share={answer.json()['slug']}")
+        page.wait_for_selector("[role=alert]")
+        page.wait_for_function("location.search.includes('budget')")
+        page.wait_for_timeout(150)
+        seen = page.evaluate(STRANGE)
+        refused = page.request.post("/api/v1/jobs", data={"recipe": text, "model": text})
+        assert 400 <= refused.status < 500
+        assert refused.headers["content-type"] == "application/json"
+        assert refused.headers["x-content-type-options"] == "nosniff"
+        return seen
+
+    page = hostile("/health")
+    assert len(PAYLOADS) == 12
+    assert {text: opened(text) for text in PAYLOADS} == {text: [None, 0, 0] for text in PAYLOADS}

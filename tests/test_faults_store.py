@@ -15,14 +15,18 @@ from pathlib import Path
 import pytest
 
 from backend import plan, sources
+from backend import service as service_module
 from backend.errors import ModelError
+from backend.jobs.launchers import LocalLauncher
 from backend.jobs.ledger import Ledger
+from backend.opening import opened
 from backend.sources import EMBEDDED, ModelSource
 from backend.store.database import MIGRATIONS, Database
 from backend.store.errors import StoreError
 from backend.store.store import Store
 from tests.result_documents import document
-from tests.test_jobs_attempts import until
+from tests.test_jobs_attempts import gone, until
+from ui import views
 
 ROOT = Path(__file__).parents[1]
 RUNS = [f"{number:016x}" for number in range(6)]
@@ -106,6 +110,39 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"file/home cannot be written .*PARETOSCOPE_HOME"):
         Database(tmp_path / "file" / "home")
+
+
+def test_the_page_starts_without_a_folder_that_can_be_written_and_says_so(filled, tmp_path):
+    """As a home on a read-only disk: what can be read is shown, and nothing is written there."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "results").symlink_to(filled / "results")
+    (home / "app.owner").mkdir()  # cannot be written, whoever asks
+    with opened(home, run_jobs=False) as service:
+        assert set(RUNS) <= set(service.runs()["run_id"])
+        shelf = service.home
+        assert shelf != home
+        service.store.results.add(document("f" * 16))
+        told = views.start(service, False)["notice"]
+    for part in (str(home), "cannot be written", "PARETOSCOPE_HOME", "is gone when the program"):
+        assert part in told
+    assert not shelf.exists()
+    assert sorted(path.stem for path in (filled / "results").glob("*.json")) == RUNS
+
+
+def test_no_job_outlives_a_folder_that_goes(tmp_path, monkeypatch):
+    def launcher(home):
+        return LocalLauncher(home, run=["tests.fake_attempt:run"], preload=())
+
+    monkeypatch.setattr(service_module, "FIRST_RESULTS", tmp_path / "none")
+    (tmp_path / "file").write_text("")
+    with opened(tmp_path / "file" / "home", launcher=launcher, bounds={"pause": 20.0}) as service:
+        job = service.submit("rtn@6").job_id
+        until(lambda: [one for one in service.events(job) if one.kind == "progress"])
+        (number,) = [one.data["process"] for one in service.events(job) if one.kind == "worker"]
+        assert not gone(number)
+    until(lambda: gone(number))
+    assert not service.home.exists()
 
 
 def test_an_older_schema_is_kept_as_it_was_before_it_is_changed(tmp_path):

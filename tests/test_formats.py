@@ -229,3 +229,39 @@ def test_a_held_linear_adds_its_bias():
 def test_a_2_4_mask_must_keep_two_in_four():
     with pytest.raises(ValueError, match="exactly two of every four"):
         Sparse24.pack(normal(4, 8), torch.ones(4, 8, dtype=torch.bool))
+
+
+def _first(tensor, value):
+    tensor.view(-1)[0] = value
+
+
+DAMAGES = {
+    "bitmask": lambda held: _first(held.mask, int(held.mask.view(-1)[0]) ^ 1),
+    "rows": lambda held: _first(held.mask, int(held.mask.view(-1)[0]) ^ 1),
+    "outlier positions": lambda held: _first(held.positions, 60_000),
+    "outlier ends": lambda held: _first(held.offsets, -1),
+    "entropy start": lambda held: _first(held.bases, 1 << 40),
+    "entropy length": lambda held: _first(held.lengths, 30),
+    "entropy code": lambda held: held.lengths.fill_(1),
+    "inside": lambda held: _first(held.one.mask, int(held.one.mask.view(-1)[0]) ^ 1),
+}
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_would_lead_a_product_astray_is_noticed(damage):
+    weight = normal(40, 24, seed=1)
+    mask = weight > 1
+    held = {
+        "bitmask": BitmaskSparse.pack(weight * mask),
+        "rows": Rows.pack(
+            mask[:, 0], Dense.pack(weight[mask[:, 0]]), Dense.pack(weight[~mask[:, 0]])
+        ),
+        "outlier": Outliers.pack(weight, mask),
+        "entropy": EntropyCoded.pack(weight.to(torch.bfloat16)),
+        "inside": Sum.of(one=BitmaskSparse.pack(weight * mask), two=Dense.pack(weight)),
+    }[damage.split()[0]]
+    held.check()
+    DAMAGES[damage](held)
+    with pytest.raises(ValueError, match=r"mask marks|do not fit|cannot be read"):
+        held.check()

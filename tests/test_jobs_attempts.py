@@ -137,6 +137,7 @@ FAILURES = {
 }
 
 
+@pytest.mark.faults
 def test_every_failure_is_told_in_words_and_the_next_job_runs(bench):
     jobs = {mode: bench.submit(mode) for mode in FAILURES}
     after = bench.submit()
@@ -169,6 +170,7 @@ def test_a_hanging_job_is_cancelled_within_two_seconds_with_all_its_children(ben
     assert all(gone(number) for number in processes)
 
 
+@pytest.mark.faults
 def test_a_hanging_job_is_stopped_at_its_time_limit(warm):
     job_id = warm.submit("hang", timeout_seconds=0.8)
     processes = warm.hanging(job_id)

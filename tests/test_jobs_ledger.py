@@ -129,6 +129,7 @@ def test_a_result_that_came_without_a_job_is_cached_too(ledger, store):
     assert (submission.job_id, submission.outcome) == ("", Outcome.CACHED)
 
 
+@pytest.mark.faults
 def test_fifty_submissions_at_once_make_one_job(ledger):
     found = []
     threads = [
@@ -169,6 +170,7 @@ def test_slots_and_owner_slots_bound_what_runs(store, stage):
     assert ledger.counts()[State.QUEUED] == 1
 
 
+@pytest.mark.security
 def test_a_full_queue_refuses_by_a_sentence(store, stage):
     ledger = Ledger(store, stage, queue_limit=3, owner_queue_limit=2)
     ledger.submit(RUN, {}, owner="ann")
@@ -375,6 +377,7 @@ def test_a_result_that_cannot_be_trusted_fails_the_job(ledger, stage, store, kin
     assert not store.results.known(RUN)
 
 
+@pytest.mark.faults
 def test_hostile_events_do_not_stop_the_queue(ledger, stage):
     job_id = ledger.submit(RUN, {}).job_id
     ledger.step()
@@ -406,6 +409,7 @@ def test_failed_jobs_can_stand_among_the_runs(ledger, stage, store):
     assert frame.loc[OTHER, "status"] == "done"
 
 
+@pytest.mark.faults
 def test_old_events_and_folders_are_forgotten(ledger, stage, store):
     job_id = ledger.submit(RUN, {}).job_id
     ledger.step()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random
 import socket
+import tempfile
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -84,11 +87,47 @@ def test_a_worker_that_reads_models_reaches_nobody(warm):
     assert "unreachable" in job.reason
 
 
-def _may_leave_network():
+@pytest.mark.security
+def test_a_user_without_rights_leaves_the_network_too():
+    if not _exits_well(_leave_as_nobody, lambda: True):
+        pytest.skip("this system does not let its users make spaces of their own")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        socket.create_server(("127.0.0.1", 0)) as server,
+    ):
+        Path(folder).chmod(0o777)
+        port = server.getsockname()[1]
+
+        def cut_off():
+            Path(folder, "written").write_text("as before")
+            with socket.socket() as asks:  # nothing imported: the libraries may be root's alone
+                return asks.connect_ex(("127.0.0.1", port)) == errno.ENETUNREACH
+
+        assert _exits_well(_leave_as_nobody, cut_off)
+        assert Path(folder, "written").read_text() == "as before"
+
+
+def _leave_as_nobody():
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setgid(1000)
+        os.setuid(1000)
+    return leave_network()
+
+
+def _exits_well(*steps):
+    """Whether all steps come true in a process of its own."""
     number = os.fork()
     if number == 0:
-        os._exit(0 if leave_network() else 1)
+        done = False
+        with contextlib.suppress(BaseException):
+            done = all(step() for step in steps)
+        os._exit(0 if done else 1)
     return os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) == 0
+
+
+def _may_leave_network():
+    return _exits_well(leave_network)
 
 
 @pytest.mark.faults

@@ -91,6 +91,7 @@ def test_bits_are_per_parameter_of_the_dense_model(tmp_path):
     assert size.folder_bytes(tmp_path, ["a.safetensors"]) == 100
 
 
+@pytest.mark.security
 def test_memory_is_real_only_if_it_is_less():
     assert (size.memory_kind(99, 100), size.memory_kind(100, 100)) == ("real", "simulated")
 

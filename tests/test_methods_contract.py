@@ -367,6 +367,7 @@ def hard_cases():
     }
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("name", hard_cases())
 @pytest.mark.parametrize("key", LAYER)
 def test_a_hard_case_gives_finite_weights_within_the_budget(key, name):

@@ -369,6 +369,7 @@ def change_config(folder, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+@pytest.mark.faults
 def test_values_that_are_not_finite_are_refused_by_the_tensors_name(tmp_path):
     for value in (float("nan"), float("inf")):
         model = tiny.build("llama")
@@ -377,6 +378,7 @@ def test_values_that_are_not_finite_are_refused_by_the_tensors_name(tmp_path):
         refused(tmp_path / str(value), "not finite in model.layers.1.mlp.up_proj.weight")
 
 
+@pytest.mark.security
 def test_pickled_weights_are_never_read(folder):
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(b"anything")
@@ -436,6 +438,7 @@ def test_weights_that_are_missing_or_of_another_shape_are_refused(folder):
 # The name `kernels`
 
 
+@pytest.mark.faults
 def test_a_foreign_package_of_the_name_kernels_is_not_taken_for_ours(tmp_path):
     """transformers asks for a distribution of that name; it must not find our folder by it."""
     about = tmp_path / "kernels-0.18.2.dist-info"

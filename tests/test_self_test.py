@@ -46,6 +46,7 @@ def test_every_kind_of_loops_that_runs_here_passes(kind):
         library.use_loops(-1)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     "change", [lambda _: float("nan"), lambda y: y + 0.01, lambda _: float("inf")]
 )
@@ -55,6 +56,7 @@ def test_a_wrong_product_leaves_everything_to_torch(change):
     assert "fails its own test. Its product by float32 is off by" in reason
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("name", ["decode_integers", "decode_codebook", "decode_bitmask"])
 def test_numbers_decoded_wrongly_are_noticed(name):
     """A decoder that writes nothing but sevens."""
@@ -70,6 +72,7 @@ def test_numbers_decoded_wrongly_are_noticed(name):
     assert "is off by" in reason
 
 
+@pytest.mark.faults
 def test_a_missing_function_leaves_everything_to_torch():
     found, reason = extension._trusted(Altered("decode_codebook", None))
     assert found is None

@@ -93,6 +93,7 @@ def test_readers_see_the_last_commit_while_a_writer_is_at_work(tmp_path):
         assert seen == [1, 2]
 
 
+@pytest.mark.security
 def test_the_connection_reaches_no_other_file_and_cannot_be_reconfigured(tmp_path):
     (tmp_path / "secret.csv").write_text("a\n1\n")
     with Database(tmp_path / "home") as database, database.reading() as cursor:
@@ -102,6 +103,7 @@ def test_the_connection_reaches_no_other_file_and_cannot_be_reconfigured(tmp_pat
             cursor.execute("SET enable_external_access = true")
 
 
+@pytest.mark.faults
 def test_a_newer_schema_is_refused_politely(tmp_path):
     with Database(tmp_path) as database, database.writing() as cursor:
         cursor.execute("UPDATE meta SET value = '99' WHERE name = 'schema_version'")

@@ -20,6 +20,7 @@ def test_a_written_document_reads_back_equal(tmp_path):
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.security
 def test_a_result_never_changes_once_written(tmp_path):
     documents.write_document(tmp_path, document(RUN, seconds=1.0))
     path = documents.write_document(tmp_path, document(RUN, seconds=9.0))

@@ -126,6 +126,7 @@ def test_the_frame_tells_how_each_number_came_to_be(store):
     assert (row["x_low"], row["x_high"], row["y_unit"]) == (0, 2, "nats")
 
 
+@pytest.mark.security
 def test_any_text_is_only_ever_the_name_of_a_reading(store):
     fill(store, [document("a" * 16)])
     hostile = ["", "'", "kld'; DROP TABLE results; --", "$x", "\x00", "x" * 10_000]

@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 from starlette.testclient import TestClient
 
 from backend import rest
+from backend.jobs.launchers import assignment
 from backend.limits import AT_HOME, IN_PUBLIC
 from backend.service import Service
 from tests.page_results import BEATEN, BROKEN, DENSE, HOSTILE, MIDDLE, PAYLOADS, RUNS, SMALL, fill
@@ -191,6 +192,7 @@ def test_in_public_only_the_embedded_model_is_compressed(public):
     assert "default" in answer.json()["error"]
 
 
+@pytest.mark.security
 def test_in_public_a_job_is_its_owners(public):
     mine, other = {"X-Visitor": "a" * 32}, {"X-Visitor": "b" * 32}
     wish = {"recipe": "rtn@4", "tier": "smoke"}
@@ -247,6 +249,30 @@ def test_the_list_of_jobs_asks_the_store_only_after_a_change(tmp_path, monkeypat
         assert client.get(f"{V1}/jobs").json()["jobs"] == [job]
 
 
+@pytest.mark.security
+@pytest.mark.parametrize(
+    ("letters", "tokens", "status"), [(1001, 8, 403), (8, 129, 403), (1000, 128, 404)]
+)
+def test_in_public_texts_are_short(public, letters, tokens, status):
+    """What is within the limits comes as far as the run, which is not known."""
+    wish = {"runs": ["0" * 16], "prompt": "x" * letters, "new_tokens": tokens}
+    told = public.post(f"{V1}/writings", json=wish)
+    assert told.status_code == status
+    assert (status == 404) != ("up to 128 tokens after up to 1,000 letters" in told.text)
+
+
+@pytest.mark.security
+def test_in_public_a_job_is_bounded_as_its_assignment_says(tmp_path):
+    with Service(fill(tmp_path), run_jobs=False, bounds=IN_PUBLIC.job) as service:
+        service.submit("rtn@4")
+        with service.store.database.reading() as cursor:
+            (text,) = cursor.execute("SELECT spec FROM jobs").fetchone()
+    told = assignment(json.loads(text), (), None)
+    assert (told["timeout_seconds"], told["silence_seconds"]) == (300, 30)
+    assert told["spec"]["data_limit_bytes"] == 8 * 2**30
+
+
+@pytest.mark.security
 def test_in_public_one_visitor_has_few_jobs(public):
     mine = {"X-Visitor": "a" * 32}
     codes = [
@@ -258,6 +284,7 @@ def test_in_public_one_visitor_has_few_jobs(public):
     assert codes == [202, 202, 403]
 
 
+@pytest.mark.security
 @pytest.mark.parametrize(
     "path", ["/gradio_api/upload", "/gradio_api/proxy=http://127.0.0.1/", "/upload"]
 )
@@ -265,6 +292,7 @@ def test_nothing_is_uploaded_or_fetched_for_others(client, path):
     assert client.post(path, content=b"x").status_code == 403
 
 
+@pytest.mark.security
 def test_a_large_body_is_refused_declared_or_not(client):
     large = b"x" * (BODY_LIMIT + 1)
     assert client.post(f"{V1}/jobs", content=large).status_code == 413
@@ -323,6 +351,7 @@ def test_a_preview_leads_nowhere_else(client):
         assert "<script" not in answer.text
 
 
+@pytest.mark.security
 def test_a_hostile_run_is_previewed_and_reported_as_text(client):
     for path in (f"/r/{HOSTILE}", "/page/report"):
         text = client.get(path).text

@@ -39,6 +39,7 @@ def test_a_label_has_neither_tag_nor_formula(payload):
     assert "$" not in label
 
 
+@pytest.mark.security
 def test_marks_that_turn_writing_and_control_characters_go():
     assert safe.plain("a\u202eb\u2066c\x00d\x1b[31me\nf\tg") == "abcd[31me\nf\tg"
 

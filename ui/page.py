@@ -14,6 +14,7 @@ from backend import rest
 from backend.limits import AT_HOME, Limits
 from backend.service import Service
 from ui import components, programs, routes, theme
+from ui.asker import Asker
 from ui.guard import Guard
 
 TITLE = "Paretoscope"
@@ -47,11 +48,14 @@ def build(service: Service, limits: Limits = AT_HOME) -> gr.Blocks:
     return page.queue(max_size=CALLS)
 
 
-def launching(service: Service, limits: Limits = AT_HOME) -> dict[str, Any]:
-    """Arguments of `Blocks.launch` that make the page, REST and the guard one server."""
+def launching(service: Service, limits: Limits = AT_HOME, *, lent: bool = False) -> dict[str, Any]:
+    """Arguments of `Blocks.launch` that make the page, REST and the guard one server.
+
+    With `lent` jobs use the visitor's time on a GPU, so each request is told to who lends it.
+    """
     app = rest.serving(service, limits)
     app["routes"] = [*routes.page_routes(service, limits), *app["routes"]]
-    app["middleware"] = [Middleware(Guard)]
+    app["middleware"] = [Middleware(Guard), *([Middleware(Asker)] if lent else [])]
     return {
         "app_kwargs": app,
         "theme": theme.theme(),

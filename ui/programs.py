@@ -74,6 +74,7 @@ def _deeds(service: Service, limits: Limits) -> list[Callable[..., Any]]:
     def write(runs: str, prompt: str, new_tokens: int = 96) -> dict[str, str]:
         """What the dense model and up to three runs write after a prompt; ids apart by commas."""
         wanted = [one.strip() for one in runs.split(",") if one.strip()]
+        _ask(limits.admit_text, prompt, new_tokens)
         found = _ask(service.comparing.generate, wanted, prompt, new_tokens=new_tokens)
         end = time.monotonic() + PATIENCE
         while not found.ended and time.monotonic() < end:

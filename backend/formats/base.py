@@ -96,6 +96,15 @@ class Format(nn.Module, abc.ABC):
         """An empty one of this shape, whose buffers are then loaded."""
         return cls(rows, columns, **settings, **inner)
 
+    def check(self) -> None:
+        """Hold what was loaded against itself, since products read it without looking.
+
+        Raises:
+            ValueError: what is held would lead a product astray.
+        """
+        for part in self.inner().values():
+            part.check()
+
     def header(self) -> dict[str, Any]:
         """JSON from which `from_header` builds an empty twin."""
         return {

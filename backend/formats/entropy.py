@@ -61,6 +61,16 @@ class EntropyCoded(Format):
         stream, symbols = self.stream.numel(), self.lengths.numel()
         return {"stream": stream, "first": self.first, "symbols": symbols}
 
+    def check(self) -> None:
+        """Codes are a prefix code and lanes start where a whole lane can be read."""
+        lengths = self.lengths.to(torch.int64)
+        shares = (2.0 ** -lengths[lengths > 0].double()).sum()
+        places = huffman.lane_places(self.bases, self.starts)
+        last = 8 * (self.stream.numel() - huffman.WINDOW)
+        inside = bool((places >= 0).all() and (places <= last).all())
+        if int(lengths.max()) > huffman.LIMIT or shares > 1 or not inside:
+            raise ValueError("A stream of exponents cannot be read by its own codes and starts.")
+
     def exact(self) -> Tensor:
         """The matrix as it was, bfloat16."""
         found = huffman.decode(self.stream, self.bases, self.starts, self.lengths)

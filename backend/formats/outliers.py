@@ -37,6 +37,15 @@ class Outliers(Format):
         held.offsets = mask.sum(1).cumsum(0).to(torch.int32)
         return held
 
+    def check(self) -> None:
+        """Rows end one after another within the entries, and entries lie within their row."""
+        ends = [0, *self.offsets.tolist()]
+        beyond = self.values.numel() and int(self.positions.to(torch.int64).max()) >= self.columns
+        if ends != sorted(ends) or ends[-1] != self.values.numel() or beyond:
+            raise ValueError(
+                f"Entries of {self.rows:,} rows of {self.columns:,} columns do not fit them."
+            )
+
     def settings(self) -> dict[str, Any]:
         """How many entries are held."""
         return {"count": self.values.numel()}

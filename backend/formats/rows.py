@@ -30,6 +30,13 @@ class Rows(Format):
         held.mask = bitpack.pack_plane(mask.view(1, -1).to(torch.uint8), 1)
         return held
 
+    def check(self) -> None:
+        """The mask marks as many rows as are held finer."""
+        super().check()
+        marked = int(bitpack.unpack_plane(self.mask, 1, self.rows).sum())
+        if (marked, self.rows - marked) != (self.fine.rows, self.coarse.rows):
+            raise ValueError(f"A mask marks {marked:,} of {self.rows:,} rows, not those held.")
+
     def _order(self) -> Tensor:
         mask = bitpack.unpack_plane(self.mask, 1, self.rows).flatten().to(torch.bool)
         stacked = torch.cat([mask.nonzero(), (~mask).nonzero()]).flatten()

@@ -37,6 +37,13 @@ class SharedRows(Format):
         mask = bitpack.unpack_plane(self.mask, 1, self.rows).flatten().to(torch.int64)
         return torch.where(mask == 1, mask.cumsum(0) - 1, self.table.rows - 1)
 
+    def check(self) -> None:
+        """The mask marks as many rows as have one of their own."""
+        super().check()
+        marked = int(bitpack.unpack_plane(self.mask, 1, self.rows).sum())
+        if marked != self.table.rows - 1:
+            raise ValueError(f"A mask marks {marked:,} rows; {self.table.rows - 1:,} are held.")
+
     def dense(self) -> Tensor:
         """The matrix in float32."""
         return self.table.dense()[self._places()]

@@ -101,12 +101,13 @@ class Journal:
         if isinstance(event.get("document"), dict):
             return self._kept(job, event["document"])
         home = self._store.home.resolve()
+        kept = (home / "results").resolve()  # may be a link to where results stay
         path = (home / Path(str(event.get("path", "")))).resolve()
-        if not path.is_relative_to(home):
+        if not path.is_relative_to(home) and path.parent != kept:
             return None, "The result lies outside the home folder."
         try:
             document = read_document(path)
-            if path.parent == (home / "results") and document["run_id"] == job.run_id:
+            if path.parent == kept and document["run_id"] == job.run_id:
                 return document, ""
             return self._kept(job, document)
         except (OSError, ResultRefusedError) as error:

@@ -43,6 +43,10 @@ class Launcher(Protocol):
 
     fork_server: ForkServer | None
 
+    def asked(self, run_id: str) -> None:
+        """Take note that the run is asked for in the calling context, a visitor's request."""
+        ...
+
     def start(self, name: str, spec: Mapping[str, Any]) -> None:
         """Start the attempt; harmless when it was started before."""
         ...
@@ -101,6 +105,9 @@ class LocalLauncher:
             self.fork_server = ForkServer(home, self._environment, preload, idle_seconds)
         self._runners: list[subprocess.Popen] = []
         self._turn = threading.Lock()
+
+    def asked(self, run_id: str) -> None:
+        """Nothing: this machine works for whoever asks."""
 
     def start(self, name: str, spec: Mapping[str, Any]) -> None:
         """Write the assignment and start a runner, unless this attempt has begun."""

@@ -6,6 +6,7 @@ a first part at once and then token by token, because only so its cache is what 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from backend.decoding.model import LanguageModel
+    from backend.decoding.model import LanguageModel, Session
 
 # On a CPU small batches win: buffers that fit the caches and the allocator's free lists.
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
@@ -68,20 +69,41 @@ def blocks(
     firsts = [prefill] * len(rows) if isinstance(prefill, int) else list(prefill)
     while order:
         batch = _batch(model, rows, firsts, order)
+        begun = None
+        with suppress(torch.OutOfMemoryError):
+            begun = _begin(model, rows, firsts, batch)
+        if begun is None:  # once more, with half of the rows; then it fails in words
+            torch.cuda.empty_cache()
+            batch = batch[: max(1, len(batch) // 2)]
+            begun = _begin(model, rows, firsts, batch)
+        first, session = begun
         del order[: len(batch)]
-        longest = len(rows[batch[-1]])
-        tokens = torch.zeros(len(batch), longest, dtype=torch.int64)
-        for line, index in enumerate(batch):
-            tokens[line, : len(rows[index])] = torch.as_tensor(rows[index])
-        tokens = tokens.to(model.device)
-        if not model.has_cache_method:
-            yield Block(batch, 0, model.logits(tokens))
-            continue
-        session = model.session(len(batch), longest)
-        first = max(1, min(longest, *(firsts[index] for index in batch)))
-        yield Block(batch, 0, session.feed(tokens[:, :first]))
-        for position in range(first, longest):
-            yield Block(batch, position, session.feed(tokens[:, position : position + 1]))
+        yield first
+        if session is not None:
+            tokens = _padded(rows, batch).to(model.device)
+            for position in range(first.logits.shape[1], tokens.shape[1]):
+                fed = session.feed(tokens[:, position : position + 1])
+                yield Block(batch, position, fed)
+
+
+def _begin(
+    model: LanguageModel, rows: Sequence[Sequence[int]], firsts: list[int], batch: list[int]
+) -> tuple[Block, Session | None]:
+    """The first logits of a batch, which take by far the most memory, and the session to go on."""
+    tokens = _padded(rows, batch).to(model.device)
+    if not model.has_cache_method:
+        return Block(batch, 0, model.logits(tokens)), None
+    longest = tokens.shape[1]
+    session = model.session(len(batch), longest)
+    first = max(1, min(longest, *(firsts[index] for index in batch)))
+    return Block(batch, 0, session.feed(tokens[:, :first])), session
+
+
+def _padded(rows: Sequence[Sequence[int]], batch: list[int]) -> torch.Tensor:
+    tokens = torch.zeros(len(batch), len(rows[batch[-1]]), dtype=torch.int64)
+    for line, index in enumerate(batch):
+        tokens[line, : len(rows[index])] = torch.as_tensor(rows[index])
+    return tokens
 
 
 def _batch(

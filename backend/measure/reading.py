@@ -10,9 +10,13 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from backend.errors import UnknownNameError
 from backend.measure.catalogue import FAMILIES, METRICS, PROTOCOL, Direction, Metric, metric
 
-__all__ = ["FAMILIES", "METRICS", "PROTOCOL", "Kind", "Metric", "Reading", "metric", "take"]
+__all__ = [
+    "FAMILIES", "METRICS", "PROTOCOL", "Kind", "Metric", "Reading", "is_axis", "known_metric",
+    "metric", "take",
+]  # fmt: skip
 
 Kind = Literal["measured", "counted", "estimated"]
 
@@ -106,3 +110,23 @@ def take(
             note,
         )
     ]
+
+
+def known_metric(name: str) -> Metric:
+    """What a name that somebody typed means.
+
+    Raises:
+        UnknownNameError: no metric of that name; says the nearest.
+    """
+    try:
+        return metric(name)
+    except KeyError as error:
+        raise UnknownNameError(str(error.args[0])) from None
+
+
+def is_axis(name: str) -> bool:
+    """Whether a reading of this name can be an axis of a chart."""
+    try:
+        return metric(name).axis
+    except KeyError:
+        return False

@@ -119,6 +119,7 @@ def load(folder: Path, *, packed: bool = True, dtype: torch.dtype | None = None)
     for name, entry in record["held"].items():
         view.replace(name, _empty(entry))
     _assign(view, tensors, record["tied"], folder)
+    _check(model, folder)
     if dtype is not None:
         recast(model, dtype)
     if packed:
@@ -131,6 +132,17 @@ def load(folder: Path, *, packed: bool = True, dtype: torch.dtype | None = None)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     loaded = LoadedModel(model, tokenizer, source, folder, parameters)
     return Artefact(loaded, view, recipe, folder)
+
+
+def _check(model: nn.Module, folder: Path) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, HeldLinear | HeldEmbedding):
+            try:
+                module.held.check()
+            except ValueError as error:
+                raise ModelError(
+                    f"{folder.name} is damaged at {name}: {error} Compress the model again."
+                ) from error
 
 
 def _describe(module: HeldLinear | HeldEmbedding) -> dict[str, Any]:

@@ -7,7 +7,6 @@ where every module is of a kind that is known here; everything else goes through
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -22,6 +21,7 @@ from backend.formats.base import FEW
 from backend.models import native
 from backend.models.held_attention import visible
 from backend.models.native import Block
+from backend.models.room import Room
 from backend.models.sliced import SlicedBlock, SlicedEnd, WidthNorm
 from kernels.decode_step import Room as StepRoom
 from kernels.decode_step import Step
@@ -262,67 +262,6 @@ class LeanSession:
     def cache_bytes(self) -> int:
         """Bytes set aside for keys and values now."""
         return sum(cache.nbytes for cache in self._caches)
-
-
-class Room(LayerCache):
-    """Dense keys and values of one layer in room for a number of tokens, enlarged where needed."""
-
-    def __init__(self, tokens: int) -> None:
-        self._tokens, self._length = tokens, 0
-        self._held: tuple[Tensor, Tensor] | None = None
-
-    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the new tokens behind the old."""
-        start, end = self._length, self._length + keys.shape[2]
-        held = self._held
-        if held is None or end > self._tokens:
-            held = self._held = self._enlarged(keys, end)
-        held[0][:, :, start:end] = keys
-        held[1][:, :, start:end] = values
-        self._length = end
-        return held[0][:, :, :end], held[1][:, :, :end]
-
-    def reserve(self, attention: Any, count: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """The whole room, `count` more tokens of which the caller writes."""
-        if self._held is None or self._length + count > self._tokens:
-            heads = attention.k_proj.out_features // attention.head_dim
-            like = torch.empty(1, heads, 0, attention.head_dim, dtype=dtype)
-            self._held = self._enlarged(like, self._length + count)
-        self._length += count
-        return self._held
-
-    def _enlarged(self, like: Tensor, needed: int) -> tuple[Tensor, Tensor]:
-        if needed > self._tokens:
-            self._tokens = max(needed, 2 * self._tokens)
-        shape = *like.shape[:2], self._tokens, like.shape[3]
-        new = like.new_empty(shape), like.new_empty(shape)
-        for mine, before in zip(new, self._held or (), strict=False):
-            mine[:, :, : self._length] = before[:, :, : self._length]
-        return new
-
-    def pick(self, start: int, places: Sequence[int]) -> None:
-        """Close up what is kept; a plain beginning of what follows needs no copy."""
-        if start >= self._length:
-            return
-        if list(places) != list(range(len(places))):
-            for part in self._held or ():
-                index = torch.tensor(places, device=part.device) + start
-                part[:, :, start : start + len(places)] = part.index_select(2, index)
-        self._length = start + len(places)
-
-    @property
-    def croppable(self) -> int:
-        """Any number."""
-        return sys.maxsize
-
-    def tensors(self) -> Iterator[Tensor]:
-        """Keys and values, with the room that is still empty."""
-        yield from self._held or ()
-
-    @property
-    def length(self) -> int:
-        """Tokens taken in."""
-        return self._length
 
 
 def normalised(norm: nn.Module, hidden: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ import duckdb
 from filelock import FileLock, Timeout
 
 from backend.faults import fault_point
-from backend.store.errors import HomeBusyError, NewerSchemaError, StoreError
+from backend.store.errors import HomeBusyError, NewerSchemaError, StoreError, UnwritableError
 
 LOGGER = logging.getLogger(__name__)
 SCHEMA_FILE = Path(__file__).with_name("schema.sql")
@@ -71,6 +71,7 @@ class Database:
 
     Raises:
         HomeBusyError: Another process owns the folder; the message names it.
+        UnwritableError: The folder cannot be written.
         StoreError: The folder or the file cannot be used.
         NewerSchemaError: The file was written by a newer version.
     """
@@ -87,7 +88,7 @@ class Database:
             home.mkdir(parents=True, exist_ok=True)
             self._claim()
         except OSError as error:
-            raise StoreError(
+            raise UnwritableError(
                 f"{home} cannot be written ({error.strerror}); set PARETOSCOPE_HOME or --home to a "
                 "folder that can."
             ) from error

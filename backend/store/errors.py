@@ -9,6 +9,10 @@ class StoreError(ParetoscopeError):
     """Something about stored results; the message may be shown as it is."""
 
 
+class UnwritableError(StoreError):
+    """The home folder cannot be written."""
+
+
 class HomeBusyError(StoreError):
     """Another process owns this home folder."""
 

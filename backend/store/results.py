@@ -72,8 +72,11 @@ class Filter:
     families: tuple[str, ...] = ()
 
     def bound(self) -> dict[str, list[str]]:
-        """The same as named parameters of a query."""
-        return {one.name: list(getattr(self, one.name)) for one in fields(self)}
+        """The same as named parameters of a query; half a pair of surrogates becomes `?`."""
+        return {
+            one.name: [each.encode("utf-8", "replace").decode() for each in getattr(self, one.name)]
+            for one in fields(self)
+        }
 
 
 EVERYTHING = Filter()

@@ -1,5 +1,7 @@
 // The state of the view, kept in the address so that every view is a link.
 
+import { HUB } from "./dom.js";
+
 const LISTS = ["compare", "family", "model", "hardware", "protocol"];
 const SINGLES = ["run", "x", "y", "budget", "expected", "prompt", "limit", "ylimit", "tab", "mode", "say", "writing", "tokens", "temperature", "seed"];
 const watchers = new Set();
@@ -33,7 +35,13 @@ export function change(patch) {
   state = { ...state, ...sound(patch) };
   const text = query();
   history.replaceState(history.state, "", `${location.pathname}${text ? `?${text}` : ""}`);
+  tellFrame(text);
   for (const watcher of [...watchers]) watcher(state, before);
+}
+
+// The Hub shows a Space inside a page of its own, whose address people copy.
+function tellFrame(text) {
+  if (outside && window.parent !== window) window.parent.postMessage({ queryString: text }, HUB);
 }
 
 // A view that was kept under a short name may hold anything.

@@ -1,0 +1,89 @@
+"""Opens the service for the page: over a home folder, or without one where none can be written."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from backend.cluster import placing
+from backend.home import home_folder
+from backend.jobs.lent import LentLauncher, lends
+from backend.limits import Limits
+from backend.service import Service
+from backend.store.errors import UnwritableError
+
+__all__ = ["lends", "opened", "settings"]
+
+WARNING = (
+    "{error} Until then this page works in a temporary folder: the results that were there are "
+    "shown, and what is measured now is gone when the program ends."
+)
+
+
+def settings(limits: Limits, cluster: str = "", gpus: float = 0, *, lent: bool = False) -> Any:
+    """Keywords of a service: what its jobs may, and where they run.
+
+    Args:
+        limits: of this copy.
+        cluster: address of a Ray cluster, or nothing.
+        gpus: that a job of a cluster takes.
+        lent: whether the Hub lends GPUs here.
+
+    Raises:
+        JobError: no cluster answers there.
+    """
+    found = {"slots": limits.running, "bounds": limits.job} | placing(cluster, gpus)
+    return found | ({"launcher": LentLauncher} if lent else {})
+
+
+@contextmanager
+def opened(home: Path | None = None, **settings: Any) -> Iterator[Service]:
+    """The service over a home; over a temporary one, which says so, where that is read-only.
+
+    Args:
+        home: folder of all state.
+        settings: as `Service` takes them.
+
+    Raises:
+        ParetoscopeError: the folder is another program's, or no folder can be written.
+    """
+    with ExitStack() as stack:
+        try:
+            service = Service(home, **settings)
+        except UnwritableError as error:
+            shelf = stack.enter_context(_temporary())
+            if shelf is None:
+                raise
+            _bring(home or home_folder(), shelf)
+            service = Service(shelf, notice=WARNING.format(error=error), **settings)
+            stack.enter_context(service)
+            stack.callback(service.stop_jobs)  # no job outlives the folder that it works in
+        else:
+            stack.enter_context(service)
+        yield service
+
+
+@contextmanager
+def _temporary() -> Iterator[Path | None]:
+    """A folder that goes at the end; None where there is no place for one."""
+    try:
+        folder = tempfile.mkdtemp(prefix="paretoscope-")
+    except OSError:
+        yield None
+        return
+    try:
+        yield Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _bring(home: Path, shelf: Path) -> None:
+    """Copy the results of a home that can still be read."""
+    found = sorted((home / "results").glob("*.json"))
+    (shelf / "results").mkdir()
+    for path in found:
+        shutil.copyfile(path, shelf / "results" / path.name)
