@@ -425,6 +425,7 @@ def test_old_events_and_folders_are_forgotten(ledger, stage, store):
     assert ledger.job(job_id).state is State.FAILED
 
 
+@pytest.mark.faults
 def test_folders_stay_of_the_jobs_that_ended_last_and_of_all_that_are_not_over(
     ledger, stage, store
 ):

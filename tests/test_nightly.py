@@ -48,6 +48,7 @@ def flood(program, visitors):
         return list(crowd.map(ask, range(1, visitors + 1)))
 
 
+@pytest.mark.security
 def test_a_flood_of_fifty_is_refused_in_sentences_and_the_program_lives(tmp_path):
     (tmp_path / "pace").write_text("200")  # whoever got in stays in
     with Program(tmp_path, "--public") as program:

@@ -38,6 +38,7 @@ class Slate:
         return await self.answers.give(request(**asked), self.make)
 
 
+@pytest.mark.security
 def test_fifty_who_ask_at_once_are_answered_by_one_making():
     slate = Slate(0.05)
 

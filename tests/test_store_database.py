@@ -204,6 +204,7 @@ def test_a_file_held_by_another_program_is_not_taken_for_damage(tmp_path):
     assert not list(tmp_path.glob("*.corrupt-*"))
 
 
+@pytest.mark.faults
 def test_no_transaction_stays_open_after_opening(tmp_path):
     for opening in ("a new file", "one that was there"):
         with Database(tmp_path) as database:
