@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from backend.caches.attention import Queries, Turn
-from backend.caches.base import Codec, LayerCache
+from backend.caches.base import LayerCache
+from backend.caches.codecs import Codec
 from backend.formats.base import FEW
 from backend.models import native
 from backend.models.held_attention import visible

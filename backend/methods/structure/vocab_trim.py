@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from backend import formats
-from backend.errors import ModelError, OutOfReachError
+from backend.errors import ModelError
 from backend.later import torch
 from backend.methods.base import ModelMethod, Stage, setting
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from backend.calibrate.walk import Walk
+    from backend.methods.anatomy import Anatomy
     from backend.models.view import View
 
 
@@ -37,6 +38,18 @@ class VocabTrim(ModelMethod):
         14.0, "Bits per original number of the model, 16 for each that stays.", low=1.0, high=16.0
     )
 
+    def least(self, anatomy: Anatomy) -> int:
+        """One token's rows, those that the others share, and a bit a token.
+
+        Raises:
+            ModelError: no table of tokens is found.
+        """
+        if not anatomy.tables:
+            raise ModelError("vocab-trim needs a table of tokens and a head; this model has none.")
+        shared = sum((vocabulary - 2) * width for vocabulary, width in anatomy.tables)
+        mask = sum(-(-vocabulary // 16) for vocabulary, _ in anatomy.tables)
+        return anatomy.numbers - shared + mask
+
     def rewrite(self, walk: Walk) -> dict[str, Any]:
         """Trim the vocabulary of the model of a walk.
 
@@ -48,6 +61,7 @@ class VocabTrim(ModelMethod):
         embedding, head = view.embedding, view.head
         if not isinstance(embedding, torch.nn.Embedding) or head is None:
             raise ModelError("vocab-trim needs a table of tokens and a head; this model has none.")
+        self.check(view.anatomy())
         tied = head.weight is embedding.weight
         kept = self.chosen(view, walk.windows, tied)
         if kept is None:
@@ -64,11 +78,7 @@ class VocabTrim(ModelMethod):
         """Nothing: the tables are held in a format, which comes back by itself."""
 
     def chosen(self, view: View, windows: Tensor, tied: bool) -> Tensor | None:
-        """True for the tokens whose rows stay, [vocabulary]; None where all do.
-
-        Raises:
-            OutOfReachError: the blocks alone take more than the budget.
-        """
+        """True for the tokens whose rows stay, [vocabulary]; None where all do."""
         vocabulary, width = view.embedding.weight.shape
         tables = 1 if tied else 2
         whole = view.numbers
@@ -77,12 +87,7 @@ class VocabTrim(ModelMethod):
         count = int((spare - mask) // (tables * width)) - 1
         if spare >= tables * vocabulary * width:
             return None
-        if count < 1:
-            least = 16 * (whole - tables * (vocabulary - 2) * width + mask) / whole
-            raise OutOfReachError(
-                f"vocab-trim holds {least:.2f} bits per number of this model or more, "
-                f"not {self.bits:g}."
-            )
+        assert count >= 1, "checked beforehand: one token's rows fit"
         used = torch.bincount(windows.flatten(), minlength=vocabulary)
         kept = torch.zeros(vocabulary, dtype=torch.bool)
         kept[used.argsort(descending=True, stable=True)[: min(count, vocabulary - 2)]] = True
