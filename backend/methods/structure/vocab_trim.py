@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,18 +18,23 @@ if TYPE_CHECKING:
     from backend.methods.anatomy import Anatomy
     from backend.models.view import View
 
+DAMPING = 1e-3  # share of the mean square of the inputs
+
 
 @dataclass(frozen=True)
 class VocabTrim(ModelMethod):
     """Delete the rows of tokens that the calibration text uses least or not at all.
 
     Embedding and head keep the rows of the tokens that the target text, that of calibration,
-    uses most, as many as the budget holds. All other tokens share one row, their mean, so that
-    any text can still be read and the tokenizer stays as it is. A head that is tied to the
-    embedding stays tied; one that is not is cut in the same places.
+    uses most, as many as the budget holds. All other tokens share one row, so that any text can
+    still be read and the tokenizer stays as it is. The softmax counts that row once for each of
+    them; it is set so that together they are as likely as before, which their mean would make far
+    too little. A head that is tied to the embedding stays tied, shared row and all; one that is not
+    is cut in the same places, and its embedding shares the mean.
     """
 
     stage = Stage.RESHAPE
+    version = 2
     paper = "arXiv 2305.15020"
     claim = "About half of the vocabulary is enough to keep the quality in one language."
     limits = "Tokens that were deleted can be read, not told apart; blocks stay whole."
@@ -66,9 +72,12 @@ class VocabTrim(ModelMethod):
         kept = self.chosen(view, walk.windows, tied)
         if kept is None:
             return {}
-        untied = None if tied else _shared(head.weight.detach(), kept)
-        view.hold_embedding(_shared(embedding.weight.detach(), kept))
-        if untied is not None:
+        table, output = embedding.weight.detach(), head.weight.detach()
+        mean = table[~kept].float().mean(0)
+        shared = _standing(view, walk.windows, ~kept)
+        view.hold_embedding(formats.SharedRows.pack(table, kept, shared if tied else mean))
+        if not tied:
+            untied = formats.SharedRows.pack(output, kept, shared)
             view.replace(view.name_of(head), formats.HeldLinear(untied, head.bias))
         walk.restart()
         return {}
@@ -94,6 +103,44 @@ class VocabTrim(ModelMethod):
         return kept
 
 
-def _shared(table: Tensor, kept: Tensor) -> formats.SharedRows:
-    """A table in its own type, one row standing for all that are not kept: their mean."""
-    return formats.SharedRows.pack(table, kept, table[~kept].float().mean(0))
+def _standing(view: View, windows: Tensor, gone: Tensor) -> Tensor:
+    """The row [width] that stands for the tokens in `gone` before the softmax, window by window."""
+    head = view.head
+    seen: list[Tensor] = []
+    hook = head.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+
+    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+        for window in windows:
+            view.model(input_ids=window.unsqueeze(0), use_cache=False)
+            inputs = seen.pop()[0]
+            yield inputs.float(), torch.nn.functional.linear(inputs, rows, bias).float()
+
+    bias = None if head.bias is None else head.bias.detach()[gone]
+    rows = head.weight.detach()[gone]
+    own = torch.zeros(rows.shape[0]) if bias is None else bias.float()
+    try:
+        with torch.no_grad():
+            return stand_in(rows.float().mean(0), pairs(), own)
+    finally:
+        hook.remove()
+
+
+def stand_in(mean: Tensor, pairs: Iterable[tuple[Tensor, Tensor]], bias: Tensor) -> Tensor:
+    """The row whose logit, with each bias, is nearest to weighing as much as many logits do.
+
+    Together they weigh the logarithm of the sum of their exponentials. What that is above the
+    mean row's is fitted by least squares, held to the mean row where the inputs say nothing.
+
+    Args:
+        mean: the mean row, [width].
+        pairs: inputs [tokens, width] and the logits [tokens, rows] that they got.
+        bias: of each row, [rows].
+    """
+    moment = torch.zeros(mean.numel(), mean.numel())
+    target = torch.zeros_like(mean)
+    for inputs, logits in pairs:
+        wanted = logits.logsumexp(-1) - bias.logsumexp(-1)
+        moment.addmm_(inputs.T, inputs)
+        target += inputs.T @ (wanted - inputs @ mean)
+    moment.diagonal().add_(DAMPING * moment.diagonal().mean())
+    return mean + torch.linalg.solve(moment, target)
