@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from backend.formats import (
+    BinaryCodes,
     BitmaskSparse,
     Dense,
     EntropyCoded,
@@ -71,6 +72,9 @@ def example(name):
             bits=3,
             group_size=16,
         ),
+        "binary codes": lambda: BinaryCodes.pack(
+            normal(3, ROWS, COLUMNS) > 0, normal(3, ROWS, 3), normal(ROWS, 3), 96
+        ),
         "bitmask": lambda: BitmaskSparse.pack(weight, mask),
         "2:4": lambda: Sparse24.pack(weight, two_of_four(ROWS, COLUMNS)),
         "outliers": lambda: Outliers.pack(weight, mask),
@@ -105,7 +109,7 @@ NAMES = [
     "dense", "int4 with offsets", "int8 by row", "int3 with zero points",
     "int5 with a short last group", "two-level scales", "bitmask", "2:4", "outliers",
     "low rank", "sum", "rows", "codebook", "scalar codebook", "float codes", "transposed",
-    "entropy", "signs", "shared rows",
+    "entropy", "signs", "shared rows", "binary codes",
 ]  # fmt: skip
 
 

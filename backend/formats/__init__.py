@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from backend.formats.base import Format, from_header
+    from backend.formats.binary import BinaryCodes
     from backend.formats.bitmask import BitmaskSparse
     from backend.formats.dense import Dense
     from backend.formats.embedding import HeldEmbedding
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Format": "base",
     "from_header": "base",
+    "BinaryCodes": "binary",
     "BitmaskSparse": "bitmask",
     "Dense": "dense",
     "IntegerGroups": "integer",
@@ -53,6 +55,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BinaryCodes",
     "BitmaskSparse",
     "Dense",
     "EntropyCoded",

@@ -142,6 +142,7 @@ class Format(nn.Module, abc.ABC):
 
 
 _MODULES = {
+    "binary-codes": "binary",
     "entropy-coded": "entropy",
     "float-codes": "floating",
     "scalar-codebook": "scalar",
