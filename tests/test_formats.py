@@ -22,6 +22,7 @@ from backend.formats import (
     SignBlock,
     Sparse24,
     Sum,
+    TableCodes,
     Transposed,
     VectorCodebook,
     from_header,
@@ -98,6 +99,9 @@ def example(name):
             mantissa_bits=1,
             group_size=96,
         ),
+        "table codes": lambda: TableCodes.pack(
+            torch.randint(0, 8, (ROWS, COLUMNS)), normal(8), normal(ROWS, 3), 96
+        ),
         "transposed": lambda: Transposed.of(integers(3, 64, rows=COLUMNS, columns=ROWS)),
         "entropy": lambda: EntropyCoded.pack(weight.to(torch.bfloat16)),
         "signs": lambda: SignBlock.pack(mask, normal(ROWS, 2), normal(2, COLUMNS)),
@@ -110,6 +114,7 @@ NAMES = [
     "int5 with a short last group", "two-level scales", "bitmask", "2:4", "outliers",
     "low rank", "sum", "rows", "codebook", "scalar codebook", "float codes", "transposed",
     "entropy", "signs", "shared rows", "binary codes",
+    "table codes",
 ]  # fmt: skip
 
 

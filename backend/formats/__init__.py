@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from backend.formats.sparse import Sparse
     from backend.formats.sparse24 import Sparse24
     from backend.formats.sum import Sum
+    from backend.formats.table import TableCodes
     from backend.formats.transposed import Transposed
     from backend.formats.vector import VectorCodebook
 
@@ -51,6 +52,7 @@ _HOMES = {
     "SharedRows": "shared_rows",
     "HeldEmbedding": "embedding",
     "Sum": "sum",
+    "TableCodes": "table",
     "VectorCodebook": "vector",
 }
 
@@ -73,6 +75,7 @@ __all__ = [
     "Sparse",
     "Sparse24",
     "Sum",
+    "TableCodes",
     "Transposed",
     "VectorCodebook",
     "from_header",

@@ -157,6 +157,7 @@ _MODULES = {
     "rows": "rows",
     "sparse-2-4": "sparse24",
     "sum": "sum",
+    "table-codes": "table",
     "vector-codebook": "vector",
 }
 
