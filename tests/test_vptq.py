@@ -49,6 +49,18 @@ def test_codebooks_are_nearly_the_best_that_any_partition_gives():
     assert least <= 1.001 * own <= 1.1 * least
 
 
+def test_what_is_drawn_of_many_vectors_is_among_them_with_its_own_weight(monkeypatch):
+    columns, counts = torch.arange(24.0).view(3, 8), torch.tensor([1.0, 2.0, 3.0])
+    whole, weights = _vectors.drawn(columns, counts, 4)
+    assert whole.tolist() == columns.view(6, 4).tolist()
+    assert weights.tolist() == [1, 1, 2, 2, 3, 3]
+    monkeypatch.setattr(_vectors, "SAMPLE", 5)
+    some, own = _vectors.drawn(columns, counts, 4)
+    assert some.shape == (5, 4)
+    known = {tuple(one): weight for one, weight in zip(whole.tolist(), weights, strict=True)}
+    assert all(known[tuple(one)] == weight for one, weight in zip(some.tolist(), own, strict=True))
+
+
 def test_the_nearest_entry_is_that_of_every_distance():
     vectors, entries = normal(70, 4), normal(16, 4, seed=3)
     expected = torch.cdist(vectors.double(), entries.double()).argmin(1)

@@ -31,7 +31,6 @@ FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
 ROTATIONS = ("default", "linear", "llama3", "yarn")
 """Rotary embeddings that turn a position by the same angle however long the text is."""
 
-
 Tree = tuple[Tensor | None, Tensor | None]
 """Positions [tokens] of new tokens, and which of them each may see; None where nothing is odd."""
 

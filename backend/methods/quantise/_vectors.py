@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ROUNDS = 15
-SAMPLE = 1 << 16  # vectors that k-means looks at, drawn once
+SAMPLE = 1 << 16  # vectors that codebooks are made from
 INDICES = (1, 2, 4, 8)  # bits that fill a byte evenly
 ZADOR = {1: 2.721, 2: 2.016, 4: 1.624, 8: 1.375}
 """2 pi G ((n + 2) / n)^((n + 2) / 2), with G of the best lattice known of n dimensions."""
@@ -67,6 +67,24 @@ def levels(numbers: int, longest: int) -> list[Level]:
     return sorted(found, key=lambda one: (one.rate, one.codebooks))
 
 
+def drawn(columns: Tensor, counts: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Vectors [number, length] of columns [number, rows] and how much each counts; all, or a draw.
+
+    Args:
+        columns: cut into vectors, one after another.
+        counts: how much an error in each column counts, [number].
+        length: of a vector; it divides the rows.
+    """
+    each = columns.shape[1] // length
+    total = columns.shape[0] * each
+    if total <= SAMPLE:
+        return columns.reshape(-1, length), counts.repeat_interleave(each)
+    chosen = torch.randint(total, (SAMPLE,), generator=torch.Generator().manual_seed(0))
+    column, place = chosen // each, chosen % each
+    rows = place.unsqueeze(1) * length + torch.arange(length)
+    return columns[column.unsqueeze(1), rows], counts[column]
+
+
 def codebook(vectors: Tensor, weights: Tensor, count: int) -> Tensor:
     """The vectors [count, length], as bfloat16 holds them, that stand best for many.
 
@@ -79,9 +97,6 @@ def codebook(vectors: Tensor, weights: Tensor, count: int) -> Tensor:
         count: entries.
     """
     draw = torch.Generator().manual_seed(0)
-    if vectors.shape[0] > SAMPLE:
-        chosen = torch.randint(vectors.shape[0], (SAMPLE,), generator=draw)
-        vectors, weights = vectors[chosen], weights[chosen]
     weights = weights + 1e-6 * weights.mean() + 1e-30
     found = _spread(vectors, weights, count, draw)
     for _ in range(ROUNDS):

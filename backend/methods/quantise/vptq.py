@@ -148,8 +148,7 @@ class _Part:
     def __init__(self, chosen: Tensor, counts: Tensor, level: Level, columns: int) -> None:
         """Set the codebooks by the columns [number, rows] as they are and how much each counts."""
         self.level = level
-        vectors = chosen.reshape(-1, level.length)
-        weights = counts.repeat_interleave(chosen.shape[1] // level.length)
+        vectors, weights = _vectors.drawn(chosen, counts, level.length)
         self.entries = []
         for bits in level.bits:
             entries = _vectors.codebook(vectors, weights, 1 << bits)
