@@ -15,7 +15,7 @@ from backend import methods, standing
 from backend.budget import Budget, fit
 from backend.compose import Composition, compose
 from backend.dimensions import Dimensions
-from backend.errors import OutOfReachError, UnknownNameError
+from backend.errors import ModelError, OutOfReachError, UnknownNameError
 from backend.estimate import Estimate, estimate
 from backend.forecast import METRIC, Forecaster
 from backend.measure.recommend import (
@@ -149,7 +149,7 @@ class Advice:
             recipe = Recipe.parse(text)
             try:
                 size = size_of(recipe, dimensions)
-            except OutOfReachError:  # shapes of this model do not reach so low
+            except (OutOfReachError, ModelError):  # this model is not for it, or not so low
                 continue
             quality = forecaster.quality(recipe, source.name)
             if quality is None or quality.value <= 0:

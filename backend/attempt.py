@@ -9,6 +9,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 from backend import hub
 from backend.appraise import Appraisal, Order
 from backend.compress import compress
+from backend.dimensions import Dimensions
 from backend.errors import DataError
 from backend.extras import Extras
 from backend.faults import fault_point
@@ -37,6 +39,7 @@ from backend.measure.threads import quickest_threads
 from backend.models import artefact, precision
 from backend.models.load import LoadedModel, load
 from backend.recipes import Recipe
+from backend.sizes import size_of
 from backend.sources import ModelSource
 from backend.store.documents import SCHEMA, write_document
 from backend.texts import Document, Texts
@@ -73,6 +76,7 @@ def run_compress(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
     began = time.perf_counter()
     progress("load", 0, 1)
     loaded = _computable(source)
+    _check_reach(recipe, loaded)
     windows = calibration_windows(
         loaded, Texts.from_json(spec["texts"]).calibration, **spec["calibration"]
     )
@@ -146,6 +150,17 @@ def run_measure(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
     document = _document(spec, order, appraisal, made["seconds"] + time.perf_counter() - began)
     path = write_document(home / "results", document)
     emit("result", {"run_id": spec["run_id"], "path": str(path)})
+
+
+def _check_reach(recipe: Recipe, loaded: LoadedModel) -> None:
+    """Refuse at once what a model from elsewhere could not be asked before it came.
+
+    Raises:
+        ParetoscopeError: a stage cannot treat this model, or not in so little.
+    """
+    dimensions = Dimensions.of(replace(loaded.source, folder=loaded.folder))
+    assert dimensions is not None, "a model that is loaded has files"
+    size_of(recipe, dimensions)
 
 
 def _computable(source: ModelSource) -> LoadedModel:

@@ -32,6 +32,7 @@ from backend.models.encoding import encode
 from backend.models.load import LoadedModel
 from backend.models.view import Site, View
 from backend.recipes import Recipe, WeightMethod, digest
+from backend.search.base import check_parts, check_reach
 from backend.search.level_table import LevelTable
 from backend.search.trial import Trial
 
@@ -233,6 +234,8 @@ def _chosen(
     if recipe.division is None:
         assert isinstance(method, StackMethod), "an even budget is chosen site by site"
         kept = calibration.kept
+        sites = calibration.view.all_sites()
+        check_parts(method, [tuple(view.weight(site).shape) for site in sites])
         return stacks.load(view, source, method, windows, kept=kept, progress=progress)
     name = digest([str(calibration.kept), method.ladder])
     kept = calibration.levels / name if calibration.kept and calibration.levels else None
@@ -243,12 +246,7 @@ def _chosen(
         levels = LevelTable.build(view, statistics, method, progress, kept)
         budget = levels.table.budget(method.settings()[method.level])
         least = sum(row[0] for row in levels.table.costs)
-        if least > budget:
-            bits = 8 * least / sum(levels.table.numbers)
-            raise OutOfReachError(
-                f"{recipe.text()}: all layers at their lowest level take {bits:.2f} bits a weight; "
-                "ask for more."
-            )
+        check_reach(recipe.text(), least, sum(levels.table.numbers), budget)
         trial = stack.enter_context(Trial(view, levels, windows).restored())
         chosen = recipe.division.divide(trial, budget, progress)
         held = [levels.held(index, level) for index, level in enumerate(chosen)]

@@ -8,11 +8,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Self
 
+from backend.methods.anatomy import BLOCK, TRANSPOSED, Anatomy
 from backend.sources import ModelSource
 
-BLOCK = re.compile(r"(^|\.)(layers|h|blocks)\.\d+\.")
 ROUTER = re.compile(r"(^|\.)(gate|router)\.weight$")
-TRANSPOSED = ("gpt2",)  # model types whose files hold matrices as [inputs, outputs]
 CHUNK = 512  # tokens of a prompt that are read at a time, whose activations lie in memory
 
 Shape = tuple[int, int]
@@ -25,6 +24,9 @@ class Dimensions:
     Attributes:
         parameters: numbers in all tensors.
         matrices: how many matrices [outputs, inputs] of each shape the blocks hold.
+        anatomy: its tensors by name and shape.
+        heads: key-value heads of a layer.
+        head_dim: channels of each.
         kv_numbers: numbers in the keys and values of one token.
         hidden: width of the stream between blocks.
         vocabulary: tokens of the tokenizer.
@@ -34,6 +36,9 @@ class Dimensions:
 
     parameters: int
     matrices: tuple[tuple[Shape, int], ...]
+    anatomy: Anatomy
+    heads: int
+    head_dim: int
     kv_numbers: int
     hidden: int
     vocabulary: int
@@ -56,6 +61,9 @@ class Dimensions:
         return cls(
             parameters=sum(math.prod(shape) for shape in shapes.values()),
             matrices=tuple(sorted(_matrices(shapes, text).items())),
+            anatomy=Anatomy(shapes, config),
+            heads=kv_heads,
+            head_dim=head,
             kv_numbers=2 * layers * kv_heads * head,
             hidden=hidden,
             vocabulary=_first(text, "vocab_size", default=0),
@@ -92,7 +100,7 @@ def _matrices(shapes: dict[str, tuple[int, ...]], config: dict[str, Any]) -> Cou
     found: Counter[Shape] = Counter()
     turned = config.get("model_type") in TRANSPOSED
     for name, shape in shapes.items():
-        if not BLOCK.search(name) or ROUTER.search(name):
+        if not BLOCK.fullmatch(name) or ROUTER.search(name):
             continue
         if len(shape) == 2 and name.endswith("weight"):
             found[shape[::-1] if turned else shape] += 1

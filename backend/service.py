@@ -16,7 +16,7 @@ import pandas as pd
 from backend import methods
 from backend.advice import Advice
 from backend.comparing import Comparing
-from backend.errors import UnknownNameError
+from backend.errors import ModelError, OutOfReachError, UnknownNameError
 from backend.estimate import Estimate, check_room
 from backend.extras import Extras
 from backend.home import home_folder, keep_results
@@ -218,11 +218,15 @@ class Service:
         settings: dict[str, Any] = {"tier": tier, "speed": speed, "walk": walk}
         settings |= {"texts": texts, "extras": extras, "owner": owner}
         name = str(source.folder) if source.folder and source.name != "default" else model
-        submissions = [
-            self.submit(recipe, name, budget=budget, **settings)
-            for recipe, budget in wanted.items()
-        ]
-        return Sweep(tuple(submissions), tuple(wanted), tuple(refusals))
+        submissions: dict[str, Submission] = {}
+        for recipe, budget in wanted.items():
+            try:
+                submissions[recipe] = self.submit(recipe, name, budget=budget, **settings)
+            except (OutOfReachError, ModelError) as error:
+                if not submissions:  # not even the dense model, which comes first
+                    raise
+                refusals.append(Refusal(recipe, str(error)))
+        return Sweep(tuple(submissions.values()), tuple(submissions), tuple(refusals))
 
     # Jobs
 

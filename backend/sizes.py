@@ -6,14 +6,21 @@ model, or drafts and caches, is taken at its level.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass
 
 from backend.dimensions import Dimensions
 from backend.errors import OutOfReachError
-from backend.methods.base import CacheMethod, LayerMethod, ModelMethod, RepairMethod
+from backend.methods.base import (
+    CacheMethod,
+    LayerMethod,
+    ModelMethod,
+    RepairMethod,
+    StackMethod,
+)
 from backend.recipes import Recipe
-from backend.search import UNIFORM
+from backend.search.base import LADDER, check_parts, check_reach
 
 
 @dataclass(frozen=True)
@@ -45,26 +52,25 @@ def size_of(recipe: Recipe, dimensions: Dimensions) -> Size:
     """What a recipe leaves of a model.
 
     Raises:
-        OutOfReachError: a matrix of this model cannot be held in so little.
+        ModelError: a stage cannot treat this model.
+        OutOfReachError: this model cannot be held in so little.
     """
     kept, kv_bits, exact = 1.0, 16.0, True
     for stage in recipe.stages:
         level = stage.settings().get(stage.level, 16.0)
         if isinstance(stage, ModelMethod):
+            stage.check(dimensions.anatomy)
             kept, exact = min(kept, level / 16), False
         elif isinstance(stage, CacheMethod):
+            stage.codec(dimensions.heads, dimensions.head_dim)
             kv_bits = min(16.0, level)
-    held = 0
-    for shape, count in dimensions.matrices:
-        nbytes, sure = _held(recipe.layer_methods, shape)
-        for stage in recipe.stages:
-            if isinstance(stage, RepairMethod):
-                nbytes += int(stage.settings()[stage.level] * shape[0] * shape[1] / 8)
-                sure = False
-        held += count * nbytes
-        exact &= sure
-    exact &= recipe.encoder is None
-    exact &= recipe.allocator == UNIFORM
+    held, sure = _together(recipe, dimensions)
+    for stage in recipe.stages:
+        for shape, count in dimensions.matrices if isinstance(stage, RepairMethod) else ():
+            added, known = stage.added(*shape)
+            held += count * added
+            sure &= known
+    exact &= sure and recipe.encoder is None
     weights = int(kept * (dimensions.rest_bytes + held))
     if draft := recipe.draft():
         beside = size_of(draft, dimensions)
@@ -118,6 +124,41 @@ def reach(recipe: Recipe) -> tuple[float, float]:
     stage = recipe.stages[index]
     about = next(one for one in dataclasses.fields(stage) if one.name == stage.level).metadata
     return about["low"], about["high"]
+
+
+def _together(recipe: Recipe, dimensions: Dimensions) -> tuple[int, bool]:
+    """Bytes of all matrices before repairs, and whether it is these or the most they can be.
+
+    A budget that is divided, or that a stack is read up to, counts all matrices as one.
+    """
+    methods = recipe.layer_methods
+    if recipe.division is not None:
+        _check_divided(recipe, methods[0], dimensions)
+    elif methods and isinstance(methods[0], StackMethod):
+        shapes = [shape for shape, count in dimensions.matrices for _ in range(count)]
+        check_parts(methods[0], shapes)
+    else:
+        parts = [(count, *_held(methods, shape)) for shape, count in dimensions.matrices]
+        return sum(count * nbytes for count, nbytes, _ in parts), all(one[2] for one in parts)
+    return int(level_of(recipe) * dimensions.linear / 8), False
+
+
+def _check_divided(recipe: Recipe, method: LayerMethod, dimensions: Dimensions) -> None:
+    """Refuse a budget below the lowest levels of all matrices, as far as their bytes are known."""
+    least = 0
+    for shape, count in dimensions.matrices:
+        nbytes, exact = _lowest_level(method, shape)
+        least += count * nbytes if exact else 0
+    budget = int(level_of(recipe) * dimensions.linear / 8)
+    check_reach(recipe.text(), least, dimensions.linear, budget)
+
+
+def _lowest_level(method: LayerMethod, shape: tuple[int, int]) -> tuple[int, bool]:
+    """What a matrix takes at the lowest of the fixed levels that hold it."""
+    for bits in LADDER:
+        with contextlib.suppress(OutOfReachError):
+            return _held((method.at(bits),), shape)
+    return _held((method,), shape)  # says why it cannot
 
 
 def _held(methods: tuple[LayerMethod, ...], shape: tuple[int, int]) -> tuple[int, bool]:

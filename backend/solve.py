@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from backend import methods, search
 from backend.budget import Budget
-from backend.errors import OutOfReachError, ParetoscopeError
+from backend.errors import ModelError, OutOfReachError, ParetoscopeError
 from backend.measure.recommend import Recommendation
 from backend.methods.base import CacheMethod, DecodeMethod, LayerMethod, Leveled, Stage
 from backend.recipes import Recipe
@@ -112,8 +112,10 @@ def candidates(service: Service, limits: Budget, budget: str, model: str) -> lis
     """Recipes turned to the budget, the most promising first.
 
     Raises:
+        ModelError: the model cannot be.
         OutOfReachError: none fits; names the one that misses by least.
     """
+    service.advice.named(model)
     found: list[tuple[float, str, str]] = []
     nearest: tuple[int, str] | None = None
     for text in _recipes(limits):
@@ -126,7 +128,7 @@ def candidates(service: Service, limits: Budget, budget: str, model: str) -> lis
                 continue
             recipe = Recipe.parse(fitted.recipe)
             known = service.estimate(fitted.recipe, model)
-        except OutOfReachError:
+        except (OutOfReachError, ModelError):  # not in so little, or not this type of model
             continue
         quality = None if known is None else known.quality
         expected = 1.0 if quality is None else quality.value

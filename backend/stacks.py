@@ -21,7 +21,6 @@ from torch import Tensor
 
 from backend import formats
 from backend.calibrate.modes import Source
-from backend.errors import OutOfReachError
 from backend.formats import Format
 from backend.methods.base import StackMethod
 from backend.models.view import Site, View
@@ -51,9 +50,6 @@ def load(
         windows: calibration tokens [windows, length].
         kept: folder for this model and text; None keeps nothing.
         progress: told of every step.
-
-    Raises:
-        OutOfReachError: the first block of each layer takes more than the budget.
     """
     with contextlib.ExitStack() as stack:
         if kept is None:
@@ -163,12 +159,6 @@ def _first(view: View, folder: Path, method: StackMethod, progress: Progress) ->
         progress("load blocks", step, len(order))
         found[name].append(blocks.read(name, place))
         spare -= size
-    if not all(found.values()):
-        least = 8 * sum(size for _, place, size in order if place == 0) / numbers
-        raise OutOfReachError(
-            f"{method.key()} takes {least:.2f} bits a weight of this model or more, one block a "
-            f"layer, not {bits:g}."
-        )
     return {
         name: formats.Sum.of(**{f"block{place}": part for place, part in enumerate(parts)})
         for name, parts in found.items()

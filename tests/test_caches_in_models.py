@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from backend.caches.base import Codec, DenseLayerCache
+from backend.caches.base import DenseLayerCache
+from backend.caches.codecs import Codec
 from backend.errors import ModelError
 from backend.methods import catalogue
 from backend.methods.base import CacheMethod

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from backend.formats import (
+    BinaryCodes,
     BitmaskSparse,
     Dense,
     EntropyCoded,
@@ -21,6 +22,7 @@ from backend.formats import (
     SignBlock,
     Sparse24,
     Sum,
+    TableCodes,
     Transposed,
     VectorCodebook,
     from_header,
@@ -71,6 +73,9 @@ def example(name):
             bits=3,
             group_size=16,
         ),
+        "binary codes": lambda: BinaryCodes.pack(
+            normal(3, ROWS, COLUMNS) > 0, normal(3, ROWS, 3), normal(ROWS, 3), 96
+        ),
         "bitmask": lambda: BitmaskSparse.pack(weight, mask),
         "2:4": lambda: Sparse24.pack(weight, two_of_four(ROWS, COLUMNS)),
         "outliers": lambda: Outliers.pack(weight, mask),
@@ -94,6 +99,9 @@ def example(name):
             mantissa_bits=1,
             group_size=96,
         ),
+        "table codes": lambda: TableCodes.pack(
+            torch.randint(0, 8, (ROWS, COLUMNS)), normal(8), normal(ROWS, 3), 96
+        ),
         "transposed": lambda: Transposed.of(integers(3, 64, rows=COLUMNS, columns=ROWS)),
         "entropy": lambda: EntropyCoded.pack(weight.to(torch.bfloat16)),
         "signs": lambda: SignBlock.pack(mask, normal(ROWS, 2), normal(2, COLUMNS)),
@@ -105,7 +113,8 @@ NAMES = [
     "dense", "int4 with offsets", "int8 by row", "int3 with zero points",
     "int5 with a short last group", "two-level scales", "bitmask", "2:4", "outliers",
     "low rank", "sum", "rows", "codebook", "scalar codebook", "float codes", "transposed",
-    "entropy", "signs", "shared rows",
+    "entropy", "signs", "shared rows", "binary codes",
+    "table codes",
 ]  # fmt: skip
 
 

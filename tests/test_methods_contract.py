@@ -77,11 +77,15 @@ def least(cls, weight, statistics):
     level = next(field for field in dataclasses.fields(cls) if field.name == cls.level)
     bits = -(-level.metadata["low"] * 4 // 1) / 4
     while bits <= 16:
+        method = cls().at(bits)
         try:
-            cls().at(bits).fit(weight, statistics)
+            method.fit(weight, statistics)
         except OutOfReachError:
+            with pytest.raises(OutOfReachError):
+                method.outline(*weight.shape)
             bits += 0.25
         else:
+            method.outline(*weight.shape)  # said beforehand: it can be held
             return bits
     raise AssertionError("No budget up to 16 bits is within reach.")
 
@@ -187,6 +191,9 @@ def test_a_matrix_takes_at_most_its_budget(key, shape):
         held = cls().at(bits).fit(weight, statistics)
         assert held.shape == shape
         assert held.bits <= bits + 1e-9
+        outline = cls().at(bits).outline(*shape)
+        said = outline.nbytes + sum(2 * rows * columns for rows, columns in outline.leaves)
+        assert said == held.nbytes if outline.exact else said >= held.nbytes
         assert 8 * sum(buffer.nbytes for buffer in held.buffers()) == held.nbytes * 8
 
 

@@ -1,6 +1,7 @@
 """Layer dropping, FLAP and vocabulary trimming against facts worked out by hand."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from backend.errors import OutOfReachError
 from backend.formats import HeldEmbedding, SharedRows
 from backend.methods.structure.flap import Flap
 from backend.methods.structure.layer_drop import LayerDrop, spaced
-from backend.methods.structure.vocab_trim import VocabTrim
+from backend.methods.structure.vocab_trim import VocabTrim, stand_in
 from backend.models import units
 from backend.models.view import View
 from tests import tiny_transformers as tiny
@@ -59,7 +60,7 @@ def test_a_model_whose_other_blocks_do_nothing_loses_nothing():
 
 
 def test_fewer_bits_than_the_ends_of_the_model_are_refused():
-    with pytest.raises(OutOfReachError, match=r"layer-drop holds \d+\.\d+ .* or more, not 1\."):
+    with pytest.raises(OutOfReachError, match=r"layer-drop holds \d+\.\d+ .* or more, not 1;"):
         LayerDrop(1.0).rewrite(Walk(View(tiny.build("llama")), WINDOWS))
 
 
@@ -143,7 +144,7 @@ def test_the_score_is_the_variance_times_the_weights_that_read_it():
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_tokens_that_are_used_keep_their_rows_and_the_others_share_their_mean(tied):
+def test_tokens_that_are_used_keep_their_rows_and_the_others_share_one(tied):
     model = tiny.build("llama", tie_word_embeddings=tied)
     view = View(model)
     table = view.embedding.weight.bfloat16().float()  # as it is deployed
@@ -155,12 +156,54 @@ def test_tokens_that_are_used_keep_their_rows_and_the_others_share_their_mean(ti
     dense = held.dense()
     assert torch.equal(dense[[5, 9, 7]], table[[5, 9, 7]])
     gone = torch.tensor([i for i in range(64) if not torch.equal(dense[i], table[i])])
-    assert torch.allclose(dense[gone], table[gone].mean(0).expand(len(gone), -1), atol=5e-3)
+    assert torch.equal(dense[gone], dense[gone[:1]].expand(len(gone), -1))
+    if not tied:
+        assert torch.allclose(dense[gone[0]], table[gone].mean(0), atol=5e-3)
     assert (view.head.held is held) is tied
     tokens = torch.tensor([[5, 60, 9]])
     assert torch.equal(view.embedding(tokens)[0], dense[tokens[0]])
     hidden = torch.randn(2, tiny.WIDTH)
     assert torch.allclose(view.head(hidden), hidden @ view.head.held.dense().T, atol=1e-5)
+
+
+def test_the_shared_row_weighs_what_two_opposite_rows_did():
+    """By hand: rows (1, 0) and (-1, 0) get 2 and -2 of (2, 0); two of log cosh 2 weigh the same."""
+    inputs, rows = torch.tensor([[2.0, 0.0]]), torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    row = stand_in(rows.mean(0), [(inputs, inputs @ rows.T)], torch.zeros(2))
+    assert float(inputs[0] @ row) == pytest.approx(math.log(math.cosh(2)), rel=1e-3)
+    assert float(row[1]) == 0, "the mean, where inputs say nothing"
+    raised = stand_in(rows.mean(0), [(inputs, inputs @ rows.T + 5)], torch.full((2,), 5.0))
+    assert torch.allclose(raised, row, atol=1e-5), "what biases add stays with the biases"
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_softmax_counts_the_shared_row_once_for_each_token(tied):
+    model, tokens = tiny.build("llama", tie_word_embeddings=tied), WINDOWS
+    with torch.no_grad():
+        model.lm_head.weight.mul_(3)  # rows as far from each other as those of trained models
+    view, dense = View(model), model(input_ids=tokens).logits.log_softmax(-1)
+    kept = VocabTrim(14.5).chosen(view, tokens, tied)
+    mean = model.lm_head.weight[~kept].mean(0)
+    plain = model.lm_head.weight.clone()
+    plain[~kept] = mean
+    seen = []
+    hook = model.lm_head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    model(input_ids=tokens)
+    hook.remove()
+    VocabTrim(14.5).rewrite(Walk(view, tokens))
+    logits = view.head(seen[0])
+    shared = logits[..., ~kept][..., 0]
+    assert torch.equal(logits[..., ~kept], shared.unsqueeze(-1).expand_as(logits[..., ~kept]))
+    whole = logits[..., kept].exp().sum(-1) + int((~kept).sum()) * shared.exp()
+    assert torch.allclose(logits.softmax(-1)[..., ~kept][..., 0], shared.exp() / whole, atol=1e-6)
+
+    def divergence(given):
+        return float((dense.exp() * (dense - given.log_softmax(-1))).sum(-1).mean())
+
+    assert divergence(logits) < divergence(seen[0] @ plain.T)
+    masses = [one.exp()[..., ~kept].sum(-1).mean() for one in (dense, logits.log_softmax(-1))]
+    averaged = (seen[0] @ plain.T).softmax(-1)[..., ~kept].sum(-1).mean()
+    assert abs(masses[1] - masses[0]) < abs(averaged - masses[0])
 
 
 def test_a_budget_for_the_whole_vocabulary_changes_nothing():
@@ -171,5 +214,5 @@ def test_a_budget_for_the_whole_vocabulary_changes_nothing():
 
 
 def test_a_vocabulary_too_small_to_meet_the_budget_is_refused():
-    with pytest.raises(OutOfReachError, match=r"vocab-trim holds 1\d\.\d\d .*, not 5\."):
+    with pytest.raises(OutOfReachError, match=r"vocab-trim holds 1\d\.\d\d .*, not 5;"):
         VocabTrim(5.0).rewrite(Walk(View(tiny.build("llama")), WINDOWS))

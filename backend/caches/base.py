@@ -60,24 +60,6 @@ class LayerCache(abc.ABC):
         return sum(tensor.nbytes for tensor in self.tensors())
 
 
-class Codec(abc.ABC):
-    """How many bits a cache takes, and a fresh one for each layer."""
-
-    context: int | None = None
-    """Tokens at which a cache that stops growing meets its budget; None for one that grows."""
-
-    turns: ClassVar[bool] = False
-    """Whether its caches move states to other positions, by the model's rotary embedding."""
-
-    @abc.abstractmethod
-    def layer(self, index: int) -> LayerCache:
-        """An empty cache for layer `index`."""
-
-    @abc.abstractmethod
-    def bits(self, heads: int, head_dim: int) -> float:
-        """Bits per number that each further token adds once the window is full."""
-
-
 class DenseLayerCache(LayerCache):
     """Keys and values as they are."""
 

@@ -7,40 +7,15 @@ dense.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from backend.caches.attention import Queries, attend, mix, scores, weights
-from backend.caches.base import Codec
 from backend.caches.chunked import ChunkedLayerCache
+from backend.caches.codecs import BitmapCodec
 from backend.caches.packed import behind
 from kernels import bitmap_attention, bitpack
-
-
-@dataclass(frozen=True)
-class BitmapCodec(Codec):
-    """Channels kept of keys and of values, tokens in a chunk, and tokens kept dense."""
-
-    key_channels: int
-    value_channels: int
-    chunk: int
-    window: int
-
-    def layer(self, index: int) -> BitmapLayerCache:  # noqa: ARG002 - all layers alike
-        """An empty cache."""
-        return BitmapLayerCache(self)
-
-    def bits(self, heads: int, head_dim: int) -> float:  # noqa: ARG002 - each head alone
-        """Kept channels and the bitmap; the dense window is a fixed cost on top."""
-        kept = 16 * (self.key_channels + self.value_channels) / 2
-        return kept / head_dim + bitmap_bits(head_dim)
-
-
-def bitmap_bits(head_dim: int) -> float:
-    """Bits per number that a bitmap takes: whole bytes a token."""
-    return 8 * bitpack.packed_columns(head_dim, 1) / head_dim
 
 
 class _Kept:

@@ -7,45 +7,15 @@ held apart, the rest is rounded, and what rounding lost is held as a product of 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from backend.caches.base import Codec
 from backend.caches.chunked import ChunkedLayerCache
-from backend.caches.packed import Packed, behind, code_bits
+from backend.caches.codecs import CorrectedCodec
+from backend.caches.packed import Packed, behind
 
 ITERATIONS = 4
-
-
-@dataclass(frozen=True)
-class CorrectedCodec(Codec):
-    """Code bits of keys and values, rank of the error, share of outliers, chunk and window."""
-
-    key_bits: int
-    value_bits: int
-    rank: int
-    outliers: float
-    chunk: int
-    window: int
-
-    def layer(self, index: int) -> CorrectedLayerCache:  # noqa: ARG002 - all layers alike
-        """An empty cache."""
-        return CorrectedLayerCache(self)
-
-    def apart(self, head_dim: int) -> int:
-        """Outliers of one head's chunk."""
-        return round(self.outliers * self.chunk * head_dim)
-
-    def bits(self, heads: int, head_dim: int) -> float:  # noqa: ARG002 - each head alone
-        """Codes, scales, factors, outliers with their places; the exact window comes on top."""
-        numbers = self.chunk * head_dim
-        rank = min(self.rank, head_dim)
-        keys = code_bits(self.key_bits, head_dim) + 32 / self.chunk
-        values = code_bits(self.value_bits, head_dim) + 32 / head_dim
-        factors = 16 * rank * (self.chunk + head_dim) / numbers
-        return (keys + values) / 2 + factors + 32 * self.apart(head_dim) / numbers
 
 
 class Corrected:

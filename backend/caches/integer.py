@@ -6,36 +6,13 @@ A key channel's scale and offset span a chunk; a value's span a token's channels
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from backend.caches.base import Codec
 from backend.caches.chunked import ChunkedLayerCache
-from backend.caches.packed import Packed, code_bits
-
-
-@dataclass(frozen=True)
-class IntegerCodec(Codec):
-    """Code bits of keys and values, tokens in a chunk, and tokens kept exact."""
-
-    key_bits: int
-    value_bits: int
-    group_size: int
-    window: int
-    keys_by_channel: bool = True
-
-    def layer(self, index: int) -> IntegerLayerCache:  # noqa: ARG002 - all layers alike
-        """An empty cache."""
-        return IntegerLayerCache(self)
-
-    def bits(self, heads: int, head_dim: int) -> float:  # noqa: ARG002 - a scale for each head
-        """Codes, scales and offsets; the exact window is a fixed cost on top."""
-        shared = self.group_size if self.keys_by_channel else head_dim
-        keys = code_bits(self.key_bits, head_dim) + 32 / shared
-        values = code_bits(self.value_bits, head_dim) + 32 / head_dim
-        return (keys + values) / 2
+from backend.caches.codecs import IntegerCodec
+from backend.caches.packed import Packed
 
 
 class IntegerLayerCache(ChunkedLayerCache):

@@ -65,12 +65,6 @@ class Packed:
             yield self.offsets
 
 
-def code_bits(bits: int, head_dim: int) -> float:
-    """Bits that a number's code takes: planes fill whole bytes of a token's channels."""
-    planes = bitpack.plane_widths(bits)
-    return sum(8 * bitpack.packed_columns(head_dim, width) for width in planes) / head_dim
-
-
 def behind(old: Tensor | None, new: Tensor) -> Tensor:
     """Chunks put behind those that are there."""
     return new if old is None else torch.cat([old, new], dim=2)

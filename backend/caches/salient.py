@@ -8,59 +8,16 @@ largest size.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from backend.caches.attention import Queries, attend, scores, weights
-from backend.caches.base import Codec
 from backend.caches.chunked import ChunkedLayerCache
-from backend.caches.packed import Packed, behind, code_bits
+from backend.caches.codecs import SalientCodec
+from backend.caches.packed import Packed, behind
 from kernels import bitpack
-
-PROBES = 0.05  # of a chunk's tokens: its last, and as many others
-
-
-@dataclass(frozen=True)
-class SalientCodec(Codec):
-    """Bits of salient and of other tokens, share of the salient, chunk, and exact window."""
-
-    high_bits: int
-    low_bits: int
-    share: float
-    chunk: int
-    window: int
-    keys_by_channel: bool = True
-
-    def layer(self, index: int) -> SalientLayerCache:  # noqa: ARG002 - all layers alike
-        """An empty cache."""
-        return SalientLayerCache(self)
-
-    @property
-    def salient(self) -> int:
-        """Tokens of a chunk that get the wider codes."""
-        return round(self.share * self.chunk)
-
-    @cached_property
-    def probes(self) -> frozenset[int]:
-        """Places in a chunk whose queries are kept: the last ones, and others drawn once."""
-        count = max(1, round(PROBES * self.chunk))
-        others = random.Random(self.chunk).sample(range(self.chunk - count), count)
-        return frozenset([*others, *range(self.chunk - count, self.chunk)])
-
-    def bits(self, heads: int, head_dim: int) -> float:  # noqa: ARG002 - each head alone
-        """Codes, scales, channels' divisors and marks; window and probes come on top."""
-        parts = ((self.high_bits, self.salient), (self.low_bits, self.chunk - self.salient))
-        codes = sum(code_bits(bits, head_dim) * count for bits, count in parts) / self.chunk
-        ranges = 32 / head_dim
-        keys = 32 * len(parts) / self.chunk if self.keys_by_channel else ranges + 16 / self.chunk
-        values = ranges + 16 / self.chunk
-        marks = 8 * bitpack.packed_columns(self.chunk, 1) / (2 * self.chunk * head_dim)
-        return codes + (keys + values) / 2 + marks
 
 
 class _Parted:

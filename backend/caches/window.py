@@ -7,38 +7,13 @@ A token sees the first ones and those less than `window` before it. The first on
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from backend.caches.attention import Queries, attend, mix, scores, weights
-from backend.caches.base import Codec, DenseLayerCache, LayerCache
-
-
-@dataclass(frozen=True)
-class WindowCodec(Codec):
-    """First tokens, how far a token sees back, how many leave together, largest distance, context.
-
-    Tokens leave together so that drafts can be taken back without a trace.
-    """
-
-    first: int
-    window: int
-    slack: int
-    limit: int
-    context: int
-
-    turns: ClassVar[bool] = True
-
-    def layer(self, index: int) -> WindowLayerCache:  # noqa: ARG002 - all layers alike
-        """An empty cache."""
-        return WindowLayerCache(self)
-
-    def bits(self, heads: int, head_dim: int) -> float:  # noqa: ARG002 - nothing is added
-        """None: a further token takes the place of an old one."""
-        return 0.0
+from backend.caches.base import DenseLayerCache, LayerCache
+from backend.caches.codecs import WindowCodec
 
 
 class WindowLayerCache(LayerCache):

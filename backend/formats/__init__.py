@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from backend.formats.base import Format, from_header
+    from backend.formats.binary import BinaryCodes
     from backend.formats.bitmask import BitmaskSparse
     from backend.formats.dense import Dense
     from backend.formats.embedding import HeldEmbedding
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
     from backend.formats.sparse import Sparse
     from backend.formats.sparse24 import Sparse24
     from backend.formats.sum import Sum
+    from backend.formats.table import TableCodes
     from backend.formats.transposed import Transposed
     from backend.formats.vector import VectorCodebook
 
 _HOMES = {
     "Format": "base",
     "from_header": "base",
+    "BinaryCodes": "binary",
     "BitmaskSparse": "bitmask",
     "Dense": "dense",
     "IntegerGroups": "integer",
@@ -49,10 +52,12 @@ _HOMES = {
     "SharedRows": "shared_rows",
     "HeldEmbedding": "embedding",
     "Sum": "sum",
+    "TableCodes": "table",
     "VectorCodebook": "vector",
 }
 
 __all__ = [
+    "BinaryCodes",
     "BitmaskSparse",
     "Dense",
     "EntropyCoded",
@@ -70,6 +75,7 @@ __all__ = [
     "Sparse",
     "Sparse24",
     "Sum",
+    "TableCodes",
     "Transposed",
     "VectorCodebook",
     "from_header",

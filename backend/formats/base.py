@@ -142,6 +142,7 @@ class Format(nn.Module, abc.ABC):
 
 
 _MODULES = {
+    "binary-codes": "binary",
     "entropy-coded": "entropy",
     "float-codes": "floating",
     "scalar-codebook": "scalar",
@@ -156,6 +157,7 @@ _MODULES = {
     "rows": "rows",
     "sparse-2-4": "sparse24",
     "sum": "sum",
+    "table-codes": "table",
     "vector-codebook": "vector",
 }
 

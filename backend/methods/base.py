@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from backend.errors import OutOfReachError
+from backend.errors import ModelError, OutOfReachError
 from backend.settings import Configured, setting
 
 __all__ = [
@@ -36,12 +36,13 @@ __all__ = [
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from backend.caches.base import Codec
+    from backend.caches.codecs import Codec
     from backend.calibrate.statistics import InputStatistics
     from backend.calibrate.walk import Walk
     from backend.decoding.drafter import Drafter
     from backend.decoding.model import LanguageModel
     from backend.formats import Format, Sparse
+    from backend.methods.anatomy import Anatomy
     from backend.models.view import View
 
 
@@ -172,6 +173,10 @@ class StackMethod(LayerMethod):
     """A layer method whose result at any budget is the first parts of one decomposition."""
 
     @abc.abstractmethod
+    def part_bytes(self, rows: int, columns: int) -> int:
+        """Bytes of each part of a matrix [rows, columns]."""
+
+    @abc.abstractmethod
     def stack(self, weight: Tensor, statistics: InputStatistics) -> list[Format]:
         """The parts of a weight [rows, columns], whose sum it nears; the level does not matter."""
 
@@ -180,6 +185,14 @@ class RepairMethod(Leveled):
     """Mends what earlier stages changed in a matrix; its level is the bits that it adds."""
 
     accepts = ()
+
+    def added(self, rows: int, columns: int) -> tuple[int, bool]:
+        """Bytes that it adds to a matrix [rows, columns], at most, and whether it is these.
+
+        Raises:
+            OutOfReachError: nothing can be added to a matrix of this shape in so little.
+        """
+        return int(self.settings()[self.level] * rows * columns / 8), False
 
     @abc.abstractmethod
     def mend(self, weight: Tensor, held: Format, statistics: InputStatistics) -> Format:
@@ -201,6 +214,34 @@ class ModelMethod(Leveled):
 
     models: ClassVar[tuple[str, ...]] = ()
     """Types of model that it knows; empty where it takes any."""
+
+    @abc.abstractmethod
+    def least(self, anatomy: Anatomy) -> int:
+        """The fewest numbers of 16 bits that it can leave of a model.
+
+        Raises:
+            ModelError: a model made like this cannot be treated.
+        """
+
+    def check(self, anatomy: Anatomy) -> None:
+        """Refuse a model that cannot be treated, or not in so little.
+
+        Raises:
+            ModelError: it is of a type that the method does not know, or made otherwise.
+            OutOfReachError: says what the smallest budget is.
+        """
+        if self.models and anatomy.kind not in self.models:
+            known = ", ".join(self.models)
+            raise ModelError(
+                f"{self.key()} knows {known}, not {anatomy.kind}; take svd or lord instead."
+            )
+        bits, least = self.settings()[self.level], self.least(anatomy)
+        if bits / 16 * anatomy.numbers < least:
+            reach = math.ceil(1600 * least / anatomy.numbers) / 100
+            raise OutOfReachError(
+                f"{self.key()} holds {reach:.2f} bits per number of this model or more, not "
+                f"{bits:g}; ask for {reach:.2f} or more, or take a method that reaches lower."
+            )
 
     @abc.abstractmethod
     def rewrite(self, walk: Walk) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from backend.caches.attention import Turn
-from backend.caches.base import Codec
+from backend.caches.codecs import Codec
 from backend.models import held_attention, rotary
 from backend.models.lean import Lean, LeanSession, refusal
 from backend.models.session import Session, held_cache

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from backend.caches.attention import Queries, Turn
-from backend.caches.base import Codec, LayerCache
+from backend.caches.base import LayerCache
+from backend.caches.codecs import Codec
 from backend.formats.base import FEW
 from backend.models import native
 from backend.models.held_attention import visible
@@ -29,7 +30,6 @@ from kernels.decode_step import Step
 FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
 ROTATIONS = ("default", "linear", "llama3", "yarn")
 """Rotary embeddings that turn a position by the same angle however long the text is."""
-
 
 Tree = tuple[Tensor | None, Tensor | None]
 """Positions [tokens] of new tokens, and which of them each may see; None where nothing is odd."""

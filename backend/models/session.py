@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer
 
 from backend.caches.attention import Turn
-from backend.caches.base import Codec, LayerCache
+from backend.caches.base import LayerCache
+from backend.caches.codecs import Codec
 from backend.models.held_attention import Feed, answered_by_caches, visible
 
 

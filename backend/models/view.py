@@ -16,28 +16,9 @@ from transformers.pytorch_utils import Conv1D
 
 from backend.errors import ModelError
 from backend.formats import Format, HeldEmbedding, HeldLinear
+from backend.methods.anatomy import Anatomy, role
 from backend.models.experts import Experts, unstack
 
-ROLES = {
-    "q_proj": "query",
-    "k_proj": "key",
-    "v_proj": "value",
-    "qkv_proj": "query-key-value",
-    "query_key_value": "query-key-value",
-    "c_attn": "query-key-value",
-    "o_proj": "attention-output",
-    "out_proj": "attention-output",
-    "dense": "attention-output",
-    "gate_proj": "gate",
-    "up_proj": "up",
-    "gate_up_proj": "gate-up",
-    "fc1": "up",
-    "c_fc": "up",
-    "dense_h_to_4h": "up",
-    "down_proj": "down",
-    "fc2": "down",
-    "dense_4h_to_h": "down",
-}
 HALVES = {
     "attention": {"query", "key", "value", "query-key-value", "attention-output"},
     "network": {"gate", "up", "gate-up", "down"},
@@ -94,6 +75,11 @@ class View:
         """Numbers that the model holds, tied ones once."""
         return sum(part.numel() for part in self.model.parameters())
 
+    def anatomy(self) -> Anatomy:
+        """Names and shapes of what the model holds, tied ones once, and its configuration."""
+        shapes = {name: tuple(part.shape) for name, part in self.model.named_parameters()}
+        return Anatomy(shapes, self.model.config.to_dict())
+
     def name_of(self, module: nn.Module) -> str:
         """Where in the model a module stands."""
         return next(name for name, one in self.model.named_modules() if one is module)
@@ -102,7 +88,7 @@ class View:
         """The linears of a block in the order in which they were made; routers are left out."""
         prefix = f"{self.blocks_name}.{block}"
         return [
-            Site(f"{prefix}.{name}", _role(name), block)
+            Site(f"{prefix}.{name}", _role(f"{prefix}.{name}"), block)
             for name, module in self.blocks[block].named_modules()
             if isinstance(module, nn.Linear | Conv1D | HeldLinear) and not _is_router(name)
         ]
@@ -267,10 +253,8 @@ def _find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
 
 
 def _role(name: str) -> str:
-    *_, parent, child = ["", *name.split(".")]
-    if child == "c_proj":
-        return "down" if parent == "mlp" else "attention-output"
-    return ROLES.get(child, "linear")
+    parent, _, child = name.rpartition(".")
+    return role(child, parent)
 
 
 def _is_router(name: str) -> bool:

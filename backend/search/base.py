@@ -9,14 +9,24 @@ from __future__ import annotations
 
 import abc
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
+from backend.errors import OutOfReachError
 from backend.settings import Configured
+
+if TYPE_CHECKING:
+    from backend.methods.base import StackMethod
 
 Levels = tuple[int, ...]
 Progress = Callable[[str, int, int], None]
+LADDER = (
+    0.5, 0.75, 1.25, 1.75, 2.25, 2.75, 3.25, 3.75, 4.25, 4.75, 5.25, 6.25, 7.25, 8.25,
+    9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0, 16.0,
+)  # fmt: skip
+"""Bits of the levels: those of whole code widths with a scale and an offset to 128 weights."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +101,32 @@ class Allocator(Configured, abc.ABC):
 def cost(costs: Sequence[Sequence[int]], levels: Sequence[int]) -> int:
     """What levels cost in all."""
     return sum(costs[index][level] for index, level in enumerate(levels))
+
+
+def check_reach(recipe: str, least: int, numbers: int, budget: int) -> None:
+    """Refuse a budget in bytes below what all matrices take at their lowest levels.
+
+    Raises:
+        OutOfReachError: says what the smallest budget is.
+    """
+    if least > budget:
+        reach = math.ceil(800 * least / numbers) / 100
+        raise OutOfReachError(
+            f"{recipe}: all layers at their lowest level take {reach:.2f} bits a weight or more, "
+            f"not {8 * budget / numbers:.2f}; ask for {reach:.2f} or more."
+        )
+
+
+def check_parts(method: StackMethod, shapes: Sequence[tuple[int, int]]) -> None:
+    """Refuse a budget below one part of every matrix [rows, columns].
+
+    Raises:
+        OutOfReachError: says what the smallest budget is.
+    """
+    numbers = sum(rows * columns for rows, columns in shapes)
+    least = sum(method.part_bytes(*shape) for shape in shapes)
+    budget = int(method.settings()[method.level] * numbers / 8 + 1e-6)
+    check_reach(method.key(), least, numbers, budget)
 
 
 def even(costs: Sequence[Sequence[int]], budget: int) -> Levels:

@@ -17,7 +17,7 @@ from safetensors import safe_open
 
 from backend import formats, shelf
 from backend.errors import OutOfReachError
-from backend.search.base import Progress, Table
+from backend.search.base import LADDER, Progress, Table
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,12 +26,6 @@ if TYPE_CHECKING:
     from backend.formats import Format
     from backend.methods.base import LayerMethod
     from backend.models.view import Site, View
-
-LADDER = (
-    0.5, 0.75, 1.25, 1.75, 2.25, 2.75, 3.25, 3.75, 4.25, 4.75, 5.25, 6.25, 7.25, 8.25,
-    9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0, 16.0,
-)  # fmt: skip
-"""Bits of the levels: those of whole code widths with a scale and an offset to 128 weights."""
 
 Statistics = Callable[[int], Mapping[str, "InputStatistics"]]
 

@@ -94,6 +94,12 @@ CLAIMS = (
     ),
     Claim("squeezellm", "beats rounding to nearest at 3 bits", "squeezellm@3", "rtn@3"),
     Claim("squeezellm", "beats GPTQ at 3 bits", "squeezellm@3", "gptq@3"),
+    Claim("vptq", "beats GPTQ at 2.5 bits", "vptq@2.5", "gptq@2.5"),
+    Claim("vptq", "beats tables of single numbers at 2.5 bits", "vptq@2.5", "squeezellm@2.5"),
+    Claim("nupes", "beats rounding to nearest at 3 bits", "nupes@3", "rtn@3"),
+    Claim("nupes", "beats ranges found by gradient at 4 bits", "nupes@4", "easyquant@4"),
+    Claim("lut-gemm", "beats rounding to nearest at 3 bits", "lut-gemm@3", "rtn@3"),
+    Claim("lut-gemm", "decodes faster than dense", "lut-gemm@3", "", "decode_speedup", 1.0),
     Claim(
         "easyquant",
         "beats rounding to nearest by row at 4 bits",

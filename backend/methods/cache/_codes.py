@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from backend.errors import OutOfReachError
 
 if TYPE_CHECKING:
-    from backend.caches.base import Codec
+    from backend.caches.codecs import Codec
     from backend.methods.base import CacheMethod
 
 
@@ -30,7 +31,8 @@ def widest(method: CacheMethod, codecs: Iterable[Codec], heads: int, head_dim: i
         least = codec.bits(heads, head_dim)
         if least <= budget + 1e-9:
             return codec
+    reach = math.ceil(100 * least - 1e-9) / 100
     raise OutOfReachError(
-        f"{method.key()} holds {least:.2f} bits or more per number with heads of {head_dim} and "
-        f"these settings, not {budget:g}; ask for more bits, or for longer chunks."
+        f"{method.key()} holds {reach:.2f} bits or more per number with heads of {head_dim} and "
+        f"these settings, not {budget:g}; ask for {reach:.2f} or more, or for longer chunks."
     )

@@ -10,7 +10,7 @@ from backend.methods.base import CacheMethod, Stage, setting
 from backend.methods.cache._codes import widest
 
 if TYPE_CHECKING:
-    from backend.caches.base import Codec
+    from backend.caches.codecs import Codec
 
 
 @dataclass(frozen=True)

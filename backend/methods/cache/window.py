@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from backend.errors import OutOfReachError
 from backend.methods.base import CacheMethod, Stage, setting
 
 if TYPE_CHECKING:
-    from backend.caches.base import Codec
+    from backend.caches.codecs import Codec
 
 SLACK = 16  # tokens that leave together
 
@@ -51,10 +52,11 @@ class Window(CacheMethod):
         """
         window = int(self.bits / 16 * self.context) - self.first - SLACK + 1
         if window < 1:
+            reach = math.ceil(1600 * (self.first + SLACK) / self.context) / 100
             raise OutOfReachError(
                 f"{self.key()} keeps {self.first} first tokens, and drops {SLACK} at a time, which "
-                f"leaves no window in {self.bits:g} bits of {self.context} tokens; ask for more "
-                "bits, a longer context or fewer first tokens."
+                f"leaves no window in {self.bits:g} bits of {self.context} tokens; ask for "
+                f"{reach:.2f} bits or more, a longer context or fewer first tokens."
             )
         limit = max(self.limit, window)
         return caches.WindowCodec(self.first, window, SLACK, limit, self.context)

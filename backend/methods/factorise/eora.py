@@ -37,6 +37,11 @@ class Eora(RepairMethod):
         1.0, "Bits per number of the matrix that the factors add.", low=0.05, high=8.0
     )
 
+    def added(self, rows: int, columns: int) -> tuple[int, bool]:
+        """Two factors."""
+        rank = min(_rank.rank_of(rows, columns, self.bits), rows, columns)
+        return 2 * rank * (rows + columns), True
+
     def mend(self, weight: Tensor, held: Format, statistics: InputStatistics) -> Format:
         """Add the best correction of what holds a weight [rows, columns]."""
         rank = min(_rank.rank_of(*weight.shape, self.bits), *weight.shape)

@@ -82,6 +82,13 @@ def split(rows: int, budget: float, costs: dict[int, int]) -> tuple[int, int, in
     return fine, coarse, min(fine_rows, rows - 1)
 
 
+def split_bytes(rows: int, costs: dict[int, int], fine: int, coarse: int, fine_rows: int) -> int:
+    """Bytes of rows split so, the mask counted where there are both."""
+    if fine == coarse or not fine_rows:
+        return rows * costs[coarse] // 8
+    return -(-rows // 8) + (fine_rows * costs[fine] + (rows - fine_rows) * costs[coarse]) // 8
+
+
 def too_little(rows: int, columns: int, bits: float, least: int, way: str) -> OutOfReachError:
     """The refusal of a matrix whose rows take `least` bits each at the narrowest."""
     return OutOfReachError(

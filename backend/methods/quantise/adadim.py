@@ -9,7 +9,7 @@ from backend import formats
 from backend.errors import OutOfReachError
 from backend.later import torch
 from backend.methods import _surgeon
-from backend.methods.base import LayerMethod, Needs, setting
+from backend.methods.base import LayerMethod, Needs, Outline, setting
 from backend.methods.quantise import _grid
 from backend.methods.quantise._integer import IntegerQuantiser
 from backend.methods.quantise.gptq import Gptq
@@ -39,7 +39,10 @@ class Adadim(IntegerQuantiser):
 
     within: str = setting("gptq", "How weights are rounded.", choices=("gptq", "rtn"))
 
-    outline = LayerMethod.outline  # which direction a layer takes is known once it is treated
+    def outline(self, rows: int, columns: int) -> Outline:
+        """At most the budget: which direction a layer takes is known once it is treated."""
+        super().outline(rows, columns)
+        return LayerMethod.outline(self, rows, columns)
 
     def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:
         """Round a weight [rows, columns] in both directions and hold the better."""

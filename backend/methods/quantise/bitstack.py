@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from backend import formats
 from backend.errors import OutOfReachError
-from backend.methods.base import Needs, StackMethod, Stage, setting
+from backend.methods.base import Needs, Outline, StackMethod, Stage, setting
 from backend.methods.factorise._rank import leading
 
 if TYPE_CHECKING:
@@ -41,9 +41,37 @@ class Bitstack(StackMethod):
     )
     blocks: int = setting(16, "Most blocks of a matrix.", low=1, high=24)
 
+    def outline(self, rows: int, columns: int) -> Outline:
+        """As many blocks as a matrix's own share of the budget holds."""
+        return Outline(self.count(rows, columns) * self.part_bytes(rows, columns))
+
+    def part_bytes(self, rows: int, columns: int) -> int:
+        """Signs, a bit each in whole bytes of a row, and two factors."""
+        return rows * -(-columns // 8) + 2 * self.rank(rows, columns) * (rows + columns)
+
+    def rank(self, rows: int, columns: int) -> int:
+        """Singular vectors of a block."""
+        return max(1, min(rows, columns) // self.side)
+
+    def count(self, rows: int, columns: int) -> int:
+        """Blocks that a matrix's own share of the budget holds.
+
+        Raises:
+            OutOfReachError: not one.
+        """
+        block = self.part_bytes(rows, columns)
+        count = int(self.bits * rows * columns / 8 + 1e-6) // block
+        if count < 1:
+            raise OutOfReachError(
+                f"A block of a matrix {rows} x {columns} takes "
+                f"{8 * block / (rows * columns):.2f} bits a weight, not {self.bits:g}; ask for "
+                "more."
+            )
+        return min(count, self.blocks)
+
     def stack(self, weight: Tensor, statistics: InputStatistics) -> list[Format]:
         """The blocks of a weight [rows, columns], each for what those before it miss."""
-        rank = max(1, min(weight.shape) // self.side)
+        rank = self.rank(*weight.shape)
         scale = statistics.mean_squares.clamp(min=0).sqrt()
         scale = (scale / scale.mean().clamp(min=1e-30)).clamp(min=1e-3)
         left_over = weight * scale
@@ -57,14 +85,8 @@ class Bitstack(StackMethod):
 
     def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:
         """As many blocks of a weight [rows, columns] as its own share of the budget holds."""
-        stack = self.stack(weight, statistics)
-        count = int(self.bits * weight.numel() / 8 + 1e-6) // stack[0].nbytes
-        if count < 1:
-            raise OutOfReachError(
-                f"A block of a matrix {weight.shape[0]} x {weight.shape[1]} takes "
-                f"{stack[0].bits:.2f} bits a weight, not {self.bits:g}; ask for more."
-            )
-        return _pile(stack[:count])
+        count = self.count(*weight.shape)
+        return _pile(self.stack(weight, statistics)[:count])
 
 
 def _pile(blocks: list[Format]) -> Format:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from backend.errors import OutOfReachError
 from backend.later import torch
-from backend.methods.base import LayerMethod, Stage, setting
+from backend.methods.base import LayerMethod, Outline, Stage, setting
 from backend.methods.quantise import _apart, _grid
 
 if TYPE_CHECKING:
@@ -44,6 +44,11 @@ class Easyquant(LayerMethod):
     deviations: float = setting(
         3.0, "Distance from the mean beyond which a weight is an outlier.", low=1.0, high=10.0
     )
+
+    def outline(self, rows: int, columns: int) -> Outline:
+        """At most the budget: how many outliers there are is known once a matrix is seen."""
+        _grid.plan(rows, columns, self.bits, self.group_size, symmetric=True)
+        return super().outline(rows, columns)
 
     def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:  # noqa: ARG002
         """Round a weight [rows, columns]."""

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from backend.methods.base import LayerMethod, Stage, setting
+from backend.methods.base import LayerMethod, Outline, Stage, setting
 from backend.methods.quantise import _grid
 
 if TYPE_CHECKING:
@@ -46,6 +46,11 @@ class Finequant(LayerMethod):
     symmetric: bool = setting(
         False, "Spend no bits on an offset: the grid lies around zero.", choices=(False, True)
     )
+
+    def outline(self, rows: int, columns: int) -> Outline:
+        """At most the budget: how small groups become is known once a matrix is seen."""
+        _grid.plan(rows, columns, self.bits, columns, self.symmetric)
+        return super().outline(rows, columns)
 
     def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:  # noqa: ARG002
         """Round a weight [rows, columns]."""

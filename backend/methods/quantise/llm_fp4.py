@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from backend import formats
 from backend.later import torch
-from backend.methods.base import LayerMethod, Needs, Stage, setting
+from backend.methods.base import LayerMethod, Needs, Outline, Stage, setting
 from backend.methods.quantise import _grid
 
 if TYPE_CHECKING:
@@ -44,16 +44,30 @@ class LlmFp4(LayerMethod):
         128, "Weights that share a scale; 0 for a whole row.", choices=(0, 32, 64, 128, 256)
     )
 
-    def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:
-        """Round a weight [rows, columns]."""
-        rows, columns = weight.shape
+    def outline(self, rows: int, columns: int) -> Outline:
+        """Codes and scales of both widths, and a bit a row where there are two."""
+        found, costs = self.widths(rows, columns)
+        return Outline(_grid.split_bytes(rows, costs, *found))
+
+    def widths(self, rows: int, columns: int) -> tuple[tuple[int, int, int], dict[int, int]]:
+        """Finer and coarser width, how many rows are finer, and bits of a row at each width.
+
+        Raises:
+            OutOfReachError: two-bit codes take more than the budget.
+        """
         size = min(self.group_size or columns, columns)
         scales = 16 * -(-columns // size)
         costs = {width: _grid.code_bits(columns, width) + scales for width in WIDTHS}
         found = _grid.split(rows, self.bits * rows * columns, costs)
         if found is None:
             raise _grid.too_little(rows, columns, self.bits, costs[2], f"in groups of {size}")
-        fine, coarse, fine_rows = found
+        return found, costs
+
+    def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:
+        """Round a weight [rows, columns]."""
+        rows, columns = weight.shape
+        size = min(self.group_size or columns, columns)
+        (fine, coarse, fine_rows), _ = self.widths(rows, columns)
         weight = statistics.alive(weight)
         counts = statistics.mean_squares
         held, errors = search(weight, counts, coarse, size)

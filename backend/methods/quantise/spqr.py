@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from backend import formats
 from backend.later import torch
 from backend.methods import _surgeon
-from backend.methods.base import LayerMethod, Needs, Stage, setting
+from backend.methods.base import LayerMethod, Needs, Outline, Stage, setting
 from backend.methods.quantise import _apart, _grid
 
 if TYPE_CHECKING:
@@ -51,6 +51,15 @@ class Spqr(LayerMethod):
     damping: float = setting(
         0.01, "Share of the mean diagonal added to the Hessian.", low=1e-4, high=1.0
     )
+
+    def outline(self, rows: int, columns: int) -> Outline:
+        """Codes with scales of two levels, a bit a row where widths differ, and outliers."""
+        apart = _apart.count(rows, columns, self.outliers)
+        fine, coarse, fine_rows = self.widths(rows, columns, apart)
+        bits = self._taken(rows - fine_rows, columns, coarse) + _apart.bits(rows, apart)
+        if fine_rows:
+            bits += self._taken(fine_rows, columns, fine) + 8 * -(-rows // 8)
+        return Outline(bits // 8)
 
     def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:
         """Round a weight [rows, columns] against the Hessian of its inputs."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from backend import formats
 from backend.later import torch
-from backend.methods.base import LayerMethod, Needs, Stage, setting
+from backend.methods.base import LayerMethod, Needs, Outline, Stage, setting
 from backend.methods.quantise import _apart, _clusters, _grid
 
 if TYPE_CHECKING:
@@ -47,18 +47,35 @@ class Squeezellm(LayerMethod):
         0.0005, "Share of the weights, the most sensitive, kept apart.", low=0.0, high=0.05
     )
 
-    def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:
-        """Cluster each row of a weight [rows, columns]."""
-        rows, columns = weight.shape
-        sensitivity = statistics.sensitivity(rows)
+    def outline(self, rows: int, columns: int) -> Outline:
+        """Codes and tables of both sizes, a bit a row where there are two, and what is apart."""
         apart = _apart.count(rows, columns, self.outliers + self.sensitive)
+        found, costs = self.widths(rows, columns, apart)
+        beside = _apart.bits(rows, apart) // 8
+        return Outline(_grid.split_bytes(rows, costs, *found) + beside)
+
+    def widths(
+        self, rows: int, columns: int, apart: int
+    ) -> tuple[tuple[int, int, int], dict[int, int]]:
+        """Finer and coarser width, how many rows are finer, and bits of a row at each width.
+
+        Raises:
+            OutOfReachError: tables of two values take more than the budget.
+        """
         costs = {w: _grid.code_bits(columns, w) + (16 << w) for w in _grid.WIDTHS}
         budget = self.bits * rows * columns - _apart.bits(rows, apart)
         found = _grid.split(rows, budget, costs)
         if found is None:
             least = costs[1] + -(-_apart.bits(rows, apart) // rows)
             raise _grid.too_little(rows, columns, self.bits, least, "with a table a row")
-        fine, coarse, fine_rows = found
+        return found, costs
+
+    def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:
+        """Cluster each row of a weight [rows, columns]."""
+        rows, columns = weight.shape
+        sensitivity = statistics.sensitivity(rows)
+        apart = _apart.count(rows, columns, self.outliers + self.sensitive)
+        (fine, coarse, fine_rows), _ = self.widths(rows, columns, apart)
         outside = self._outside(weight, sensitivity, apart)
         counted = sensitivity.masked_fill(outside, 0.0)
         inside = torch.where(outside, weight.masked_fill(outside, 0.0).mean(1, True), weight)

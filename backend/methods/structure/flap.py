@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from backend.errors import ModelError, OutOfReachError
+from backend.errors import ModelError
 from backend.later import torch
 from backend.methods.base import ModelMethod, Needs, Stage, setting
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from backend.calibrate.walk import Walk
+    from backend.methods.anatomy import Anatomy
     from backend.models.units import Group
     from backend.models.view import View
 
@@ -39,6 +40,19 @@ class Flap(ModelMethod):
         13.0, "Bits per original number of the model, biases counted.", low=1.0, high=16.0
     )
 
+    def least(self, anatomy: Anatomy) -> int:
+        """One head and one neuron of each module, and the biases.
+
+        Raises:
+            ModelError: no heads or neurons are found at all.
+        """
+        if not anatomy.units:
+            raise ModelError("flap finds no heads or neurons in this model; take svd or lord.")
+        if self.bits >= 16:
+            return 0  # nothing is cut
+        gone = sum((one.count - 1) * one.cost - one.bias for one in anatomy.units)
+        return anatomy.numbers - gone
+
     def rewrite(self, walk: Walk) -> dict[str, Any]:
         """Cut the model of a walk.
 
@@ -49,9 +63,8 @@ class Flap(ModelMethod):
         from backend.models import units
 
         view = walk.view
+        self.check(view.anatomy())
         groups, unknown = units.find(view)
-        if not groups:
-            raise ModelError("flap finds no heads or neurons in this model; take svd or lord.")
         scores, means = _observe(walk, groups)
         kept = self.chosen(view, groups, scores)
         for group, stay in zip(groups, kept, strict=True):
@@ -71,14 +84,10 @@ class Flap(ModelMethod):
             units.cut(view, group, torch.tensor(record["kept"][group.reader]), None)
 
     def chosen(self, view: View, groups: list[Group], scores: list[Tensor]) -> list[Tensor]:
-        """True for the units of each group that stay.
-
-        Raises:
-            OutOfReachError: one unit a group takes more than the budget.
-        """
+        """True for the units of each group that stay, one of each at least."""
         whole = view.numbers
         added = sum(group.bias for group in groups)
-        spare = self.bits / 16 * whole - whole
+        spare = int(self.bits / 16 * whole) - whole
         stay = [torch.ones_like(score, dtype=torch.bool) for score in scores]
         if spare >= 0:
             return stay
@@ -91,11 +100,7 @@ class Flap(ModelMethod):
             if unit != last[group]:
                 stay[group][unit] = False
                 spare += groups[group].cost
-        if spare < 0:
-            least = 16 + 16 * (self.bits / 16 * whole - whole - spare) / whole
-            raise OutOfReachError(
-                f"flap holds {least:.2f} bits per number of this model or more, not {self.bits:g}."
-            )
+        assert spare >= 0, "checked beforehand: one unit a group fits"
         return stay
 
 

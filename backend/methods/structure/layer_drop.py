@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from backend.errors import OutOfReachError
 from backend.methods.base import ModelMethod, Stage, setting
 
 if TYPE_CHECKING:
     from backend.calibrate.walk import Walk
+    from backend.methods.anatomy import Anatomy
     from backend.models.view import View
 
 
@@ -32,14 +32,19 @@ class LayerDrop(ModelMethod):
         13.0, "Bits per original number of the model, 16 for each that stays.", low=1.0, high=16.0
     )
 
+    def least(self, anatomy: Anatomy) -> int:
+        """The first block, and what lies outside of the blocks."""
+        return anatomy.numbers - sum(anatomy.block_numbers[1:])
+
     def rewrite(self, walk: Walk) -> dict[str, Any]:
         """Delete blocks of the model of a walk.
 
         Raises:
-            OutOfReachError: two blocks take more than the budget.
+            OutOfReachError: one block takes more than the budget.
         """
         from backend.models.depth import keep_blocks
 
+        self.check(walk.view.anatomy())
         kept = self.kept(walk.view)
         keep_blocks(walk.view, kept)
         walk.restart()
@@ -53,24 +58,15 @@ class LayerDrop(ModelMethod):
         keep_blocks(view, [int(block) for block in record["blocks"]])
 
     def kept(self, view: View) -> list[int]:
-        """The blocks that stay.
-
-        Raises:
-            OutOfReachError: two blocks take more than the budget.
-        """
+        """The blocks that stay, one at least."""
         whole = view.numbers
         sizes = [sum(part.numel() for part in block.parameters()) for block in view.blocks]
         rest = whole - sum(sizes)
-        least = 0
-        for count in range(len(sizes), 0, -1):
+        for count in range(len(sizes), 1, -1):
             kept = spaced(len(sizes), count)
-            least = rest + sum(sizes[block] for block in kept)
-            if least <= self.bits / 16 * whole:
+            if rest + sum(sizes[block] for block in kept) <= self.bits / 16 * whole:
                 return kept
-        raise OutOfReachError(
-            f"layer-drop holds {16 * least / whole:.2f} bits per number of this model or more, "
-            f"not {self.bits:g}."
-        )
+        return spaced(len(sizes), 1)
 
 
 def spaced(blocks: int, count: int) -> list[int]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from backend.errors import ModelError, OutOfReachError
 from backend.later import torch
 from backend.methods.base import ModelMethod, Needs, Stage, setting
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from backend.calibrate.walk import Walk
+    from backend.methods.anatomy import Anatomy
     from backend.models.view import View
 
 MODELS = ("llama", "mistral", "qwen2", "qwen3")
@@ -52,8 +53,7 @@ class Slicegpt(ModelMethod):
         from backend.models import sliced
 
         view = walk.view
-        check(view)
-        channels = self.channels(view)
+        channels = self.channels(view.anatomy())
         bases = _bases(walk)
         parts = [_Parts(view, block) for block in range(len(view.blocks))]
         end = _fold(view.final_norm())
@@ -79,56 +79,45 @@ class Slicegpt(ModelMethod):
 
         sliced.narrow(view, int(record["channels"]))
 
-    def channels(self, view: View) -> int:
+    def least(self, anatomy: Anatomy) -> int:
+        """Numbers of the narrowest model."""
+        return _count(anatomy, min(_widths(anatomy)))
+
+    def channels(self, anatomy: Anatomy) -> int:
         """The most channels that the budget holds, in steps that hardware likes.
 
         Raises:
-            OutOfReachError: not even one step fits.
+            ModelError: the model is of another shape.
+            OutOfReachError: not even the narrowest model fits the budget.
         """
-        width = view.model.config.hidden_size
-        step = max(1, width // STEPS)
-        budget = self.bits / 16 * sum(part.numel() for part in view.model.parameters())
-        for channels in range(width, 0, -step):
-            if _count(view, channels, width) <= budget:
-                return channels
-        least = 16 * _count(view, step, width) * self.bits / (16 * budget)
-        raise OutOfReachError(
-            f"slicegpt holds {least:.2f} bits per number of this model or more, not {self.bits:g}."
-        )
+        self.check(anatomy)
+        budget = self.bits / 16 * anatomy.numbers
+        return next(width for width in _widths(anatomy) if _count(anatomy, width) <= budget)
 
 
-def check(view: View) -> None:
-    """Refuse a model whose stream this method does not know how to turn.
-
-    Raises:
-        ModelError: names the models that it knows.
-    """
-    kind = view.model.config.model_type
-    if kind not in MODELS or view.head is None:
-        raise ModelError(
-            f"slicegpt knows {', '.join(MODELS)}, not {kind}; take svd or lord instead."
-        )
+def _widths(anatomy: Anatomy) -> range:
+    """Channels that may stay, the most first."""
+    width = anatomy.text["hidden_size"]
+    return range(width, 0, -max(1, width // STEPS))
 
 
-def _count(view: View, channels: int, width: int) -> int:
-    """Numbers that the model holds with `channels` channels instead of `width`."""
+def _count(anatomy: Anatomy, channels: int) -> int:
+    """Numbers that the model holds with `channels` channels of its width."""
+    width = anatomy.text["hidden_size"]
     total = 0
-    for block in range(len(view.blocks)):
-        for name, part in view.blocks[block].named_parameters():
+    for block in anatomy.blocks:
+        for name, shape in block.items():
             if "layernorm" in name:
                 continue
-            inner = part.numel() // width if width in part.shape else None
-            bias_written = (
-                part.dim() == 1 and inner == 1 and name.endswith(("o_proj.bias", "down_proj.bias"))
-            )
-            if part.dim() == 2:
-                total += inner * channels
+            if len(shape) == 2:
+                total += math.prod(shape) // width * channels
+            elif name.endswith(("o_proj.bias", "down_proj.bias")):
+                total += channels
             else:
-                total += channels if bias_written else part.numel()
+                total += math.prod(shape)
         total += 2 * channels**2
-    tied = view.head.weight is view.embedding.weight
-    vocabulary = view.embedding.weight.shape[0]
-    return total + (1 if tied else 2) * vocabulary * channels + channels**2
+    tables = sum(vocabulary for vocabulary, _ in anatomy.tables)
+    return total + tables * channels + channels**2
 
 
 def _bases(walk: Walk) -> list[Tensor]:

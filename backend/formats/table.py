@@ -1,0 +1,61 @@
+"""Codes into one table for the whole matrix, in groups that share a scale.
+
+weight[n, k] = scale[n, group of k] * table[code[n, k]]
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from backend.formats.base import Format, empty
+from backend.formats.dense import Dense
+from backend.formats.integer import Planes
+from kernels import packed, wna16_mm
+
+
+class TableCodes(Format):
+    """Codes of 1 to 8 bits, 16 bits a group, and 2**bits values of 16 bits in all."""
+
+    key = "table-codes"
+    table: Tensor
+
+    def __init__(
+        self, rows: int, columns: int, *, bits: int, group_size: int, scales: Format
+    ) -> None:
+        super().__init__(rows, columns)
+        self.code_bits, self.group_size = bits, group_size
+        self.codes = Planes(rows, columns, bits)
+        self.register_buffer("table", empty(1 << bits, dtype=torch.bfloat16))
+        self.scales = scales
+
+    @classmethod
+    def pack(cls, codes: Tensor, table: Tensor, scales: Tensor, group_size: int) -> Self:
+        """Hold codes [rows, columns] into a table [2**bits], with scales [rows, groups]."""
+        bits = table.numel().bit_length() - 1
+        held = cls(*codes.shape, bits=bits, group_size=group_size, scales=Dense.pack(scales))
+        held.codes.put(codes, bits)
+        held.table = table.to(torch.bfloat16)
+        return held
+
+    def settings(self) -> dict[str, Any]:
+        """Bits of a code and the size of a group."""
+        return {"bits": self.code_bits, "group_size": self.group_size}
+
+    def matrix(self) -> packed.Matrix | None:
+        """Planes and scales where they lie, beside the table in float32."""
+        scales = self.scales.matrix()
+        if scales is None:
+            return None
+        table = self.table.to(torch.float32).view(-1, 1)
+        return packed.codebook(
+            self.codes.parts(), self.columns, table, scales=scales, group_size=self.group_size
+        )
+
+    def dense(self) -> Tensor:
+        """The matrix in float32."""
+        table = self.table.to(torch.float32)
+        points = table.index_select(0, self.codes.get().flatten().to(torch.int64))
+        return wna16_mm.scaled(points.view(self.shape), self.scales.dense(), self.group_size)
