@@ -59,6 +59,16 @@ class _Codebook(ctypes.Structure):
     )
 
 
+class _BinaryCodes(ctypes.Structure):
+    _fields_ = (
+        ("shape", _Packed),
+        ("signs", Address),
+        ("worth", Address),
+        ("planes", Number),
+        ("group_size", Number),
+    )
+
+
 class _Bitmask(ctypes.Structure):
     _fields_ = (("shape", _Packed), ("mask", Address), ("values", Address))
 
@@ -217,6 +227,20 @@ def numbers(planes: dict[int, Tensor], columns: int) -> Tensor:
         Address(found.data_ptr()),
     )  # fmt: skip
     return found
+
+
+def binary(signs: Tensor, columns: int, worth: Matrix | None, group_size: int) -> Matrix | None:
+    """Of signs [planes, rows, bytes], and scales of each plane, then offsets.
+
+    Those lie as [(planes + 1) * rows, groups].
+    """
+    if worth is None or not _here(signs):
+        return None
+    planes, rows = signs.shape[:2]
+    structure = _BinaryCodes(
+        _shape("decode_binary", rows, columns), signs.data_ptr(), worth.address, planes, group_size
+    )
+    return Matrix(structure, (signs, worth))
 
 
 def bitmask(mask: Tensor, columns: int, values: Matrix | None) -> Matrix | None:

@@ -1,8 +1,9 @@
 """Sums of signs with a scale to each group (binary coding), multiplied by tables of partial sums.
 
 weight[n, k] = offset[n, g] + sum over planes of scale[plane, n, g] * (+1 or -1), g the group of k.
-A product adds up eight activations at a time for each of the 256 ways to give them signs, and
-then only looks up (LUT-GEMM, arXiv 2206.09557).
+By torch a product adds up eight activations at a time for each of the 256 ways to give them signs,
+and then only looks up (LUT-GEMM, arXiv 2206.09557); the extension adds up activations that the
+bits of a plane mark, as it does for any plane of codes.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ from torch.nn import functional
 
 from backend.formats.base import FEW, Format, empty
 from backend.formats.dense import Dense
-from kernels import bitpack, decode_step, packed
-from kernels.decode_step import Product
+from kernels import bitpack, packed
 
 CHUNK = 8
 """Activations that one table stands for: the signs of a byte."""
@@ -78,9 +78,10 @@ class BinaryCodes(Format):
         return total
 
     def multiply(self, activation: Tensor) -> Tensor:
-        """By tables for few activations, by the dense matrix for many."""
-        if activation.numel() > FEW * self.columns or activation.requires_grad:
-            return functional.linear(activation, self.dense().to(activation.dtype))
+        """By tables for few activations where there is no extension, by the matrix for many."""
+        many = activation.numel() > FEW * self.columns or activation.requires_grad
+        if many or self.matrix() is not None:
+            return super().multiply(activation)
         flat = activation.reshape(-1, self.columns).to(torch.float32)
         found = torch.stack([self._by_tables(one) for one in flat])
         return found.to(activation.dtype).view(*activation.shape[:-1], self.rows)
@@ -101,21 +102,10 @@ class BinaryCodes(Format):
             total = total + (scale * sums.T).sum(1)
         return total
 
-    def product(self) -> Product | None:
-        """Each plane as signs times sizes that a group shares, and the offsets."""
-        worth = self._worth
-        groups = worth.shape[2]
-        inside = self._spread(torch.eye(groups))
-        parts = [Dense.pack(one.contiguous()).matrix() for one in worth]
-        right = Dense.pack(inside.contiguous())
-        planes = [
-            packed.signs(bits, left, right.matrix())
-            for bits, left in zip(self.signs, parts, strict=False)
-        ]
-        if any(one is None for one in planes) or parts[-1] is None:
-            return None
-        offsets = decode_step.chain(right.product(), parts[-1].product())
-        return decode_step.total(*(one.product() for one in planes), offsets)
+    def matrix(self) -> packed.Matrix | None:
+        """Signs, scales and offsets where they lie."""
+        worth = self.scales.matrix()
+        return packed.binary(self.signs, self.columns, worth, self.group_size)
 
 
 def _ways() -> Tensor:

@@ -97,6 +97,25 @@ void decode_codebook(const Packed *matrix, int64_t row, int64_t column, int64_t 
     }
 }
 
+void decode_binary(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
+                   State &state) {
+    const BinaryCodes &held = *reinterpret_cast<const BinaryCodes *>(matrix);
+    const int64_t bytes = bytes_of(matrix->columns, 1), size = held.group_size;
+    const int64_t first = column / size, end = (column + count - 1) / size + 1;
+    for (int64_t plane = held.planes; plane >= 0; plane--) {
+        const int64_t at = plane * matrix->rows + row;
+        const GroupValues worth(held.worth, at, first, end, state.inner(0));
+        const uint8_t *line = held.signs + at * bytes;
+        for (int64_t k = 0; k < count; k++) {
+            const float value = worth[(column + k) / size];
+            if (plane == held.planes)
+                out[k] = value;
+            else
+                out[k] += bit_of(line, column + k) ? value : -value;
+        }
+    }
+}
+
 // Whole rows only.
 void decode_bitmask(const Packed *matrix, int64_t row, int64_t, int64_t count, float *out,
                     State &state) {

@@ -39,6 +39,8 @@ bool has_codes(const Packed *matrix) {
         const Codebook &held = as<Codebook>(matrix);
         return has_table(held) && Fixed::parts(Fixed::TABLE, group_of(held), matrix->columns);
     }
+    if (matrix->decode == decode_binary)
+        return Fixed::parts(0, as<BinaryCodes>(matrix).group_size, matrix->columns);
     if (matrix->decode != decode_integers) return false;
     const IntegerGroups &held = as<IntegerGroups>(matrix);
     for (int64_t plane = 0; plane < 4; plane++)
@@ -53,11 +55,22 @@ void lay(Fixed &activations, const Packed *matrix) {
         lay(activations, as<MixedRows>(matrix).coarse);
     } else if (matrix->decode == decode_codebook) {
         activations.lay(Fixed::TABLE, group_of(as<Codebook>(matrix)));
+    } else if (matrix->decode == decode_binary) {
+        activations.lay(0, as<BinaryCodes>(matrix).group_size);
     } else {
         const IntegerGroups &held = as<IntegerGroups>(matrix);
         for (int64_t plane = 0; plane < 4; plane++)
             if (held.codes.planes[plane]) activations.lay(plane, held.group_size);
     }
+}
+
+// Sums of groups times what they are worth, added to y.
+void add_groups(const float *worth, int64_t groups, const Fixed &activations, int64_t group_size,
+                float *y) {
+    const float *sums = activations.sums(group_size);
+    for (int64_t one = 0; one < activations.count(); one++)
+        for (int64_t group = 0; group < groups; group++)
+            y[one] += worth[group] * sums[one * groups + group];
 }
 
 // (code - middle) * scale + offset: codes times scales as integers, the rest by sums of groups.
@@ -75,12 +88,8 @@ void dots_of_integers(const IntegerGroups &held, int64_t row, const Fixed &activ
         for (int64_t group = 0; group < groups; group++)
             rest[group] = -scales[group] * (zeros.planes ? zeros.code(group) : held.middle);
     }
-    const float *sums = activations.sums(held.group_size);
-    for (int64_t one = 0; one < count; one++) {
-        y[one] = 0;
-        for (int64_t group = 0; group < groups; group++)
-            y[one] += rest[group] * sums[one * groups + group];
-    }
+    std::fill_n(y, count, 0.0f);
+    add_groups(rest, groups, activations, held.group_size, y);
     float factor = 1;
     for (int64_t plane = 0; plane < 4; plane++) {
         if (!held.codes.planes[plane]) continue;
@@ -90,6 +99,25 @@ void dots_of_integers(const IntegerGroups &held, int64_t row, const Fixed &activ
                                  y);
         factor *= static_cast<float>(1 << (1 << plane));
     }
+}
+
+// offset + sum over planes of scale * (2 * bit - 1): bits as codes, the rest by sums of groups.
+void dots_of_binary(const BinaryCodes &held, int64_t row, const Fixed &activations, float *y,
+                    State &state) {
+    const int64_t groups = held.worth->columns, rows = held.shape.rows;
+    const int64_t bytes = bytes_of(held.shape.columns, 1);
+    state.tile.resize(2 * groups + 8);  // eight scales are read at a time
+    float *scales = state.tile.data(), *rest = scales + groups + 8;
+    decode(held.worth, held.planes * rows + row, 0, groups, rest, state.inner(0));
+    std::fill_n(y, activations.count(), 0.0f);
+    for (int64_t plane = 0; plane < held.planes; plane++) {
+        decode(held.worth, plane * rows + row, 0, groups, scales, state.inner(0));
+        loops->combine(rest, scales, -1, groups);
+        loops->plane_dots[0](held.signs + (plane * rows + row) * bytes, bytes,
+                             activations.view(0, held.group_size), activations.count(), scales, 2,
+                             y);
+    }
+    add_groups(rest, groups, activations, held.group_size, y);
 }
 
 // A table becomes integers of 16 bits: off by less than 2e-5 of its largest value.
@@ -130,6 +158,8 @@ void dots_of_codes(const Packed *matrix, int64_t row, const Fixed &activations, 
         dots_of_codes(found.held, found.row, activations, y, *found.state);
     } else if (matrix->decode == decode_codebook) {
         dots_of_codebook(as<Codebook>(matrix), row, activations, y, state);
+    } else if (matrix->decode == decode_binary) {
+        dots_of_binary(as<BinaryCodes>(matrix), row, activations, y, state);
     } else {
         dots_of_integers(as<IntegerGroups>(matrix), row, activations, y, state);
     }

@@ -30,6 +30,7 @@ DECODES(decode_bitmask);
 DECODES(decode_two_of_four);
 DECODES(decode_transposed);
 DECODES(decode_mixed);
+DECODES(decode_binary);
 #undef DECODES
 
 struct Codes {
@@ -57,6 +58,13 @@ struct Codebook {
     int64_t size, dimension;
     const Packed *scales;  // [rows, groups], or null
     int64_t group_size;
+};
+
+struct BinaryCodes {
+    Packed shape;
+    const uint8_t *signs;  // [planes, rows, bytes]
+    const Packed *worth;   // [(planes + 1) * rows, groups]: scales of each plane, then offsets
+    int64_t planes, group_size;
 };
 
 struct Bitmask {
