@@ -183,3 +183,15 @@ def test_two_of_four_in_every_pattern_and_at_a_ragged_end(columns):
     assert torch.equal(held.matrix().dense(), weight.to(torch.bfloat16).to(torch.float32))
     x = random(3, columns, seed=1)
     near(held.multiply(x), x.double() @ held.dense().double().T)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, 1e-38])
+def test_what_is_not_finite_stays_so_and_nothing_becomes_so(value):
+    held = integers(40, 64, 4, 32, "float")
+    x = random(64, seed=1)
+    x[:32] = value
+    found = held.multiply(x)
+    if value == value and value < 1:
+        near(found, held.dense()[:, 32:].double() @ rounded(x[32:]))
+    else:
+        assert not found.isfinite().any()
