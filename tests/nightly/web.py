@@ -6,12 +6,11 @@ Page, REST, service, store, queue, runner, worker and their protocol are those o
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import app
-from backend import cluster
+from backend import opening
 from backend.jobs.launchers import LocalLauncher
 
 PRELOAD = ("backend.recipes", "tests.nightly.small")
@@ -19,12 +18,13 @@ PRELOAD = ("backend.recipes", "tests.nightly.small")
 
 def main() -> None:
     """Start the program with the same flags as `app.py`."""
-    home = Path(sys.argv[sys.argv.index("--home") + 1])
+    usual = opening.settings
 
-    def placing(*_: Any) -> dict[str, Any]:
-        return {"launcher": LocalLauncher(home, ["tests.nightly.small:run"], PRELOAD)}
+    def settings(*asked: Any, **more: Any) -> dict[str, Any]:
+        small = partial(LocalLauncher, run=["tests.nightly.small:run"], preload=PRELOAD)
+        return usual(*asked, **more) | {"launcher": small}
 
-    cluster.placing = placing
+    opening.settings = settings
     app.main()
 
 
