@@ -85,7 +85,9 @@ def test_a_copy_of_the_dense_model_diverges_nowhere(variants):
 
 def test_the_divergence_of_a_token_is_that_of_both_models_on_the_same_text(variants):
     events = written(variants, ("small",))
-    dense, small = load(ModelSource.parse("default")), artefact.load(variants / "small").loaded
+    # in float32: a text is written in it where a step is one call, and bfloat16 strays by 5 %
+    dense = load(ModelSource.parse("default"), torch.float32)
+    small = artefact.load(variants / "small", dtype=torch.float32).loaded
     tokens = torch.tensor([dense.open(PROMPT) + of(events, 1)])
     place = len(dense.open(PROMPT)) + 4  # of the sixth token
     with torch.inference_mode():

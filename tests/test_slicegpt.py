@@ -116,7 +116,8 @@ def test_a_cut_model_comes_back_from_disk_bit_for_bit(family, tied, changes, tmp
     assert numbers(found.loaded.model) == numbers(model)
     session = TransformersModel(found.loaded.model).session(2, 12)
     parts = [session.feed(part) for part in tokens.split([7, 5], dim=1)]
-    assert torch.allclose(torch.cat(parts, 1), expected, atol=1e-4)
+    gap = torch.cat(parts, 1) - expected
+    assert gap.norm() < 5e-4 * expected.norm()  # held codes meet activations of 16 bits
 
 
 def test_a_model_too_small_for_the_budget_is_refused_by_its_reach():
