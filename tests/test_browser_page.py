@@ -221,8 +221,9 @@ def test_zoom_survives_a_click_and_new_data(visit):
     ranges = "document.querySelector('.ps-plot').layout.xaxis.range"
     page.wait_for_function(f"{ranges}[1] < {before[1]} - 0.05")
     near = page.evaluate(ranges)
-    page.wait_for_timeout(400)  # a click sooner would count as the second of two
-    page.evaluate("window.dispatchEvent(new CustomEvent('paretoscope-runs', {detail: []}))")
+    with page.expect_response(lambda answer: "page/figure" in answer.url):
+        page.evaluate("window.dispatchEvent(new CustomEvent('paretoscope-runs', {detail: []}))")
+    page.wait_for_timeout(600)  # a click while it is drawn, or the second of two, opens nothing
     click_dot(page, MIDDLE)
     page.wait_for_selector(f".ps-card[data-run='{MIDDLE}']")
     assert page.evaluate(ranges) == near
