@@ -81,6 +81,10 @@ class _Transposed(ctypes.Structure):
     _fields_ = (("shape", _Packed), ("held", Address))
 
 
+class _SumOfTwo(ctypes.Structure):
+    _fields_ = (("shape", _Packed), ("first", Address), ("second", Address))
+
+
 class _EntropyCoded(ctypes.Structure):
     _fields_ = (
         ("shape", _Packed),
@@ -298,6 +302,14 @@ def transposed(held: Matrix | None) -> Matrix | None:
     rows, columns = held.shape
     structure = _Transposed(_shape("decode_transposed", columns, rows), held.address)
     return Matrix(structure, (held,))
+
+
+def total(first: Matrix | None, second: Matrix | None) -> Matrix | None:
+    """The sum of two matrices of one shape."""
+    if first is None or second is None:
+        return None
+    structure = _SumOfTwo(_shape("decode_sum", *first.shape), first.address, second.address)
+    return Matrix(structure, (first, second))
 
 
 def mixed(mask: Tensor, rows: int, fine: Matrix | None, coarse: Matrix | None) -> Matrix | None:

@@ -170,6 +170,10 @@ def test_transposed_and_sums_reach_the_step():
     )
     x = random(24, seed=3)
     near(held.product()(x), held.dense().double() @ x.double())
+    turned = Transposed.of(Sum.of(one=held, two=held, three=Dense.pack(random(40, 24, seed=1))))
+    near(turned.matrix().dense(), turned.dense())
+    x = random(40, seed=4)
+    near(turned.product()(x), turned.dense().double() @ x.double())
 
 
 @pytest.mark.parametrize("columns", [4, 8, 12, 64, 172])

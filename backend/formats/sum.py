@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any, Self
 
 from torch import Tensor
 
 from backend.formats.base import Format
-from kernels import decode_step
+from kernels import decode_step, packed
 from kernels.decode_step import Product
 
 
@@ -52,6 +53,10 @@ class Sum(Format):
             total = total + term.multiply(activation)
         return total
 
+    def matrix(self) -> packed.Matrix | None:
+        """The terms where they lie, for a format that is made of sums."""
+        return reduce(packed.total, (term.matrix() for term in self.inner().values()))
+
     def product(self) -> Product | None:
         """Products of the terms, added."""
         return decode_step.total(*(term.product() for term in self.inner().values()))
@@ -59,5 +64,5 @@ class Sum(Format):
     @property
     def speed(self) -> str:
         """Runs packed if every term does."""
-        packed = all(term.speed == "measured" for term in self.inner().values())
-        return "measured" if packed else "emulated"
+        every = all(term.speed == "measured" for term in self.inner().values())
+        return "measured" if every else "emulated"

@@ -226,6 +226,15 @@ void decode_transposed(const Packed *matrix, int64_t row, int64_t column, int64_
                 count * sizeof(float));
 }
 
+void decode_sum(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
+                State &state) {
+    const SumOfTwo &held = *reinterpret_cast<const SumOfTwo *>(matrix);
+    decode(held.first, row, column, count, out, state.inner(0));
+    state.tile.resize(count);
+    decode(held.second, row, column, count, state.tile.data(), state.inner(1));
+    loops->combine(out, state.tile.data(), 1, count);
+}
+
 void decode_mixed(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
                   State &state) {
     const RowOf found(*reinterpret_cast<const MixedRows *>(matrix), row, state);

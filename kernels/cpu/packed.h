@@ -31,6 +31,7 @@ DECODES(decode_two_of_four);
 DECODES(decode_transposed);
 DECODES(decode_mixed);
 DECODES(decode_binary);
+DECODES(decode_sum);
 #undef DECODES
 
 struct Codes {
@@ -102,6 +103,11 @@ struct MixedRows {
     Packed shape;
     const uint8_t *mask;  // a bit a row: the next of `fine`, else of `coarse`
     const Packed *fine, *coarse;
+};
+
+struct SumOfTwo {
+    Packed shape;
+    const Packed *first, *second;
 };
 
 struct Outliers {
