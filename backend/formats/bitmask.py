@@ -37,12 +37,10 @@ class BitmaskSparse(Sparse):
     def check(self) -> None:
         """There are as many values as the mask marks, none of them behind a row's end."""
         super().check()
-        marked = (
-            int(self.kept().sum()),
-            int(bitpack.unpack_plane(self.mask, 1, 8 * self.mask.shape[1]).sum()),
-        )
-        if marked != (self.values.columns, self.values.columns):
-            raise ValueError(f"A mask marks {marked[1]:,} of {self.values.columns:,} values.")
+        bits = bitpack.unpack_plane(self.mask, 1, 8 * self.mask.shape[1])
+        marked = int(bits.sum())
+        if marked != self.values.columns or bool(bits[:, self.columns :].any()):
+            raise ValueError(f"A mask marks {marked:,} of {self.values.columns:,} values.")
 
     def matrix(self) -> packed.Matrix | None:
         """Mask and values where they lie."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from backend.formats.base import Format
 from backend.formats.dense import Dense
 from backend.formats.integer import Planes
-from kernels import packed, wna16_mm
+from backend.formats.table import OneTable
 
 
 def values(exponent_bits: int, mantissa_bits: int) -> Tensor:
@@ -31,7 +31,7 @@ def values(exponent_bits: int, mantissa_bits: int) -> Tensor:
     return torch.cat([size, -size])
 
 
-class FloatCodes(Format):
+class FloatCodes(OneTable):
     """Codes of 2 to 8 bits split into sign, exponent and mantissa, a scale to each group."""
 
     key = "float-codes"
@@ -86,18 +86,6 @@ class FloatCodes(Format):
             "group_size": self.group_size,
         }
 
-    def matrix(self) -> packed.Matrix | None:
-        """Planes and scales where they lie, beside the few values that codes of a kind can have."""
-        scales = self.scales.matrix()
-        if scales is None:
-            return None
-        table = values(self.exponent_bits, self.mantissa_bits).view(-1, 1)
-        return packed.codebook(
-            self.codes.parts(), self.columns, table, scales=scales, group_size=self.group_size
-        )
-
-    def dense(self) -> Tensor:
-        """The matrix in float32."""
-        table = values(self.exponent_bits, self.mantissa_bits)
-        points = table.index_select(0, self.codes.get().flatten().to(torch.int64))
-        return wna16_mm.scaled(points.view(self.shape), self.scales.dense(), self.group_size)
+    def entries(self) -> Tensor:
+        """The few values that codes of this kind can have."""
+        return values(self.exponent_bits, self.mantissa_bits)

@@ -5,6 +5,7 @@ weight[n, k] = scale[n, group of k] * table[code[n, k]]
 
 from __future__ import annotations
 
+import abc
 from typing import Any, Self
 
 import torch
@@ -16,7 +17,34 @@ from backend.formats.integer import Planes
 from kernels import packed, wna16_mm
 
 
-class TableCodes(Format):
+class OneTable(Format):
+    """What is held as codes of `codes` into `entries`, times `scales` [rows, groups]."""
+
+    codes: Planes
+    scales: Format
+    group_size: int
+
+    @abc.abstractmethod
+    def entries(self) -> Tensor:
+        """What a code stands for, [2**bits], float32."""
+
+    def matrix(self) -> packed.Matrix | None:
+        """Planes and scales where they lie, beside the table."""
+        scales = self.scales.matrix()
+        if scales is None:
+            return None
+        table = self.entries().view(-1, 1)
+        return packed.codebook(
+            self.codes.parts(), self.columns, table, scales=scales, group_size=self.group_size
+        )
+
+    def dense(self) -> Tensor:
+        """The matrix in float32."""
+        points = self.entries().index_select(0, self.codes.get().flatten().to(torch.int64))
+        return wna16_mm.scaled(points.view(self.shape), self.scales.dense(), self.group_size)
+
+
+class TableCodes(OneTable):
     """Codes of 1 to 8 bits, 16 bits a group, and 2**bits values of 16 bits in all."""
 
     key = "table-codes"
@@ -44,18 +72,6 @@ class TableCodes(Format):
         """Bits of a code and the size of a group."""
         return {"bits": self.code_bits, "group_size": self.group_size}
 
-    def matrix(self) -> packed.Matrix | None:
-        """Planes and scales where they lie, beside the table in float32."""
-        scales = self.scales.matrix()
-        if scales is None:
-            return None
-        table = self.table.to(torch.float32).view(-1, 1)
-        return packed.codebook(
-            self.codes.parts(), self.columns, table, scales=scales, group_size=self.group_size
-        )
-
-    def dense(self) -> Tensor:
-        """The matrix in float32."""
-        table = self.table.to(torch.float32)
-        points = table.index_select(0, self.codes.get().flatten().to(torch.int64))
-        return wna16_mm.scaled(points.view(self.shape), self.scales.dense(), self.group_size)
+    def entries(self) -> Tensor:
+        """The table in float32."""
+        return self.table.to(torch.float32)
