@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from backend import hub
+from backend import hub, shelf
 from backend.appraise import Appraisal, Order
 from backend.compress import compress
 from backend.dimensions import Dimensions
@@ -44,6 +44,9 @@ from backend.sources import ModelSource
 from backend.store.documents import SCHEMA, write_document
 from backend.texts import Document, Texts
 
+ARTEFACTS = 100 * 10**9  # bytes of all that are kept, unless a job says less
+IDLE = 3600  # seconds after which an artefact may make room
+
 Emit = Callable[[str, dict[str, Any]], None]
 
 
@@ -68,6 +71,7 @@ def run_compress(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
     torch.set_num_threads(usable_cores())
     target = _artefact(spec, folder)
     if (target / "compress.json").is_file():
+        shelf.used(target)
         emit("log", {"text": "This artefact was made before; it is used again."})
         return
     shutil.rmtree(target, ignore_errors=True)
@@ -113,6 +117,7 @@ def run_compress(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
     }
     fault_point("artefact.done")
     (target / "compress.json").write_text(json.dumps(taken))
+    shelf.tidy(target.parent, int(spec.get("artefacts_limit_bytes", ARTEFACTS)), IDLE)
 
 
 def run_measure(spec: dict[str, Any], folder: Path, emit: Emit) -> None:

@@ -31,6 +31,7 @@ class Limits:
         job: bounds of each job, as `Service` takes them.
         prompt: letters of a prompt.
         new_tokens: that are written after one.
+        database: bytes of the results' index; beyond, no job is taken.
     """
 
     public: bool = False
@@ -40,6 +41,7 @@ class Limits:
     job: Mapping[str, float] = field(default_factory=dict)
     prompt: int = LONGEST_PROMPT
     new_tokens: int = MOST_TOKENS
+    database: int = 4 * 2**30
 
     def admit(self, service: Service, model: str, jobs: int, owner: str) -> None:
         """Pass a request for `jobs` more jobs; hold `ADMISSION` until they are queued.
@@ -51,6 +53,12 @@ class Limits:
             raise LimitError(
                 "This public copy compresses only its embedded model, `default`; "
                 "install Paretoscope to use any other."
+            )
+        if (size := service.store.database.size) > self.database:
+            raise LimitError(
+                f"The database of results takes {size / 1e9:.1f} GB and may take "
+                f"{self.database / 1e9:.1f} GB; export what you want to keep and start with "
+                "another home folder."
             )
         active, own = service.load(owner)
         if active + jobs > self.queue:
@@ -87,7 +95,13 @@ IN_PUBLIC = Limits(
     queue=16,
     per_owner=2,
     running=1,
-    job={"timeout_seconds": 300, "silence_seconds": 30, "data_limit_bytes": 8 * 2**30},
+    job={
+        "timeout_seconds": 300,
+        "silence_seconds": 30,
+        "data_limit_bytes": 8 * 2**30,
+        "artefacts_limit_bytes": 10 * 10**9,
+    },
+    database=2**30,
     prompt=1_000,
     new_tokens=128,
 )

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from backend.limits import LimitError, Limits
+from backend.limits import ADMISSION, LimitError, Limits
 from backend.rest_comparing import PREFIX, Visitor
 from backend.rest_values import Chosen, answer
 from backend.searching import Search, Searches, State
@@ -68,9 +68,10 @@ def add_searching(router: APIRouter, service: Service, limits: Limits) -> None:
     def begin(wish: SearchWish, visitor: Visitor = "") -> SearchView:
         """Look for recipes within a budget; every evaluation is a normal run in the queue."""
         width = min(WIDTH, limits.per_owner)
-        if not searches.now().active:
-            limits.admit(service, wish.model, width, visitor)
-        found = searches.start(wish.budget, wish.model, width=width, owner=visitor)
+        with ADMISSION:
+            if not searches.now().active:
+                limits.admit(service, wish.model, width, visitor)
+            found = searches.start(wish.budget, wish.model, width=width, owner=visitor)
         return _view(found, limits, visitor)
 
     @router.delete(f"{PREFIX}/search", tags=["budgets"])

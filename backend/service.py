@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from backend import methods
+from backend import methods, shelf
 from backend.advice import Advice
 from backend.comparing import Comparing
 from backend.errors import ModelError, OutOfReachError, UnknownNameError
@@ -308,8 +308,10 @@ class Service:
         """Where the compressed model of a run lies, if it was made here."""
         key = str(self.run(run_id).artefact.get("key", ""))
         folder = self.home / "artefacts" / key
-        made = RUN_ID.fullmatch(key) and (folder / "recipe.json").is_file()
-        return folder if made else None
+        if not (RUN_ID.fullmatch(key) and (folder / "recipe.json").is_file()):
+            return None
+        shelf.used(folder)  # or it might make room for others
+        return folder
 
     # Sharing
 

@@ -15,11 +15,28 @@ IN_USE = 86_400  # seconds; what was written since then may be about to be read
 def make_room(folder: Path, limit: int = LIMIT) -> None:
     """Create a folder, and drop the oldest beside it while all take more than `limit` bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    ages = {path: path.stat().st_mtime for path in folder.parent.iterdir()}
-    unused = [path for path, age in ages.items() if age < time.time() - IN_USE]
+    tidy(folder.parent, limit)
+
+
+def tidy(shelf: Path, limit: int, in_use: float = IN_USE) -> None:
+    """Drop the oldest folders of a shelf while all take more than `limit` bytes.
+
+    Args:
+        shelf: the folder that holds them.
+        limit: bytes that they may take.
+        in_use: seconds; what was used since then stays.
+    """
+    ages = {path: path.stat().st_mtime for path in shelf.iterdir()}
+    unused = [path for path, age in ages.items() if age < time.time() - in_use]
     oldest_first = sorted(unused, key=lambda path: ages[path])
-    while oldest_first and _bytes(folder.parent) > limit:
+    while oldest_first and _bytes(shelf) > limit:
         shutil.rmtree(oldest_first.pop(0), ignore_errors=True)
+
+
+def used(folder: Path) -> None:
+    """Note that a folder is used now."""
+    with suppress(OSError):  # gone, or on a disk that is only read
+        os.utime(folder)
 
 
 def _bytes(folder: Path) -> int:

@@ -170,7 +170,7 @@ def _reach_out(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
 def _count_limits(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
     names = ("CORE", "NOFILE", "FSIZE", "DATA")
     found = {name: resource.getrlimit(getattr(resource, f"RLIMIT_{name}")) for name in names}
-    emit("log", {"limits": found})
+    emit("log", {"limits": found | {"niceness": os.nice(0)}})
 
 
 def _shout(spec: dict[str, Any], folder: Path, emit: Emit) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from backend.jobs.confinement import FILES_LIMIT, leave_network, shortage
+from backend.jobs.confinement import FILES_LIMIT, NICENESS, leave_network, shortage
 from backend.jobs.states import State
 from tests.test_jobs_attempts import FORK, Bench, gone, until
 
@@ -71,6 +71,7 @@ def test_a_worker_is_bounded_by_the_system(warm):
     job_id = warm.submit("limits", data_limit_bytes=2**31, file_limit_bytes=2**30)
     assert warm.finish(job_id).state is State.DONE
     (found,) = [one["limits"] for one in warm.said(job_id, "log")]
+    assert found["niceness"] == os.nice(0) + NICENESS
     assert found["CORE"] == [0, 0]
     assert found["NOFILE"][1] <= FILES_LIMIT
     assert (found["FSIZE"], found["DATA"]) == ([2**30] * 2, [2**31] * 2)

@@ -198,6 +198,14 @@ def test_a_sweep_finds_the_same_front_as_every_pair():
     assert (fronts.front_probability(draws) == np.mean(pairs, axis=0)).all()
 
 
+def test_a_sweep_with_ties_finds_the_same_front_as_every_pair():
+    generator, slack = np.random.default_rng(5), [0.1, 0.2]
+    signs = generator.choice([1.0, -1.0], size=(1, 12, 2))  # what is better if larger is negative
+    draws = signs * generator.lognormal(sigma=0.2, size=(100, 12, 2))
+    pairs = [[not any(fronts.better(o, m, slack) for o in draw) for m in draw] for draw in draws]
+    assert (fronts.front_probability(draws, slack) == np.mean(pairs, axis=0)).all()
+
+
 def test_front_probability_counts_joint_draws():
     generator = np.random.default_rng(7)
     draws = generator.normal(size=(200, 4, 2))

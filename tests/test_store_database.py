@@ -103,6 +103,16 @@ def test_the_connection_reaches_no_other_file_and_cannot_be_reconfigured(tmp_pat
             cursor.execute("SET enable_external_access = true")
 
 
+@pytest.mark.security
+def test_a_statement_without_end_is_stopped(tmp_path):
+    endless = "SELECT sum(a.i * b.i) FROM range(10_000_000) a(i), range(10_000_000) b(i)"
+    with Database(tmp_path) as database:
+        with pytest.raises(duckdb.Error, match="execution time"), database.reading() as cursor:
+            cursor.execute(endless).fetchall()
+        with database.reading() as cursor:
+            assert cursor.execute("SELECT count(*) FROM results").fetchone() == (0,)
+
+
 @pytest.mark.faults
 def test_a_newer_schema_is_refused_politely(tmp_path):
     with Database(tmp_path) as database, database.writing() as cursor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from dataclasses import replace
 
 import pytest
 from fastapi import FastAPI
@@ -13,7 +14,7 @@ from starlette.testclient import TestClient
 
 from backend import rest
 from backend.jobs.launchers import assignment
-from backend.limits import AT_HOME, IN_PUBLIC
+from backend.limits import AT_HOME, IN_PUBLIC, LimitError
 from backend.service import Service
 from tests.page_results import BEATEN, BROKEN, DENSE, HOSTILE, MIDDLE, PAYLOADS, RUNS, SMALL, fill
 from ui import routes
@@ -226,6 +227,7 @@ def test_in_public_a_job_is_bounded_as_its_assignment_says(tmp_path):
     told = assignment(json.loads(text), (), None)
     assert (told["timeout_seconds"], told["silence_seconds"]) == (300, 30)
     assert told["spec"]["data_limit_bytes"] == 8 * 2**30
+    assert told["spec"]["artefacts_limit_bytes"] == 10**10
 
 
 def test_the_list_of_jobs_tells_only_what_changed_since(tmp_path):
@@ -282,6 +284,15 @@ def test_in_public_one_visitor_has_few_jobs(public):
         for bits in (3, 4, 5)
     ]
     assert codes == [202, 202, 403]
+
+
+@pytest.mark.security
+def test_a_database_beyond_its_limit_takes_no_more_jobs(tmp_path):
+    with Service(fill(tmp_path), run_jobs=False) as service:
+        size = service.store.database.size
+        replace(AT_HOME, database=size).admit(service, "default", 1, "")
+        with pytest.raises(LimitError, match="export what you want to keep"):
+            replace(AT_HOME, database=size - 1).admit(service, "default", 1, "")
 
 
 @pytest.mark.security

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from backend.errors import UnknownNameError
-from backend.service import Filter, Run, Service
+from backend.service import Run, Service
 from ui import families, numbers, safe
 from ui.axes import Axis
 
@@ -49,10 +49,9 @@ def family_order(name: str) -> tuple[int, str]:
 
 def hardware_name(service: Service, hardware_id: str) -> str:
     """A machine in words, from any run that was measured on it."""
-    runs = service.runs(Filter(hardware=(hardware_id,)))
-    if runs.empty:
-        return hardware_id
-    return machine(service, runs["run_id"].iloc[-1]) or hardware_id
+    choices = service.choices()
+    newest = choices["newest"][choices["hardware_id"] == hardware_id]
+    return machine(service, str(newest.iloc[-1])) or hardware_id if len(newest) else hardware_id
 
 
 def methods(service: Service) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ try:
 except ImportError:  # Windows
     resource = None
 
+NICENESS = 5
 FILES_LIMIT = 4096  # open at a time
 FILE_LIMIT = 64 << 30  # bytes of one file
 SHARE_OF_MEMORY = 0.9  # of what is available when a worker begins
@@ -44,6 +45,12 @@ def confine(data_bytes: int | None, file_bytes: int | None) -> None:
     data = min(filter(None, (data_bytes, available)), default=None)
     if data is not None and sys.platform == "linux":
         _bound(resource.RLIMIT_DATA, data)
+
+
+def give_way() -> None:
+    """Let others, such as who answers the page, have the processor first."""
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(NICENESS)
 
 
 def leave_network() -> bool:

@@ -31,6 +31,8 @@ LOGGER = logging.getLogger(__name__)
 START_PATIENCE = 5.0  # seconds until an attempt that has not begun is started again
 LOSS_PATIENCE = 0.3  # seconds of silence after which a dead runner's stream is taken as whole
 KEEP_DAYS = 30
+RUNNING = "SELECT * FROM jobs WHERE state = ?"
+WAITING = "SELECT 1 FROM jobs WHERE state = ? LIMIT 1"
 KEEP_FOLDERS = 128  # of attempts: what they printed, to be read where something went wrong
 
 
@@ -238,16 +240,15 @@ class Ledger:
     def step(self) -> None:
         """Take in what running attempts reported, and start those whose turn it is."""
         with self._database.reading() as cursor:
-            cursor.execute("SELECT * FROM jobs WHERE state IN (?, ?)", ACTIVE)
-            active = rows.fetch(cursor)
-        for job in active:
-            if job.state is not State.RUNNING:
-                continue
+            running = rows.fetch(cursor.execute(RUNNING, [State.RUNNING]))
+            waiting = cursor.execute(WAITING, [State.QUEUED]).fetchone()
+        for job in running:
             try:
                 self._follow(job)
             except Exception:
                 LOGGER.exception("Attempt %s could not be followed.", job.name)
-        while active and not self._paused and (job := self._take_next()):
+        # A job that has just failed may wait again.
+        while (running or waiting) and not self._paused and (job := self._take_next()):
             self._launch(job)
 
     def interrupt(self, patience: float = 3.0) -> None:

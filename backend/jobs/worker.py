@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.faults import fault_point
-from backend.jobs.confinement import confine, leave_network, shortage
+from backend.jobs.confinement import confine, give_way, leave_network, shortage
 from backend.jobs.lifelines import die_with_parent, offer_to_out_of_memory_killer
 from backend.jobs.stream import Emit, Emitter
 
@@ -41,6 +41,7 @@ def work(folder: Path, target: str, events: int) -> int:
         run = find(target)
         if target in assignment.get("offline", ()):
             leave_network()
+        give_way()
         confine(spec.get("data_limit_bytes"), spec.get("file_limit_bytes"))
         threading.Thread(target=_beat, args=(emit,), daemon=True).start()
         fault_point("worker.begin")

@@ -26,13 +26,17 @@ def better(first: ArrayLike, second: ArrayLike, epsilon: ArrayLike = 0.0) -> NDA
         epsilon: relative difference per axis up to which two values are a tie.
     """
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    slack = np.broadcast_to(np.asarray(epsilon, np.float64), first.shape[-1])
     worse, gains = np.False_, np.False_
-    for axis, share in enumerate(slack):  # side by side: a reduction over so few axes is slow
-        one, other = first[..., axis], second[..., axis]
-        doubt = share * np.minimum(np.abs(one), np.abs(other))
-        worse, gains = worse | (one > other + doubt), gains | (one < other - doubt)
+    for axis, share in enumerate(np.broadcast_to(np.asarray(epsilon), first.shape[-1])):
+        one, (low, high) = first[..., axis], _tie(second[..., axis], share)
+        worse, gains = worse | (one > high), gains | (one < low)
     return np.asarray(~worse & gains)
+
+
+def _tie(values: FloatArray, epsilon: float) -> tuple[FloatArray, FloatArray]:
+    """Return the least and largest that tie with values: apart by `epsilon` of the smaller."""
+    grown, shrunk = values * (1 + epsilon), values / (1 + epsilon)
+    return np.minimum(grown, shrunk), np.maximum(grown, shrunk)
 
 
 def dominance_probability(first: ArrayLike, second: ArrayLike, epsilon: ArrayLike = 0.0) -> float:
@@ -43,33 +47,30 @@ def dominance_probability(first: ArrayLike, second: ArrayLike, epsilon: ArrayLik
 def front_probability(replicates: ArrayLike, epsilon: ArrayLike = 0.0) -> FloatArray:
     """Return for each point [N] the share of `replicates` [B, N, axes] no other point dominates."""
     replicates = np.asarray(replicates, np.float64)
-    if replicates.shape[2] == 2 and not np.any(epsilon) and not np.isnan(replicates).any():
-        return (~_beaten(replicates)).mean(axis=0)
+    if replicates.shape[2] == 2 and not np.isnan(replicates).any():
+        return (~_beaten(replicates, epsilon)).mean(axis=0)
     survives = np.ones(replicates.shape[:2], bool)
     for rival in range(replicates.shape[1]):
         survives &= ~better(replicates[:, rival : rival + 1], replicates, epsilon)
     return survives.mean(axis=0)
 
 
-def _beaten(points: FloatArray) -> NDArray[np.bool_]:
+def _beaten(points: FloatArray, epsilon: ArrayLike) -> NDArray[np.bool_]:
     """Return which of `points` [B, N, 2] another of their row dominates, by one sweep of each row.
 
-    In the order of x, then y, a point is beaten by what has a smaller x and no larger y, or by the
-    first of its own x when that has a smaller y.
+    A point is beaten by what is clearly less in x and no worse in y, or no worse in x and clearly
+    less in y: in the order of x, each asks for the least y before a place.
     """
-    x, y = points[..., 0], points[..., 1]
-    order = np.lexsort((y, x), axis=-1)
-    x, y = np.take_along_axis(x, order, -1), np.take_along_axis(y, order, -1)
-    places = np.arange(x.shape[-1])
-    begins = np.ones(x.shape, bool)
-    begins[:, 1:] = x[:, 1:] != x[:, :-1]
-    first = np.maximum.accumulate(np.where(begins, places, 0), axis=-1)
-    least = np.full((len(x), x.shape[-1] + 1), np.inf)
-    least[:, 1:] = np.minimum.accumulate(y, axis=-1)
-    beaten = np.take_along_axis(least, first, -1) <= y
-    beaten |= np.take_along_axis(y, first, -1) < y
-    found = np.empty_like(beaten)
-    np.put_along_axis(found, order, beaten, -1)
+    across, up = np.broadcast_to(np.asarray(epsilon, np.float64), 2)
+    (x_low, x_high), (y_low, y_high) = _tie(points[..., 0], across), _tie(points[..., 1], up)
+    found = np.empty(points.shape[:2], bool)
+    least = np.full(points.shape[1] + 1, np.inf)
+    for row, (x, y) in enumerate(zip(points[..., 0], points[..., 1], strict=True)):
+        order = np.argsort(x)
+        np.minimum.accumulate(y[order], out=least[1:])
+        ahead = least[np.searchsorted(x, x_low[row], "left", order)]
+        level = least[np.searchsorted(x, x_high[row], "right", order)]
+        found[row] = (ahead <= y_high[row]) | (level < y_low[row])
     return found
 
 

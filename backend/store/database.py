@@ -47,7 +47,7 @@ _SETTINGS = {
     "python_enable_replacements": "false",
     "memory_limit": "1GB",
     "threads": "2",
-    "lock_configuration": "true",
+    "max_execution_time": "5000",  # milliseconds of one statement
 }
 _READ_THROUGH = (
     "SELECT (SELECT bit_xor(hash(one)) FROM results one), "
@@ -113,6 +113,11 @@ class Database:
                 if self._lock.is_locked:
                     self._owner_file.unlink(missing_ok=True)
                     self._lock.release()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file on disk."""
+        return self.path.stat().st_size
 
     @contextmanager
     def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -188,7 +193,9 @@ class Database:
                 connection = duckdb.connect(str(self.path), config=_SETTINGS)
             self._bring_up_to_date(connection)
             # A result that is not fetched keeps its transaction open, and with it all later ones.
+            connection.execute("SET max_execution_time = 0")  # for this alone, not for cursors
             connection.execute(_READ_THROUGH).fetchall()
+            connection.execute("SET lock_configuration = true")
         except BaseException:
             connection.close()
             raise

@@ -193,11 +193,11 @@ class Results:
             ).df()
 
     def choices(self) -> pd.DataFrame:
-        """Every model, protocol, hardware and family that occurs, with its number of runs."""
+        """Every model, protocol, hardware and family that occurs: its runs, and the newest's id."""
         with self._database.reading() as cursor:
             return cursor.execute(
-                "SELECT model, protocol, hardware_id, family, count(*) AS runs FROM results "
-                "GROUP BY ALL ORDER BY ALL"
+                "SELECT model, protocol, hardware_id, family, count(*) AS runs, "
+                "max_by(run_id, created) AS newest FROM results GROUP BY ALL ORDER BY ALL"
             ).df()
 
     def documents(self) -> Iterator[dict[str, Any]]:
