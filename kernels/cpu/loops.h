@@ -10,6 +10,15 @@ struct Table {
     uint8_t low[16], high[16];
 };
 
+// Rows of one plane of codes, one behind the other, and what the codes of their groups are worth.
+struct Plane {
+    const uint8_t *lines;  // [rows, bytes]
+    int64_t bytes;
+    const float *scales;  // [rows, groups], and eight behind the last can be read
+    int64_t groups;
+    float factor;
+};
+
 // The loops of one kind of processor; the first two by the planes that there are.
 struct Loops {
     void (*unpack[16])(const uint8_t *const *, int64_t, int64_t, uint32_t *);
@@ -31,8 +40,8 @@ struct Loops {
                         const uint16_t *);
     float (*fours_dot)(const uint8_t *, const float *, int64_t, const uint16_t *);
     Fixed::Round round_to_fixed;
-    void (*plane_dots[4])(const uint8_t *, int64_t, const PlaneView &, int64_t, const float *,
-                          float, float *);
+    float (*round_table)(const float *, Table &);
+    void (*plane_dots[4])(const Plane &, int64_t, const PlaneView &, int64_t, float *);
     void (*table_dots)(const uint8_t *, int64_t, const Table &, const PlaneView &, int64_t,
                        const float *, float *);
 };

@@ -1,169 +1,18 @@
 // Products of held matrices with activations: one row after another, by the quickest way there is.
 //
-// Codes are multiplied as integers of 16 bits (`fixed.h`), dense and sparse numbers as they lie;
-// what knows neither way is decoded a few rows at a time. A sum never depends on the number of
-// threads, and not on how many activations there are where codes are multiplied.
-#include <cmath>
-
+// Codes are multiplied as integers (`codes.h`), dense and sparse numbers as they lie; what knows
+// neither way is decoded a few rows at a time. A sum never depends on the number of threads, and
+// not on how many activations there are where codes are multiplied.
 #include "bfloat16.h"
-#include "decode.h"
+#include "codes.h"
 
 namespace {
 
 constexpr int64_t BLOCK = 4;          // rows that are decoded and multiplied together
+constexpr int64_t RUN = 64;           // rows whose codes are multiplied one after another
 constexpr int64_t PIECES = 16;        // of a matrix's rows, divided among threads
 constexpr int64_t ALONE = 1 << 17;    // numbers of a matrix below which a second thread costs more
 constexpr int64_t DECODED = 1 << 15;  // the same where they are decoded first
-
-template <typename Kind>
-const Kind &as(const Packed *matrix) {
-    return *reinterpret_cast<const Kind *>(matrix);
-}
-
-// Codes of four bits into one table a row or one for all, as a register holds it.
-bool has_table(const Codebook &held) {
-    const Codes &codes = held.codes;
-    return held.dimension == 1 && held.size == 16 && codes.planes[2] && !codes.planes[0] &&
-           !codes.planes[1] && !codes.planes[3];
-}
-
-int64_t group_of(const Codebook &held) {
-    return held.scales ? held.group_size : held.shape.columns;
-}
-
-// Whether a matrix is multiplied as integers: its codes in groups that no sum of a block mixes.
-bool has_codes(const Packed *matrix) {
-    if (matrix->decode == decode_mixed)
-        return has_codes(as<MixedRows>(matrix).fine) && has_codes(as<MixedRows>(matrix).coarse);
-    if (matrix->decode == decode_codebook) {
-        const Codebook &held = as<Codebook>(matrix);
-        return has_table(held) && Fixed::parts(Fixed::TABLE, group_of(held), matrix->columns);
-    }
-    if (matrix->decode == decode_binary)
-        return Fixed::parts(0, as<BinaryCodes>(matrix).group_size, matrix->columns);
-    if (matrix->decode != decode_integers) return false;
-    const IntegerGroups &held = as<IntegerGroups>(matrix);
-    for (int64_t plane = 0; plane < 4; plane++)
-        if (held.codes.planes[plane] && !Fixed::parts(plane, held.group_size, matrix->columns))
-            return false;
-    return true;
-}
-
-void lay(Fixed &activations, const Packed *matrix) {
-    if (matrix->decode == decode_mixed) {
-        lay(activations, as<MixedRows>(matrix).fine);
-        lay(activations, as<MixedRows>(matrix).coarse);
-    } else if (matrix->decode == decode_codebook) {
-        activations.lay(Fixed::TABLE, group_of(as<Codebook>(matrix)));
-    } else if (matrix->decode == decode_binary) {
-        activations.lay(0, as<BinaryCodes>(matrix).group_size);
-    } else {
-        const IntegerGroups &held = as<IntegerGroups>(matrix);
-        for (int64_t plane = 0; plane < 4; plane++)
-            if (held.codes.planes[plane]) activations.lay(plane, held.group_size);
-    }
-}
-
-// Sums of groups times what they are worth, added to y.
-void add_groups(const float *worth, int64_t groups, const Fixed &activations, int64_t group_size,
-                float *y) {
-    const float *sums = activations.sums(group_size);
-    for (int64_t one = 0; one < activations.count(); one++)
-        for (int64_t group = 0; group < groups; group++)
-            y[one] += worth[group] * sums[one * groups + group];
-}
-
-// (code - middle) * scale + offset: codes times scales as integers, the rest by sums of groups.
-void dots_of_integers(const IntegerGroups &held, int64_t row, const Fixed &activations, float *y,
-                      State &state) {
-    const int64_t groups = held.scales->columns, count = activations.count();
-    state.tile.resize(2 * groups + 8);  // eight scales are read at a time
-    float *scales = state.tile.data(), *rest = scales + groups + 8;
-    decode(held.scales, row, 0, groups, scales, state.inner(0));
-    if (held.offsets) {
-        decode(held.offsets, row, 0, groups, rest, state.inner(1));
-        loops->combine(rest, scales, -held.middle, groups);
-    } else {
-        const Lines zeros(held.zero_points, row, groups);
-        for (int64_t group = 0; group < groups; group++)
-            rest[group] = -scales[group] * (zeros.planes ? zeros.code(group) : held.middle);
-    }
-    std::fill_n(y, count, 0.0f);
-    add_groups(rest, groups, activations, held.group_size, y);
-    float factor = 1;
-    for (int64_t plane = 0; plane < 4; plane++) {
-        if (!held.codes.planes[plane]) continue;
-        const int64_t bytes = bytes_of(held.shape.columns, 1 << plane);
-        loops->plane_dots[plane](held.codes.planes[plane] + row * bytes, bytes,
-                                 activations.view(plane, held.group_size), count, scales, factor,
-                                 y);
-        factor *= static_cast<float>(1 << (1 << plane));
-    }
-}
-
-// offset + sum over planes of scale * (2 * bit - 1): bits as codes, the rest by sums of groups.
-void dots_of_binary(const BinaryCodes &held, int64_t row, const Fixed &activations, float *y,
-                    State &state) {
-    const int64_t groups = held.worth->columns, rows = held.shape.rows;
-    const int64_t bytes = bytes_of(held.shape.columns, 1);
-    state.tile.resize(2 * groups + 8);  // eight scales are read at a time
-    float *scales = state.tile.data(), *rest = scales + groups + 8;
-    decode(held.worth, held.planes * rows + row, 0, groups, rest, state.inner(0));
-    std::fill_n(y, activations.count(), 0.0f);
-    for (int64_t plane = 0; plane < held.planes; plane++) {
-        decode(held.worth, plane * rows + row, 0, groups, scales, state.inner(0));
-        loops->combine(rest, scales, -1, groups);
-        loops->plane_dots[0](held.signs + (plane * rows + row) * bytes, bytes,
-                             activations.view(0, held.group_size), activations.count(), scales, 2,
-                             y);
-    }
-    add_groups(rest, groups, activations, held.group_size, y);
-}
-
-// A table becomes integers of 16 bits: off by less than 2e-5 of its largest value.
-float to_integers(const float *values, Table &table) {
-    float largest = 0;
-    for (int64_t i = 0; i < 16; i++) largest = std::max(largest, std::fabs(values[i]));
-    const float scale = largest / 32767;
-    for (int64_t i = 0; i < 16; i++) {
-        const auto whole = static_cast<uint16_t>(
-            largest > 0 ? static_cast<int16_t>(std::lrint(values[i] / scale)) : 0);
-        table.low[i] = static_cast<uint8_t>(whole);
-        table.high[i] = static_cast<uint8_t>(whole >> 8);
-    }
-    return scale;
-}
-
-void dots_of_codebook(const Codebook &held, int64_t row, const Fixed &activations, float *y,
-                      State &state) {
-    const int64_t groups = held.scales ? held.scales->columns : 1;
-    state.tile.assign(groups + 8, 1);
-    if (held.scales) decode(held.scales, row, 0, groups, state.tile.data(), state.inner(0));
-    float own[16];
-    Table table;
-    if (held.rows) loops->widen(held.rows + row * 16, 16, own);
-    const float scale = to_integers(held.rows ? own : held.table, table);
-    loops->scale_by(state.tile.data(), scale, groups);
-    std::fill_n(y, activations.count(), 0.0f);
-    const int64_t bytes = bytes_of(held.shape.columns, 4);
-    loops->table_dots(held.codes.planes[2] + row * bytes, bytes, table,
-                      activations.view(Fixed::TABLE, group_of(held)), activations.count(),
-                      state.tile.data(), y);
-}
-
-void dots_of_codes(const Packed *matrix, int64_t row, const Fixed &activations, float *y,
-                   State &state) {
-    if (matrix->decode == decode_mixed) {
-        const RowOf found(as<MixedRows>(matrix), row, state);
-        dots_of_codes(found.held, found.row, activations, y, *found.state);
-    } else if (matrix->decode == decode_codebook) {
-        dots_of_codebook(as<Codebook>(matrix), row, activations, y, state);
-    } else if (matrix->decode == decode_binary) {
-        dots_of_binary(as<BinaryCodes>(matrix), row, activations, y, state);
-    } else {
-        dots_of_integers(as<IntegerGroups>(matrix), row, activations, y, state);
-    }
-}
 
 // What a product is made of, and how some of its rows are made.
 struct Work {
@@ -177,11 +26,14 @@ struct Work {
 
 void rows_of_codes(const Work &work, int64_t, int64_t first, int64_t end) {
     State state;
-    std::vector<float> found(work.count);
-    for (int64_t row = first; row < end; row++) {
-        dots_of_codes(work.matrix, row, *work.activations, found.data(), state);
-        for (int64_t one = 0; one < work.count; one++)
-            work.y[one * work.matrix->rows + row] = found[one];
+    const int64_t count = work.count, rows = work.matrix->rows;
+    std::vector<float> found(std::min(end - first, RUN) * count);
+    for (int64_t row = first; row < end; row += RUN) {
+        const Run run = {row, std::min(RUN, end - row), found.data()};
+        dots_of_codes(work.matrix, run, *work.activations, state);
+        for (int64_t one = 0; one < count; one++)
+            for (int64_t i = 0; i < run.count; i++)
+                work.y[one * rows + row + i] = found[i * count + one];
     }
 }
 

@@ -1,0 +1,183 @@
+// Codes times activations as integers of 16 bits: groups, binary planes, tables of 16 values.
+#include "codes.h"
+
+namespace {
+
+// Codes of four bits into one table a row or one for all, as a register holds it.
+bool has_table(const Codebook &held) {
+    const Codes &codes = held.codes;
+    return held.dimension == 1 && held.size == 16 && codes.planes[2] && !codes.planes[0] &&
+           !codes.planes[1] && !codes.planes[3];
+}
+
+int64_t group_of(const Codebook &held) {
+    return held.scales ? held.group_size : held.shape.columns;
+}
+
+// Whole rows that follow each other.
+void decode_rows(const Packed *matrix, int64_t first, int64_t count, float *out, State &state) {
+    if (matrix->decode == decode_bfloat16) {
+        loops->widen(static_cast<const uint16_t *>(as<DenseRows>(matrix).numbers) +
+                         first * matrix->columns,
+                     count * matrix->columns, out);
+        return;
+    }
+    for (int64_t i = 0; i < count; i++)
+        decode(matrix, first + i, 0, matrix->columns, out + i * matrix->columns, state);
+}
+
+// Sums of groups times what they are worth: where the products of a run begin.
+void begin_with_groups(const Run &run, const float *worth, int64_t groups,
+                       const Fixed &activations, int64_t group_size) {
+    const int64_t several = activations.count();
+    const float *sums = activations.sums(group_size);
+    for (int64_t row = 0; row < run.count; row++)
+        for (int64_t one = 0; one < several; one++) {
+            float sum = 0;
+            for (int64_t group = 0; group < groups; group++)
+                sum += worth[row * groups + group] * sums[one * groups + group];
+            run.y[row * several + one] = sum;
+        }
+}
+
+// (code - middle) * scale + offset: codes times scales as integers, the rest by sums of groups.
+void dots_of_integers(const IntegerGroups &held, const Run &run, const Fixed &activations,
+                      State &state) {
+    const int64_t groups = held.scales->columns, size = run.count * groups;
+    state.tile.resize(2 * size + 8);  // eight scales are read at a time
+    float *rest = state.tile.data(), *scales = rest + size;
+    decode_rows(held.scales, run.first, run.count, scales, state.inner(0));
+    if (held.offsets) {
+        decode_rows(held.offsets, run.first, run.count, rest, state.inner(1));
+        loops->combine(rest, scales, -held.middle, size);
+    } else {
+        for (int64_t row = 0; row < run.count; row++) {
+            const Lines zeros(held.zero_points, run.first + row, groups);
+            for (int64_t at = row * groups; at < (row + 1) * groups; at++)
+                rest[at] = -scales[at] * (zeros.planes ? zeros.code(at - row * groups) : held.middle);
+        }
+    }
+    begin_with_groups(run, rest, groups, activations, held.group_size);
+    float factor = 1;
+    for (int64_t plane = 0; plane < 4; plane++) {
+        if (!held.codes.planes[plane]) continue;
+        const int64_t bytes = bytes_of(held.shape.columns, 1 << plane);
+        loops->plane_dots[plane](
+            {held.codes.planes[plane] + run.first * bytes, bytes, scales, groups, factor},
+            run.count, activations.view(plane, held.group_size), activations.count(), run.y);
+        factor *= static_cast<float>(1 << (1 << plane));
+    }
+}
+
+// offset + sum over planes of scale * (2 * bit - 1): bits as codes, the rest by sums of groups.
+void dots_of_binary(const BinaryCodes &held, const Run &run, const Fixed &activations,
+                    State &state) {
+    const int64_t groups = held.worth->columns, rows = held.shape.rows, size = run.count * groups;
+    const int64_t bytes = bytes_of(held.shape.columns, 1);
+    state.tile.resize((held.planes + 1) * size + 8);  // eight scales are read at a time
+    float *rest = state.tile.data();
+    decode_rows(held.worth, held.planes * rows + run.first, run.count, rest, state.inner(0));
+    for (int64_t plane = 0; plane < held.planes; plane++) {
+        float *scales = rest + (plane + 1) * size;
+        decode_rows(held.worth, plane * rows + run.first, run.count, scales, state.inner(0));
+        loops->combine(rest, scales, -1, size);
+    }
+    begin_with_groups(run, rest, groups, activations, held.group_size);
+    const PlaneView view = activations.view(0, held.group_size);
+    for (int64_t plane = 0; plane < held.planes; plane++)
+        loops->plane_dots[0]({held.signs + (plane * rows + run.first) * bytes, bytes,
+                              rest + (plane + 1) * size, groups, 2},
+                             run.count, view, activations.count(), run.y);
+}
+
+void dots_of_codebook(const Codebook &held, const Run &run, const Fixed &activations,
+                      State &state) {
+    const int64_t groups = held.scales ? held.scales->columns : 1, size = run.count * groups;
+    const int64_t bytes = bytes_of(held.shape.columns, 4), several = activations.count();
+    state.tile.assign(size + 8, 1);  // eight scales are read at a time
+    if (held.scales)
+        decode_rows(held.scales, run.first, run.count, state.tile.data(), state.inner(0));
+    const PlaneView view = activations.view(Fixed::TABLE, group_of(held));
+    std::fill_n(run.y, run.count * several, 0.0f);
+    float own[16], scale = 0;
+    Table table;
+    if (!held.rows) scale = loops->round_table(held.table, table);
+    for (int64_t row = 0; row < run.count; row++) {
+        if (held.rows) {
+            loops->widen(held.rows + (run.first + row) * 16, 16, own);
+            scale = loops->round_table(own, table);
+        }
+        float *scales = state.tile.data() + row * groups;
+        loops->scale_by(scales, scale, groups);
+        loops->table_dots(held.codes.planes[2] + (run.first + row) * bytes, bytes, table, view,
+                          several, scales, run.y + row * several);
+    }
+}
+
+// Rows of either kind lie behind each other: both are multiplied, then dealt.
+void dots_of_mixed(const MixedRows &mixed, const Run &run, const Fixed &activations,
+                   State &state) {
+    const auto ones_before = [&](int64_t place) {
+        int64_t found = loops->ones(mixed.mask, place / 8);
+        for (int64_t i = place / 8 * 8; i < place; i++) found += bit_of(mixed.mask, i);
+        return found;
+    };
+    const int64_t several = activations.count(), passed = ones_before(run.first);
+    const int64_t fine = ones_before(run.first + run.count) - passed;
+    std::vector<float> found(run.count * several);
+    float *next[2] = {found.data() + fine * several, found.data()};
+    dots_of_codes(mixed.fine, {passed, fine, next[1]}, activations, state.inner(0));
+    dots_of_codes(mixed.coarse, {run.first - passed, run.count - fine, next[0]}, activations,
+                  state.inner(1));
+    for (int64_t row = 0; row < run.count; row++) {
+        float *&from = next[bit_of(mixed.mask, run.first + row)];
+        std::copy_n(from, several, run.y + row * several);
+        from += several;
+    }
+}
+
+}  // namespace
+
+// Whether a matrix is multiplied as integers: its codes in groups that no sum of a block mixes.
+bool has_codes(const Packed *matrix) {
+    if (matrix->decode == decode_mixed)
+        return has_codes(as<MixedRows>(matrix).fine) && has_codes(as<MixedRows>(matrix).coarse);
+    if (matrix->decode == decode_codebook) {
+        const Codebook &held = as<Codebook>(matrix);
+        return has_table(held) && Fixed::parts(Fixed::TABLE, group_of(held), matrix->columns);
+    }
+    if (matrix->decode == decode_binary)
+        return Fixed::parts(0, as<BinaryCodes>(matrix).group_size, matrix->columns);
+    if (matrix->decode != decode_integers) return false;
+    const IntegerGroups &held = as<IntegerGroups>(matrix);
+    for (int64_t plane = 0; plane < 4; plane++)
+        if (held.codes.planes[plane] && !Fixed::parts(plane, held.group_size, matrix->columns))
+            return false;
+    return true;
+}
+
+void lay(Fixed &activations, const Packed *matrix) {
+    if (matrix->decode == decode_mixed) {
+        lay(activations, as<MixedRows>(matrix).fine);
+        lay(activations, as<MixedRows>(matrix).coarse);
+    } else if (matrix->decode == decode_codebook) {
+        activations.lay(Fixed::TABLE, group_of(as<Codebook>(matrix)));
+    } else if (matrix->decode == decode_binary) {
+        activations.lay(0, as<BinaryCodes>(matrix).group_size);
+    } else {
+        const IntegerGroups &held = as<IntegerGroups>(matrix);
+        for (int64_t plane = 0; plane < 4; plane++)
+            if (held.codes.planes[plane]) activations.lay(plane, held.group_size);
+    }
+}
+
+void dots_of_codes(const Packed *matrix, const Run &run, const Fixed &activations, State &state) {
+    if (matrix->decode == decode_mixed)
+        dots_of_mixed(as<MixedRows>(matrix), run, activations, state);
+    else if (matrix->decode == decode_codebook)
+        dots_of_codebook(as<Codebook>(matrix), run, activations, state);
+    else if (matrix->decode == decode_binary)
+        dots_of_binary(as<BinaryCodes>(matrix), run, activations, state);
+    else
+        dots_of_integers(as<IntegerGroups>(matrix), run, activations, state);
+}
