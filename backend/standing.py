@@ -106,8 +106,6 @@ def _near(rows: pd.DataFrame) -> pd.DataFrame:
 def _draws(rows: pd.DataFrame, axis: str, name: str, sums: Sums, seed: int = 0) -> np.ndarray:
     """Replicates [draws, runs] of a reading, turned so that less is better."""
     values = rows[axis].to_numpy(np.float64)
-    drawn = np.repeat(values[None], REPLICATES, axis=0)
-    noise = np.random.default_rng(seed)
     low, high = (rows[f"{axis}_{end}"].to_numpy(np.float64) for end in ("low", "high"))
     held = np.isfinite(low) & np.isfinite(high)
     positive = held & (low > 0)
@@ -116,14 +114,19 @@ def _draws(rows: pd.DataFrame, axis: str, name: str, sums: Sums, seed: int = 0) 
     plain = held & ~positive
     spread = np.zeros(len(values))
     spread[plain] = (high[plain] - low[plain]) / 3.92
-    normal = noise.standard_normal(drawn.shape)
-    drawn = np.where(positive, drawn * np.exp(normal * apart), drawn + normal * spread)
+    # In place, since of hundreds of runs each such array takes megabytes.
+    drawn = np.random.default_rng(seed).standard_normal((REPLICATES, len(values)))
+    drawn *= apart + spread
+    np.exp(drawn, out=drawn, where=positive)
+    drawn *= np.where(positive, values, 1.0)
+    drawn += np.where(positive, 0.0, values)
     if name in JOINT:
         for place, run_id in enumerate(rows["run_id"]):
             if len(joint := _joint(sums(run_id), name)):
                 drawn[:, place] = joint
     sign = 1.0 if rows[f"{axis}_direction"].iloc[0] == "lower" else -1.0
-    return sign * drawn
+    drawn *= sign
+    return drawn
 
 
 def _joint(sums: Mapping[str, NDArray[np.float64]], name: str) -> np.ndarray:

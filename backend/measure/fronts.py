@@ -62,15 +62,15 @@ def _beaten(points: FloatArray, epsilon: ArrayLike) -> NDArray[np.bool_]:
     less in y: in the order of x, each asks for the least y before a place.
     """
     across, up = np.broadcast_to(np.asarray(epsilon, np.float64), 2)
-    (x_low, x_high), (y_low, y_high) = _tie(points[..., 0], across), _tie(points[..., 1], up)
     found = np.empty(points.shape[:2], bool)
     least = np.full(points.shape[1] + 1, np.inf)
     for row, (x, y) in enumerate(zip(points[..., 0], points[..., 1], strict=True)):
+        (x_low, x_high), (y_low, y_high) = _tie(x, across), _tie(y, up)
         order = np.argsort(x)
         np.minimum.accumulate(y[order], out=least[1:])
-        ahead = least[np.searchsorted(x, x_low[row], "left", order)]
-        level = least[np.searchsorted(x, x_high[row], "right", order)]
-        found[row] = (ahead <= y_high[row]) | (level < y_low[row])
+        ahead = least[np.searchsorted(x, x_low, "left", order)]
+        level = least[np.searchsorted(x, x_high, "right", order)]
+        found[row] = (ahead <= y_high) | (level < y_low)
     return found
 
 

@@ -99,13 +99,13 @@ class Visitor:
 
     async def _ask(self, path: str, body: Any = None) -> bytes:
         """The body of an answer; empty where it has not changed, or was an error."""
-        headers = {"If-None-Match": self._tags[path]} if path in self._tags else {}
         kind, began = _kind(path), time.monotonic()
         try:
-            if body is None:
-                answer = await self._client.get(f"/{path}", headers=headers)
-            else:
-                answer = await self._client.post(f"/{path}", json=body)
+            try:
+                answer = await self._sent(path, body)
+            except (httpx.RemoteProtocolError, httpx.ReadError):
+                # The server has just closed a connection that stood idle; browsers open another.
+                answer = await self._sent(path, body)
         except httpx.TransportError as error:
             self._crowd.errors[f"{kind}: {type(error).__name__}"] += 1
             return b""
@@ -118,6 +118,12 @@ class Visitor:
         if behind := int(answer.headers.get("Retry-After", 0)):
             self._next_look = min(self._next_look, time.monotonic() + behind)
         return answer.content
+
+    async def _sent(self, path: str, body: Any) -> httpx.Response:
+        headers = {"If-None-Match": self._tags[path]} if path in self._tags else {}
+        if body is None:
+            return await self._client.get(f"/{path}", headers=headers)
+        return await self._client.post(f"/{path}", json=body)
 
 
 def _kind(path: str) -> str:
