@@ -11,6 +11,7 @@ from backend.formats import (
     Dense,
     EntropyCoded,
     FloatCodes,
+    GroupSparse,
     HeldEmbedding,
     HeldLinear,
     IntegerGroups,
@@ -56,6 +57,15 @@ def two_of_four(rows, columns, seed=0):
     return (order.argsort(-1) < 2).view(rows, columns)
 
 
+def groups_of_16(rows, columns, seed=0):
+    """Some groups kept, none of them in the first row, as codes with a zero point a group."""
+    mask = normal(rows, -(-columns // 16), seed=seed) > 0
+    mask[0] = False
+    kept = int(mask.sum())
+    values = integers(4, 16, "zero-point", rows=1, columns=16 * kept, seed=seed)
+    return GroupSparse.pack(mask, values, columns)
+
+
 def example(name):
     weight = normal(ROWS, COLUMNS)
     mask = normal(ROWS, COLUMNS, seed=1) > 0.3
@@ -77,6 +87,7 @@ def example(name):
             normal(3, ROWS, COLUMNS) > 0, normal(3, ROWS, 3), normal(ROWS, 3), 96
         ),
         "bitmask": lambda: BitmaskSparse.pack(weight, mask),
+        "groups": lambda: groups_of_16(ROWS, COLUMNS),
         "2:4": lambda: Sparse24.pack(weight, two_of_four(ROWS, COLUMNS)),
         "outliers": lambda: Outliers.pack(weight, mask),
         "low rank": lambda: LowRank.pack(normal(ROWS, 8), normal(8, COLUMNS)),
@@ -114,7 +125,7 @@ NAMES = [
     "int5 with a short last group", "two-level scales", "bitmask", "2:4", "outliers",
     "low rank", "sum", "rows", "codebook", "scalar codebook", "float codes", "transposed",
     "entropy", "signs", "shared rows", "binary codes",
-    "table codes",
+    "table codes", "groups",
 ]  # fmt: skip
 
 
@@ -246,6 +257,7 @@ def _first(tensor, value):
 
 DAMAGES = {
     "bitmask": lambda held: _first(held.mask, int(held.mask.view(-1)[0]) ^ 1),
+    "groups": lambda held: _first(held.mask, int(held.mask.view(-1)[0]) ^ 1),
     "rows": lambda held: _first(held.mask, int(held.mask.view(-1)[0]) ^ 1),
     "outlier positions": lambda held: _first(held.positions, 60_000),
     "outlier ends": lambda held: _first(held.offsets, -1),
@@ -263,6 +275,7 @@ def test_what_would_lead_a_product_astray_is_noticed(damage):
     mask = weight > 1
     held = {
         "bitmask": BitmaskSparse.pack(weight * mask),
+        "groups": groups_of_16(40, 24),
         "rows": Rows.pack(
             mask[:, 0], Dense.pack(weight[mask[:, 0]]), Dense.pack(weight[~mask[:, 0]])
         ),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from backend.formats.embedding import HeldEmbedding
     from backend.formats.entropy import EntropyCoded
     from backend.formats.floating import FloatCodes
+    from backend.formats.group_sparse import GroupSparse
     from backend.formats.integer import IntegerGroups
     from backend.formats.linear import HeldLinear
     from backend.formats.low_rank import LowRank
@@ -37,6 +38,7 @@ _HOMES = {
     "BinaryCodes": "binary",
     "BitmaskSparse": "bitmask",
     "Dense": "dense",
+    "GroupSparse": "group_sparse",
     "IntegerGroups": "integer",
     "HeldLinear": "linear",
     "LowRank": "low_rank",
@@ -63,6 +65,7 @@ __all__ = [
     "EntropyCoded",
     "FloatCodes",
     "Format",
+    "GroupSparse",
     "HeldEmbedding",
     "HeldLinear",
     "IntegerGroups",

@@ -151,6 +151,7 @@ _MODULES = {
     "transposed": "transposed",
     "bitmask-sparse": "bitmask",
     "dense": "dense",
+    "group-sparse": "group_sparse",
     "integer-groups": "integer",
     "low-rank": "low_rank",
     "outliers": "outliers",

@@ -96,6 +96,13 @@ CLAIMS = (
     Claim("squeezellm", "beats GPTQ at 3 bits", "squeezellm@3", "gptq@3"),
     Claim("vptq", "beats GPTQ at 2.5 bits", "vptq@2.5", "gptq@2.5"),
     Claim("vptq", "beats tables of single numbers at 2.5 bits", "vptq@2.5", "squeezellm@2.5"),
+    Claim("gqsa", "half of the groups beat plain 2 bits at equal bytes", "gqsa@2.69", "gptq@2.69"),
+    Claim(
+        "gqsa",
+        "half of the groups in 4 bits beat 2:4 with 4 bits",
+        "gqsa@3.25",
+        "sparsegpt(pattern=2:4) + gptq@4.25",
+    ),
     Claim("nupes", "beats rounding to nearest at 3 bits", "nupes@3", "rtn@3"),
     Claim("nupes", "beats ranges found by gradient at 4 bits", "nupes@4", "easyquant@4"),
     Claim("lut-gemm", "beats rounding to nearest at 3 bits", "lut-gemm@3", "rtn@3"),

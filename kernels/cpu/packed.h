@@ -32,6 +32,7 @@ DECODES(decode_transposed);
 DECODES(decode_mixed);
 DECODES(decode_binary);
 DECODES(decode_sum);
+DECODES(decode_groups);
 #undef DECODES
 
 struct Codes {
@@ -72,6 +73,13 @@ struct Bitmask {
     Packed shape;
     const uint8_t *mask;  // [rows, ceil(columns / 8)]
     const Packed *values;  // [1, kept]
+};
+
+struct GroupSparse {
+    Packed shape;
+    const uint8_t *mask;   // [rows, ceil(groups / 8)], a bit a group
+    const Packed *values;  // [1, group_size * kept]
+    int64_t group_size;
 };
 
 struct TwoOfFour {

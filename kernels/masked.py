@@ -1,0 +1,25 @@
+"""Matrices of parts that a mask tells apart, read by the extension where they lie.
+
+Beside `packed`, which knows those of one part and of two kinds of rows.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+from torch import Tensor
+
+from kernels.packed import Address, Matrix, Number, _here, _Packed, _shape
+
+
+class _GroupSparse(ctypes.Structure):
+    _fields_ = (("shape", _Packed), ("mask", Address), ("values", Address), ("group_size", Number))
+
+
+def groups(mask: Tensor, columns: int, values: Matrix | None, group_size: int) -> Matrix | None:
+    """Of a mask [rows, bytes], a bit a group, and the values [1, group_size * kept] it marks."""
+    if values is None or not _here(mask):
+        return None
+    shape = _shape("decode_groups", mask.shape[0], columns)
+    structure = _GroupSparse(shape, mask.data_ptr(), values.address, group_size)
+    return Matrix(structure, (mask, values))
