@@ -23,3 +23,24 @@ def groups(mask: Tensor, columns: int, values: Matrix | None, group_size: int) -
     shape = _shape("decode_groups", mask.shape[0], columns)
     structure = _GroupSparse(shape, mask.data_ptr(), values.address, group_size)
     return Matrix(structure, (mask, values))
+
+
+class _SplitColumns(ctypes.Structure):
+    _fields_ = (
+        ("shape", _Packed),
+        *((name, Address) for name in ("mask", "fine", "coarse", "scales")),
+    )
+
+
+def columns(
+    mask: Tensor, fine: Matrix | None, coarse: Matrix | None, scales: Tensor
+) -> Matrix | None:
+    """Of a mask [1, bytes], a bit a column, and the columns of both kinds.
+
+    Those not marked are `coarse` times `scales` [number of them], bfloat16.
+    """
+    if fine is None or coarse is None or not _here(mask, scales):
+        return None
+    shape = _shape("decode_columns", fine.shape[0], fine.shape[1] + coarse.shape[1])
+    addresses = mask.data_ptr(), fine.address, coarse.address, scales.data_ptr()
+    return Matrix(_SplitColumns(shape, *addresses), (mask, fine, coarse, scales))

@@ -8,6 +8,7 @@ import torch
 from backend.formats import (
     BinaryCodes,
     BitmaskSparse,
+    Columns,
     Dense,
     EntropyCoded,
     FloatCodes,
@@ -66,6 +67,16 @@ def groups_of_16(rows, columns, seed=0):
     return GroupSparse.pack(mask, values, columns)
 
 
+def columns_apart(rows, columns):
+    """A third of the columns as codes, the others as signs with a number a column."""
+    apart = torch.arange(columns) % 3 == 0
+    others = int((~apart).sum())
+    signs = normal(1, rows, others) > 0, normal(1, rows, 1), normal(rows, 1, seed=1)
+    coarse = BinaryCodes.pack(*signs, others)
+    fine = integers(4, columns, "zero-point", rows=rows, columns=columns - others)
+    return Columns.pack(apart, fine, coarse, normal(others, seed=2))
+
+
 def example(name):
     weight = normal(ROWS, COLUMNS)
     mask = normal(ROWS, COLUMNS, seed=1) > 0.3
@@ -87,6 +98,7 @@ def example(name):
             normal(3, ROWS, COLUMNS) > 0, normal(3, ROWS, 3), normal(ROWS, 3), 96
         ),
         "bitmask": lambda: BitmaskSparse.pack(weight, mask),
+        "columns": lambda: columns_apart(ROWS, COLUMNS),
         "groups": lambda: groups_of_16(ROWS, COLUMNS),
         "2:4": lambda: Sparse24.pack(weight, two_of_four(ROWS, COLUMNS)),
         "outliers": lambda: Outliers.pack(weight, mask),
@@ -125,7 +137,7 @@ NAMES = [
     "int5 with a short last group", "two-level scales", "bitmask", "2:4", "outliers",
     "low rank", "sum", "rows", "codebook", "scalar codebook", "float codes", "transposed",
     "entropy", "signs", "shared rows", "binary codes",
-    "table codes", "groups",
+    "table codes", "groups", "columns",
 ]  # fmt: skip
 
 
@@ -258,6 +270,7 @@ def _first(tensor, value):
 DAMAGES = {
     "bitmask": lambda held: _first(held.mask, int(held.mask.view(-1)[0]) ^ 1),
     "groups": lambda held: _first(held.mask, int(held.mask.view(-1)[0]) ^ 1),
+    "columns": lambda held: _first(held.mask, int(held.mask.view(-1)[0]) ^ 1),
     "rows": lambda held: _first(held.mask, int(held.mask.view(-1)[0]) ^ 1),
     "outlier positions": lambda held: _first(held.positions, 60_000),
     "outlier ends": lambda held: _first(held.offsets, -1),
@@ -276,6 +289,7 @@ def test_what_would_lead_a_product_astray_is_noticed(damage):
     held = {
         "bitmask": BitmaskSparse.pack(weight * mask),
         "groups": groups_of_16(40, 24),
+        "columns": columns_apart(40, 24),
         "rows": Rows.pack(
             mask[:, 0], Dense.pack(weight[mask[:, 0]]), Dense.pack(weight[~mask[:, 0]])
         ),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from backend.formats.base import Format, from_header
     from backend.formats.binary import BinaryCodes
     from backend.formats.bitmask import BitmaskSparse
+    from backend.formats.columns import Columns
     from backend.formats.dense import Dense
     from backend.formats.embedding import HeldEmbedding
     from backend.formats.entropy import EntropyCoded
@@ -37,6 +38,7 @@ _HOMES = {
     "from_header": "base",
     "BinaryCodes": "binary",
     "BitmaskSparse": "bitmask",
+    "Columns": "columns",
     "Dense": "dense",
     "GroupSparse": "group_sparse",
     "IntegerGroups": "integer",
@@ -61,6 +63,7 @@ _HOMES = {
 __all__ = [
     "BinaryCodes",
     "BitmaskSparse",
+    "Columns",
     "Dense",
     "EntropyCoded",
     "FloatCodes",

@@ -150,6 +150,7 @@ _MODULES = {
     "sign-block": "signs",
     "transposed": "transposed",
     "bitmask-sparse": "bitmask",
+    "columns": "columns",
     "dense": "dense",
     "group-sparse": "group_sparse",
     "integer-groups": "integer",

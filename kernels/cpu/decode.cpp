@@ -178,6 +178,21 @@ void decode_two_of_four(const Packed *matrix, int64_t row, int64_t, int64_t coun
     out[line[count / 8] >> 2 & 3] = values[1];
 }
 
+void decode_columns(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
+                    State &state) {
+    const SplitColumns &held = *reinterpret_cast<const SplitColumns *>(matrix);
+    const int64_t apart = held.fine->columns, others = held.coarse->columns;
+    state.tile.resize(apart + others);
+    const float *fine = state.tile.data(), *coarse = fine + apart;
+    decode(held.fine, row, 0, apart, state.tile.data(), state.inner(0));
+    decode(held.coarse, row, 0, others, state.tile.data() + apart, state.inner(1));
+    const uint16_t *scale = held.scales;
+    for (int64_t k = 0; k < column + count; k++) {
+        const float value = bit_of(held.mask, k) ? *fine++ : *coarse++ * widened(*scale++);
+        if (k >= column) out[k - column] = value;
+    }
+}
+
 void decode_signs(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
                   State &state) {
     const SignBlock &held = *reinterpret_cast<const SignBlock *>(matrix);

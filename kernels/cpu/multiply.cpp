@@ -6,6 +6,8 @@
 #include "bfloat16.h"
 #include "codes.h"
 
+extern "C" void multiply_many(const Packed *matrix, const float *x, int64_t count, float *y);
+
 namespace {
 
 constexpr int64_t BLOCK = 4;          // rows that are decoded and multiplied together
@@ -115,6 +117,25 @@ void multiply_transposed(const Packed *matrix, const float *x, float *y) {
         loops->combine(y, found.data() + piece * rows, 1, rows);
 }
 
+// Each part by the activations of its own columns, those of the coarse ones scaled beforehand.
+void multiply_columns(const SplitColumns &held, const float *x, int64_t count, float *y) {
+    const int64_t rows = held.shape.rows, columns = held.shape.columns;
+    const int64_t apart = held.fine->columns, others = held.coarse->columns;
+    std::vector<float> own(count * apart), rest(count * others), sums(count * rows);
+    float *fine = own.data(), *coarse = rest.data();
+    for (int64_t one = 0; one < count; one++, x += columns) {
+        const uint16_t *scale = held.scales;
+        for (int64_t k = 0; k < columns; k++)
+            if (bit_of(held.mask, k))
+                *fine++ = x[k];
+            else
+                *coarse++ = x[k] * widened(*scale++);
+    }
+    multiply_many(held.fine, own.data(), count, y);
+    multiply_many(held.coarse, rest.data(), count, sums.data());
+    loops->combine(y, sums.data(), 1, count * rows);
+}
+
 // By the factors: sums of the activation times a right factor, with the signs of each row.
 void multiply_by_signs(const SignBlock &held, const float *x, float *y) {
     const int64_t rows = held.shape.rows, columns = held.shape.columns, ranks = held.left->columns;
@@ -152,6 +173,10 @@ extern "C" {
 void multiply_many(const Packed *matrix, const float *x, int64_t count, float *y) {
     if (matrix->decode == decode_transposed && count == 1) {
         multiply_transposed(matrix, x, y);
+        return;
+    }
+    if (matrix->decode == decode_columns) {
+        multiply_columns(as<SplitColumns>(matrix), x, count, y);
         return;
     }
     const MakeRows make = way_of(matrix, count);

@@ -33,6 +33,7 @@ DECODES(decode_mixed);
 DECODES(decode_binary);
 DECODES(decode_sum);
 DECODES(decode_groups);
+DECODES(decode_columns);
 #undef DECODES
 
 struct Codes {
@@ -86,6 +87,13 @@ struct TwoOfFour {
     Packed shape;
     const uint8_t *positions;  // two bits each
     const Packed *values;      // [rows, columns / 2]
+};
+
+struct SplitColumns {
+    Packed shape;
+    const uint8_t *mask;  // a bit a column: the next of `fine`, else of `coarse`, scaled
+    const Packed *fine, *coarse;
+    const uint16_t *scales;  // of the coarse columns, bfloat16
 };
 
 struct SignBlock {
