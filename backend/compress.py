@@ -20,14 +20,22 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from backend import formats, stacks
-from backend.calibrate.gradients import by_block
-from backend.calibrate.modes import Bent, Kept, Parallel, Sequential, Source
+from backend.calibrate.gradients import by_block, row_salience
+from backend.calibrate.modes import Bent, Kept, Parallel, Ranked, Sequential, Source
 from backend.calibrate.statistics import InputStatistics
 from backend.calibrate.walk import Walk
 from backend.errors import OutOfReachError
 from backend.faults import fault_point
 from backend.formats import Format
-from backend.methods.base import LayerMethod, ModelMethod, Needs, RepairMethod, StackMethod, Stage
+from backend.methods.base import (
+    LayerMethod,
+    ModelMethod,
+    Needs,
+    RankingMethod,
+    RepairMethod,
+    StackMethod,
+    Stage,
+)
 from backend.models.encoding import encode
 from backend.models.load import LoadedModel
 from backend.models.view import Site, View
@@ -144,10 +152,26 @@ def _treat_matrices(
         chosen = _chosen(calibration, source, recipe, progress)
         _put(view, source, chosen, methods[1:])
         return
+    fine_rows = _fine_rows(view, windows, methods[0], progress)
     source = calibration.source(needs, calibration.parallel, progress)
+    if fine_rows is not None:
+        source = Ranked(source, fine_rows)
     work = [recipe.to_json(), calibration.parallel, _shapes(view), windows.tolist()]
     saved = None if checkpoint is None else _Checkpoint(checkpoint, digest(work))
     _treat_blocks(view, source, methods, result, progress=progress, saved=saved)
+
+
+def _fine_rows(
+    view: View, windows: Tensor, method: WeightMethod, progress: Progress
+) -> dict[str, Tensor] | None:
+    """Which rows of each site a method that ranks all of them holds finer, by name."""
+    if not isinstance(method, RankingMethod):
+        return None
+    progress("rank", 0, 1)
+    weights = {site.name: view.weight(site) for site in view.all_sites()}
+    changes = {name: method.change(weight) for name, weight in weights.items()}
+    salience = row_salience(view, windows, changes)
+    return method.fine_rows(salience, {name: one.shape[1] for name, one in weights.items()})
 
 
 def _treat_blocks(

@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from backend import shelf
 from backend.calibrate.gradients import Fisher
@@ -23,7 +24,7 @@ from backend.calibrate.walk import Walk
 from backend.methods.base import Needs
 
 Statistics = dict[str, InputStatistics]
-Source: TypeAlias = "Sequential | Parallel | Bent"
+Source: TypeAlias = "Sequential | Parallel | Bent | Ranked"
 
 
 class Sequential:
@@ -90,6 +91,22 @@ class Bent:
         fisher = self._fisher(block)
         found = self._source.enter(block)
         return {name: one.bent(fisher[name]) for name, one in found.items()}
+
+    def leave(self, block: int) -> None:
+        """Go on as the other source does."""
+        self._source.leave(block)
+
+
+class Ranked:
+    """Another source's statistics, each layer with which of its rows are held finer."""
+
+    def __init__(self, source: Sequential | Parallel | Bent, fine_rows: dict[str, Tensor]) -> None:
+        self._source, self._fine_rows = source, fine_rows
+
+    def enter(self, block: int) -> Statistics:
+        """What the linears of a block see, by site name."""
+        found = self._source.enter(block)
+        return {name: one.ranked(self._fine_rows[name]) for name, one in found.items()}
 
     def leave(self, block: int) -> None:
         """Go on as the other source does."""

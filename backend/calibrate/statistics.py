@@ -24,6 +24,7 @@ class InputStatistics:
         self.squares: Tensor | None = None
         self.products: Tensor | None = None
         self.fisher: Tensor | None = None
+        self.fine_rows: Tensor | None = None
         self._factors: dict[tuple[float, bool], Tensor] = {}
 
     @torch.no_grad()
@@ -81,6 +82,12 @@ class InputStatistics:
         """The same statistics, factorisations shared, with a layer's own diagonal Fisher."""
         found = copy.copy(self)
         found.fisher = fisher
+        return found
+
+    def ranked(self, fine_rows: Tensor) -> Self:
+        """The same statistics, factorisations shared, with which rows of a layer are held finer."""
+        found = copy.copy(self)
+        found.fine_rows = fine_rows
         return found
 
     @property

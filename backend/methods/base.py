@@ -27,6 +27,7 @@ __all__ = [
     "ModelMethod",
     "Needs",
     "Outline",
+    "RankingMethod",
     "RepairMethod",
     "StackMethod",
     "Stage",
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from backend.caches.codecs import Codec
@@ -179,6 +182,25 @@ class StackMethod(LayerMethod):
     @abc.abstractmethod
     def stack(self, weight: Tensor, statistics: InputStatistics) -> list[Format]:
         """The parts of a weight [rows, columns], whose sum it nears; the level does not matter."""
+
+
+class RankingMethod(LayerMethod):
+    """Holds the rows that count most over a whole model finer, the others coarser."""
+
+    @abc.abstractmethod
+    def change(self, weight: Tensor) -> Tensor:
+        """What a weight [rows, columns] changes by where all of its rows are held coarser."""
+
+    @abc.abstractmethod
+    def fine_rows(
+        self, salience: Mapping[str, Tensor], columns: Mapping[str, int]
+    ) -> dict[str, Tensor]:
+        """Which rows of each matrix are held finer, all matrices within one budget.
+
+        Args:
+            salience: how much the loss rises where a row changes so, [rows] by site name.
+            columns: of each matrix.
+        """
 
 
 class RepairMethod(Leveled):

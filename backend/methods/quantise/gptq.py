@@ -46,13 +46,7 @@ class Gptq(IntegerQuantiser):
     def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:
         """Round a weight [rows, columns] against the Hessian of its inputs."""
         plan = _grid.plan(*weight.shape, self.bits, self.group_size, self.symmetric)
-        weight = statistics.alive(weight)
-        order = statistics.order if self.activation_order else torch.arange(weight.shape[1])
-        factor = statistics.inverse_factor(self.damping, ordered=self.activation_order)
-        mask = _fine_rows(weight, plan, factor.diagonal()[order.argsort()])
-        grid = _Grid(weight, plan, mask, order)
-        _surgeon.sweep(_surgeon.columns_of(weight, order), factor, grid.round)
-        return _grid.hold(grid.codes.T, grid.scales.T, grid.offsets.T, mask, plan)
+        return swept(weight, statistics, plan, self.damping, ordered=self.activation_order)
 
     def fit_sparse(self, held: Sparse, statistics: InputStatistics) -> Format:
         """Round the kept values of a sparse weight against the Hessian of its inputs."""
@@ -67,6 +61,32 @@ class Gptq(IntegerQuantiser):
         _surgeon.sweep(_surgeon.columns_of(weight, order), factor, grid.round)
         codes = held.compact(grid.codes.T)
         return _grid.hold(codes, grid.scales, grid.offsets, mask, plan)
+
+
+def swept(
+    weight: Tensor,
+    statistics: InputStatistics,
+    plan: _grid.Plan,
+    damping: float,
+    *,
+    ordered: bool = True,
+) -> Format:
+    """A weight [rows, columns] in codes as planned, each column's error mended by those after it.
+
+    Args:
+        weight: any rows of a layer, for rows are mended apart.
+        statistics: of the layer's inputs.
+        plan: widths, and how many rows have the wider.
+        damping: share of the mean diagonal added to the Hessian.
+        ordered: the columns with the largest inputs first.
+    """
+    weight = statistics.alive(weight)
+    order = statistics.order if ordered else torch.arange(weight.shape[1])
+    factor = statistics.inverse_factor(damping, ordered=ordered)
+    mask = _fine_rows(weight, plan, factor.diagonal()[order.argsort()])
+    grid = _Grid(weight, plan, mask, order)
+    _surgeon.sweep(_surgeon.columns_of(weight, order), factor, grid.round)
+    return _grid.hold(grid.codes.T, grid.scales.T, grid.offsets.T, mask, plan)
 
 
 def _fine_rows(weight: Tensor, plan: _grid.Plan, diagonal: Tensor) -> Tensor:
