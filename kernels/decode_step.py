@@ -16,6 +16,9 @@ from torch import Tensor
 
 from kernels import extension
 
+TOKENS = 64
+"""Of one call: a draft's tree and the token before it; more are quicker by dense products."""
+
 
 class ProductStructure(ctypes.Structure):
     """`Product` of kernels/cpu/decode_step.h."""

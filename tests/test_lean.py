@@ -1,14 +1,19 @@
 """Decoding without transformers' machinery gives what transformers gives."""
 
+import contextlib
+
 import pytest
 import torch
 
 from backend.caches.integer import IntegerCodec, IntegerLayerCache
+from backend.compress import compress
 from backend.methods import find
 from backend.models.language_model import TransformersModel
 from backend.models.sliced import narrow
 from backend.models.view import View
+from backend.recipes import Recipe
 from kernels import extension
+from kernels.decode_step import TOKENS
 from tests import tiny_transformers as tiny
 
 FAMILIES = {"llama": {}, "mistral": {"sliding_window": None}, "qwen2": {}, "qwen3": {}}
@@ -74,6 +79,48 @@ def test_every_known_architecture_gives_the_logits_of_transformers(family, whole
     assert (session._step is not None) == whole
     assert lean.pace == ("" if whole else "each step runs module by module")
     assert plain.pace == plain.loop
+
+
+def nodes(count):
+    """Parents of a tree that is neither a chain nor flat."""
+    return [-1, *((index * 7 % 11) % index for index in range(1, count))]
+
+
+@pytest.mark.parametrize("count", [17, TOKENS, TOKENS + 1])
+@pytest.mark.parametrize("recipe", ["", "rtn@4.5", "lut-gemm@3", "wanda@9"])
+def test_a_large_tree_gives_the_logits_of_each_of_its_branches(recipe, count):
+    model = tiny.build("llama", num_attention_heads=2, num_key_value_heads=1)
+    compress(tiny.loaded_here(model), Recipe.parse(recipe), tiny.tokens(2, 16))
+    lean = TransformersModel(model)
+    prompt, fed = tiny.tokens(1, 9), tiny.tokens(1, count, seed=1)
+    parents = nodes(count)
+    session = lean.session(1, 9 + count)
+    session.feed(prompt)
+    with calls_counted(session) as calls:
+        found = session.feed(fed, parents)
+    assert len(calls) == (count <= TOKENS)
+    for node in (0, 1, 5, count - 1):
+        branch = [node]
+        while parents[branch[0]] >= 0:
+            branch.insert(0, parents[branch[0]])
+        alone = lean.session(1, 9 + count)
+        alone.feed(prompt)
+        expected = [alone.feed(fed[:, [at]])[0, 0] for at in branch][-1]
+        near(found[0, node], expected, 1e-3)
+
+
+@contextlib.contextmanager
+def calls_counted(session):
+    """Inside, notes each step in one call."""
+    calls, step = [], session._step
+
+    def counted(*arguments):
+        calls.append(arguments)
+        return step(*arguments)
+
+    session._step = counted
+    yield calls
+    session._step = step
 
 
 @pytest.mark.parametrize("family", FAMILIES)

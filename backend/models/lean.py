@@ -18,14 +18,13 @@ from torch.nn import functional
 from backend.caches.attention import Queries, Turn
 from backend.caches.base import LayerCache
 from backend.caches.codecs import Codec
-from backend.formats.base import FEW
 from backend.models import native
 from backend.models.held_attention import visible
 from backend.models.native import Block
 from backend.models.room import Room
 from backend.models.sliced import SlicedBlock, SlicedEnd, WidthNorm
+from kernels.decode_step import TOKENS, Step
 from kernels.decode_step import Room as StepRoom
-from kernels.decode_step import Step
 
 FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
 ROTATIONS = ("default", "linear", "llama3", "yarn")
@@ -179,7 +178,7 @@ class LeanSession:
         if places is None and self._caches[0].attends:
             places = torch.arange(start, end, device=tokens.device)
         count = tokens.shape[1]
-        if count <= FEW and (rooms := self._rooms(start, count, hidden.dtype, (places, among))):
+        if count <= TOKENS and (rooms := self._rooms(start, count, hidden.dtype, (places, among))):
             self.length = end
             stream, *both = (part.to(torch.float32) for part in (hidden[0], *turns))
             logits = self._step(stream, tuple(both), start, rooms, among)
