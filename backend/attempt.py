@@ -36,7 +36,7 @@ from backend.measure.quiet import Quiet
 from backend.measure.reading import PROTOCOL, Reading, take
 from backend.measure.size import watch_peak
 from backend.measure.threads import quickest_threads
-from backend.models import artefact, precision
+from backend.models import artefact, observing, precision
 from backend.models.load import LoadedModel, load
 from backend.recipes import Recipe
 from backend.sizes import size_of
@@ -98,9 +98,10 @@ def run_compress(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
             statistics=cache / "statistics" / spec["keys"]["statistics"],
             levels=cache / "levels",
         )
+        tables = observing.learned(recipe, result.view.model, windows)
         progress("save", 0, 1)
         precision.recast(result.view.model, precision.DEPLOYED)
-        artefact.save(result.view, loaded, recipe, result.structure, target)
+        artefact.save(result.view, loaded, recipe, result.structure, target, tables=tables)
         remarks.extend(result.remarks)
 
     quiet = Quiet(cache / "dense")

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from backend import drafting
-from backend.methods.base import CacheMethod
 from backend.models import artefact, precision
 from backend.models.language_model import TransformersModel
-from backend.models.session import key_value_shape
+from backend.models.observing import codec_of
 from backend.recipes import Recipe
 from data.texts import prompts as fixed_prompts
 
@@ -39,13 +37,14 @@ class Subject:
     def deployed(self) -> TransformersModel:
         """The deployed form, ready to run."""
         model = self.artefact.loaded.model
-        return TransformersModel(model, codec_of(self._recipe, model))
+        return TransformersModel(model, codec_of(self._recipe, model, self.artefact.tables))
 
     @cached_property
     def exact(self) -> TransformersModel:
         """It in float32, every weight as its format says."""
-        model = artefact.load(self._folder, packed=False, dtype=torch.float32).loaded.model
-        return TransformersModel(model, codec_of(self._recipe, model))
+        found = artefact.load(self._folder, packed=False, dtype=torch.float32)
+        model = found.loaded.model
+        return TransformersModel(model, codec_of(self._recipe, model, found.tables))
 
     @property
     def computed(self) -> TransformersModel:
@@ -79,9 +78,3 @@ class Subject:
     def prompts(self) -> list[list[int]]:
         """Ids of the fixed prompts."""
         return [self.artefact.loaded.open(prompt.text) for prompt in fixed_prompts()]
-
-
-def codec_of(recipe: Recipe, model: torch.nn.Module) -> Any:
-    """What a recipe holds a model's keys and values in; None where it leaves them dense."""
-    method = next((one for one in recipe.stages if isinstance(one, CacheMethod)), None)
-    return None if method is None else method.codec(*key_value_shape(model.config))

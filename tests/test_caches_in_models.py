@@ -9,7 +9,9 @@ from backend.errors import ModelError
 from backend.methods import catalogue
 from backend.methods.base import CacheMethod
 from backend.models.language_model import TransformersModel
+from backend.models.observing import Observed
 from backend.models.session import key_value_shape
+from tests import looking
 from tests import tiny_transformers as tiny
 
 METHODS = {key: cls for key, cls in catalogue().items() if issubclass(cls, CacheMethod)}
@@ -46,8 +48,8 @@ def test_a_cache_that_answers_itself_gives_what_the_models_attention_gives(famil
 def test_the_largest_budget_writes_nearly_what_no_method_writes(key, family):
     network, tokens = tiny.build(family), tiny.tokens(2, 60)
     expected = TransformersModel(network).logits(tokens)
-    method = METHODS[key]().at(1000)
-    model = TransformersModel(network, method.codec(*key_value_shape(network.config)))
+    codec = METHODS[key]().at(1000).codec(*key_value_shape(network.config))
+    model = TransformersModel(network, looking.fitted(codec, Observed(network, tiny.tokens(4, 60))))
     session = model.session(2, 60)
     parts = [session.feed(part) for part in tokens.split([30, *[1] * 20, 10], dim=1)]
     assert (torch.cat(parts, 1) - expected).norm() < 0.05 * expected.norm()
@@ -57,8 +59,8 @@ def test_the_largest_budget_writes_nearly_what_no_method_writes(key, family):
 @pytest.mark.parametrize("key", METHODS)
 def test_layers_with_a_window_of_their_own_are_named(key):
     network = tiny.build("gemma3")
-    method = METHODS[key]().at(1000)
-    model = TransformersModel(network, method.codec(*key_value_shape(network.config)))
+    codec = METHODS[key]().at(1000).codec(*key_value_shape(network.config))
+    model = TransformersModel(network, looking.fitted(codec, Observed(network, tiny.tokens(4, 60))))
     assert model.untreated_layers == [0]
 
 

@@ -1,4 +1,4 @@
-"""One weight or structure method, one cache method and one drafter: every such recipe runs."""
+"""A method of weights or structure, a cache and a drafter run as one recipe; every two meet."""
 
 import copy
 import functools
@@ -14,8 +14,10 @@ from backend.decoding.speculate import speculate
 from backend.errors import ModelError, OutOfReachError
 from backend.methods.base import CacheMethod, DecodeMethod, LayerMethod, ModelMethod
 from backend.models.language_model import TransformersModel
+from backend.models.observing import Observed
 from backend.models.session import key_value_shape
 from backend.recipes import Recipe
+from tests import looking
 from tests import tiny_transformers as tiny
 
 METHODS = methods.catalogue()
@@ -48,15 +50,27 @@ def treated(family, key, folder):
 
 
 def pairs(key):
-    """Caches and drafters to combine with one method, with the families taking turns."""
-    turn = itertools.cycle(FAMILIES)
-    for _ in range(WEIGHTS.index(key)):
-        next(turn)
-    return [(cache, drafter, next(turn)) for cache, drafter in itertools.product(CACHES, DRAFTERS)]
+    """Caches and drafters beside one method, so that all methods together meet every pair.
+
+    Each method of weights meets every cache and every drafter; families take turns.
+    """
+    turn = WEIGHTS.index(key)
+    for index in range(max(len(CACHES), len(DRAFTERS))):
+        cache = CACHES[index % len(CACHES)]
+        drafter = DRAFTERS[(index + turn) % len(DRAFTERS)]
+        yield cache, drafter, FAMILIES[(index // len(FAMILIES) + index + turn) % len(FAMILIES)]
+
+
+def test_every_two_methods_meet():
+    met = {(key, *pair[:2]) for key in WEIGHTS for pair in pairs(key)}
+    for sort, other in ((0, 1), (0, 2), (1, 2)):
+        kinds = (WEIGHTS, CACHES, DRAFTERS)
+        wanted = set(itertools.product(kinds[sort], kinds[other]))
+        assert {(one[sort], one[other]) for one in met} == wanted
 
 
 @pytest.mark.parametrize("key", WEIGHTS)
-def test_every_recipe_of_weights_cache_and_drafting_writes_its_own_text(key, tmp_path):
+def test_a_recipe_of_weights_cache_and_drafting_writes_its_own_text(key, tmp_path):
     """The text of the same model and cache without the drafter, and all of it finite."""
     prompt = tiny.tokens(1, 40)[0].tolist()
     for cache, drafter, family in pairs(key):
@@ -66,6 +80,7 @@ def test_every_recipe_of_weights_cache_and_drafting_writes_its_own_text(key, tmp
             model = treated("llama", key, tmp_path / "llama")
         shape = key_value_shape(model.config)
         codec = fitted(METHODS[cache], lambda method, shape=shape: method.codec(*shape))
+        codec = looking.fitted(codec, Observed(model, WINDOWS))
         variant = TransformersModel(model, codec)
         method = METHODS[drafter]()
         recipe = Recipe((METHODS[key](), METHODS[cache](), method))

@@ -9,11 +9,13 @@ from backend.caches.integer import IntegerCodec, IntegerLayerCache
 from backend.compress import compress
 from backend.methods import find
 from backend.models.language_model import TransformersModel
+from backend.models.observing import Observed
 from backend.models.sliced import narrow
 from backend.models.view import View
 from backend.recipes import Recipe
 from kernels import extension
 from kernels.decode_step import TOKENS
+from tests import looking
 from tests import tiny_transformers as tiny
 
 FAMILIES = {"llama": {}, "mistral": {"sliding_window": None}, "qwen2": {}, "qwen3": {}}
@@ -164,11 +166,12 @@ def test_a_module_that_is_not_known_is_left_to_transformers():
     assert TransformersModel(model).loop == "Sequential is run by transformers"
 
 
-@pytest.mark.parametrize("codec", ["kv-int", "zipcache", "mustafar", "window"])
+@pytest.mark.parametrize("codec", ["kv-int", "zipcache", "mustafar", "window", "rotatekv"])
 def test_caches_hold_and_answer_the_same(codec, whole):
     model = tiny.build("llama", num_attention_heads=2, num_key_value_heads=1)
     settings = {} if codec == "window" else {"window": 8}
-    lean, plain = both(model, find(codec)(**settings).codec(1, 16))
+    held = looking.fitted(find(codec)(**settings).codec(1, 16), Observed(model, tiny.tokens(2, 20)))
+    lean, plain = both(model, held)
     near(follow(lean), follow(plain), 2e-3)
     assert (lean.session(1, 4)._step is not None) == whole
 

@@ -29,6 +29,7 @@ from backend.methods.base import (
     StackMethod,
 )
 from backend.recipes import Recipe
+from tests.looking import made
 
 ROOT = Path(__file__).parents[1]
 METHODS = catalogue()
@@ -501,7 +502,7 @@ def codec_least(method, heads, head_dim):
 def fitting(method, heads, head_dim):
     """A codec of the method's own budget, or of the least that heads of this size allow."""
     least = codec_least(method, heads, head_dim)
-    return method.at(max(least, method.settings()[method.level])).codec(heads, head_dim)
+    return made(method.at(max(least, method.settings()[method.level])), heads, head_dim)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
@@ -510,7 +511,7 @@ def fitting(method, heads, head_dim):
 def test_a_cache_grows_by_at_most_its_budget_for_each_token(method, heads, head_dim, dtype):
     low = codec_least(method, heads, head_dim)
     for bits in (low, low + 1.5, low + 3):
-        codec = method.at(bits).codec(heads, head_dim)
+        codec = made(method.at(bits), heads, head_dim)
         sizes = []
         full = codec.context or 512
         for tokens in (full, full + 512):
@@ -530,7 +531,7 @@ BOUNDED = [method for method in CACHES if method.values[0].at(16).codec(2, 64).c
 @pytest.mark.parametrize("method", BOUNDED)
 def test_a_cache_that_stops_growing_takes_at_most_its_budget_at_its_context(method):
     for bits in (2.5, 5.0, 8.0):
-        codec = method.at(bits).codec(2, 64)
+        codec = made(method.at(bits), 2, 64)
         cache = codec.layer(0)
         for start in range(0, codec.context, 8):
             states = states_of(8, 2, 64)
@@ -548,7 +549,7 @@ def test_a_larger_budget_of_a_cache_is_never_worse(key):
     expected = ask(exact, *states_of(1, 2, 64), start=256, seed=3).float()
     errors = []
     for step in range(6):
-        cache = cls().at(low + step * (10 - low) / 5).codec(2, 64).layer(0)
+        cache = made(cls().at(low + step * (10 - low) / 5), 2, 64).layer(0)
         ask(cache, keys, values)
         found = ask(cache, *states_of(1, 2, 64), start=256, seed=3).float()
         errors.append(float((found - expected).square().mean() / expected.square().mean()))

@@ -13,12 +13,12 @@ from backend.methods import catalogue
 from backend.methods.base import CacheMethod, ModelMethod
 from backend.models import units
 from backend.models.load import load
+from backend.models.observing import codec_of
 from backend.models.view import View
 from backend.recipes import Recipe
 from backend.service import Service
 from backend.sizes import size_of
 from backend.sources import ModelSource
-from backend.subject import codec_of
 from tests import tiny_transformers as tiny
 
 MODEL = [key for key, cls in catalogue().items() if issubclass(cls, ModelMethod)]

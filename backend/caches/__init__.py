@@ -12,5 +12,13 @@ from backend.caches.codecs import (
     SalientCodec,
     WindowCodec,
 )
+from backend.caches.rotated_codec import RotatedCodec
 
-__all__ = ["BitmapCodec", "CorrectedCodec", "IntegerCodec", "SalientCodec", "WindowCodec"]
+__all__ = [
+    "BitmapCodec",
+    "CorrectedCodec",
+    "IntegerCodec",
+    "RotatedCodec",
+    "SalientCodec",
+    "WindowCodec",
+]

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from backend.caches.attention import Queries, Turn, attend
 from backend.caches.base import DenseLayerCache, LayerCache
 
 
@@ -94,3 +95,30 @@ class ChunkedLayerCache(LayerCache):
     def length(self) -> int:
         """Tokens held."""
         return self.chunks * self.chunk + self.recent.length
+
+
+class UnturnedLayerCache(ChunkedLayerCache):
+    """Chunks that are held before the model's positions are turned into their keys."""
+
+    attends = True
+
+    def __init__(self, chunk: int, window: int) -> None:
+        super().__init__(chunk, window)
+        self._turn: Turn | None = None
+
+    def attend(self, queries: Queries, keys: Tensor, values: Tensor) -> Tensor:
+        """Answer from decoded chunks, the window and the new tokens; then hold what leaves it."""
+        self._turn = queries.turn
+        found = attend(queries, *self._take(keys, values))
+        self._settle()
+        return found
+
+    def _turned(self, keys: Tensor, start: int, sign: int) -> Tensor:
+        """Keys [batch, heads, tokens, head_dim] from position `start` on.
+
+        Turned as the model would with sign 1, turned back with -1.
+        """
+        if self._turn is None:
+            return keys
+        places = torch.arange(start, start + keys.shape[2], device=keys.device)
+        return self._turn(keys, sign * places)

@@ -30,9 +30,9 @@ from backend.methods.base import DecodeMethod
 from backend.models import artefact
 from backend.models.language_model import TransformersModel
 from backend.models.load import LoadedModel, load
+from backend.models.observing import codec_of
 from backend.recipes import Recipe
 from backend.sources import ModelSource
-from backend.subject import codec_of
 
 SHOWN = 5  # likeliest tokens told of each model
 
@@ -105,7 +105,9 @@ def _open(source: ModelSource, place: str | None) -> Writer:
         loaded = load(source)
         return Writer(loaded, TransformersModel(loaded.model), Recipe(()))
     found = artefact.load(Path(place))
-    model = TransformersModel(found.loaded.model, codec_of(found.recipe, found.loaded.model))
+    model = TransformersModel(
+        found.loaded.model, codec_of(found.recipe, found.loaded.model, found.tables)
+    )
     return Writer(found.loaded, model, found.recipe, drafting.second_model(Path(place)))
 
 

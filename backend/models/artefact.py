@@ -31,6 +31,7 @@ from backend.sources import ModelSource
 
 DRAFT = "draft"  # folder of the second model beside an artefact, an artefact itself
 SHARD = 2 << 30  # bytes
+TABLES = "cache.safetensors"  # what a cache method found of the model
 SIDE_FILES = (
     "config.json",
     "generation_config.json",
@@ -52,10 +53,17 @@ class Artefact:
     view: View
     recipe: Recipe
     folder: Path
+    tables: dict[str, torch.Tensor]
 
 
 def save(
-    view: View, loaded: LoadedModel, recipe: Recipe, structure: list[dict[str, Any]], folder: Path
+    view: View,
+    loaded: LoadedModel,
+    recipe: Recipe,
+    structure: list[dict[str, Any]],
+    folder: Path,
+    *,
+    tables: dict[str, torch.Tensor] | None = None,
 ) -> None:
     """Write a model as it is now; the folder appears whole or not at all.
 
@@ -65,6 +73,7 @@ def save(
         recipe: what was done to it.
         structure: records of the methods that changed its shape, in order.
         folder: must not exist.
+        tables: what its cache must know of the model, by name.
     """
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -84,7 +93,10 @@ def save(
         "tied": tied,
         "dtype": dtype,
         "shards": shards,
+        "tables": bool(tables),
     }
+    if tables:
+        save_file({name: one.contiguous() for name, one in tables.items()}, partial / TABLES)
     (partial / "recipe.json").write_text(json.dumps(record))
     for name in SIDE_FILES:
         if (loaded.folder / name).is_file():
@@ -109,6 +121,7 @@ def load(folder: Path, *, packed: bool = True, dtype: torch.dtype | None = None)
         tensors: dict[str, torch.Tensor] = {}
         for shard in record["shards"]:
             tensors |= load_file(folder / shard)
+        tables = load_file(folder / TABLES) if record.get("tables") else {}
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ModelError(f"{folder} is no artefact that can be read: {error}") from error
     recipe = Recipe.from_json(record["recipe"])
@@ -131,7 +144,7 @@ def load(folder: Path, *, packed: bool = True, dtype: torch.dtype | None = None)
     source = ModelSource(folder.name, folder)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     loaded = LoadedModel(model, tokenizer, source, folder, parameters)
-    return Artefact(loaded, view, recipe, folder)
+    return Artefact(loaded, view, recipe, folder, tables)
 
 
 def _check(model: nn.Module, folder: Path) -> None:
