@@ -166,7 +166,7 @@ def test_a_module_that_is_not_known_is_left_to_transformers():
     assert TransformersModel(model).loop == "Sequential is run by transformers"
 
 
-@pytest.mark.parametrize("codec", ["kv-int", "zipcache", "mustafar", "window", "rotatekv"])
+@pytest.mark.parametrize("codec", ["kv-int", "zipcache", "mustafar", "window", "rotatekv", "cskv"])
 def test_caches_hold_and_answer_the_same(codec, whole):
     model = tiny.build("llama", num_attention_heads=2, num_key_value_heads=1)
     settings = {} if codec == "window" else {"window": 8}

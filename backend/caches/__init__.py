@@ -12,12 +12,14 @@ from backend.caches.codecs import (
     SalientCodec,
     WindowCodec,
 )
+from backend.caches.reduced_codec import ReducedCodec
 from backend.caches.rotated_codec import RotatedCodec
 
 __all__ = [
     "BitmapCodec",
     "CorrectedCodec",
     "IntegerCodec",
+    "ReducedCodec",
     "RotatedCodec",
     "SalientCodec",
     "WindowCodec",

@@ -192,6 +192,8 @@ CLAIMS = (
         "kv-int(bits=3, keys=by token)",
         PRESSURE,
     ),
+    Claim("cskv", "beats forgetting tokens at 8 bits", "cskv@8", "window@8", PRESSURE),
+    Claim("cskv", "beats pruned channels at 8 bits", "cskv@8", "mustafar@8", PRESSURE),
     Claim("mustafar", "beats forgetting tokens at 8 bits", "mustafar@8", "window@8", PRESSURE),
     Claim("mustafar", "decodes faster than dense", "mustafar@8", "", "decode_speedup", 1.0),
     Claim("window", "decodes faster than dense", "window@8", "", "decode_speedup", 1.0),
