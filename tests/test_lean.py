@@ -166,10 +166,12 @@ def test_a_module_that_is_not_known_is_left_to_transformers():
     assert TransformersModel(model).loop == "Sequential is run by transformers"
 
 
-@pytest.mark.parametrize("codec", ["kv-int", "zipcache", "mustafar", "window", "rotatekv", "cskv"])
+@pytest.mark.parametrize(
+    "codec", ["kv-int", "zipcache", "mustafar", "window", "rotatekv", "cskv", "razor"]
+)
 def test_caches_hold_and_answer_the_same(codec, whole):
     model = tiny.build("llama", num_attention_heads=2, num_key_value_heads=1)
-    settings = {} if codec == "window" else {"window": 8}
+    settings = {} if codec in ("window", "razor") else {"window": 8}
     held = looking.fitted(find(codec)(**settings).codec(1, 16), Observed(model, tiny.tokens(2, 20)))
     lean, plain = both(model, held)
     near(follow(lean), follow(plain), 2e-3)
