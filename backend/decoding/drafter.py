@@ -100,8 +100,14 @@ class Drafter(ABC):
     def begin(self, writing: Writing) -> None:  # noqa: B027 - most need to know nothing
         """A new text begins; its prompt has been fed."""
 
-    def learn(self, tokens: Sequence[int], logits: Tensor) -> None:  # noqa: B027
-        """See the logits [t, V] that the model gave at `tokens`, prompt and drafts included."""
+    def learn(  # noqa: B027
+        self, tokens: Sequence[int], logits: Tensor, parents: Sequence[int] | None = None
+    ) -> None:
+        """See the logits [t, V] that the model gave at `tokens`, prompt and drafts included.
+
+        `parents` has the index of the token that each followed, -1 for the text's last; None
+        where each followed the one before it.
+        """
 
     @abstractmethod
     def propose(self, tokens: Sequence[int], limit: int) -> Draft:

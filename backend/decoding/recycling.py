@@ -38,7 +38,12 @@ class RecyclingDrafter(Drafter):
         """Bytes of all that is kept."""
         return self.matrix.nbytes + self.known.nbytes
 
-    def learn(self, tokens: Sequence[int], logits: torch.Tensor) -> None:
+    def learn(
+        self,
+        tokens: Sequence[int],
+        logits: torch.Tensor,
+        parents: Sequence[int] | None = None,  # noqa: ARG002 - one token before is enough
+    ) -> None:
         """Replace the candidates of every token that was fed, refused drafts included."""
         found = logits.topk(self.matrix.shape[1], dim=-1).indices.cpu().numpy()
         self.matrix[list(tokens)] = found

@@ -93,7 +93,7 @@ def steps(
         before, fed = session.length, [tokens[-1], *draft.tokens]
         parents = None if draft.is_chain else [-1, *(parent + 1 for parent in draft.parents)]
         logits = session.feed(torch.tensor([fed], device=model.device), parents)[0]
-        drafter.learn(fed, logits)
+        drafter.learn(fed, logits, parents)
         rule.read(logits)
         path, gained = _verified(draft, rule)
         rows = [0, *(node + 1 for node in path)]

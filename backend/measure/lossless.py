@@ -86,9 +86,11 @@ class Witness(Drafter):
         self._draft = self._drafter.propose(tokens, limit)
         return self._draft
 
-    def learn(self, tokens: Sequence[int], logits: torch.Tensor) -> None:
+    def learn(
+        self, tokens: Sequence[int], logits: torch.Tensor, parents: Sequence[int] | None = None
+    ) -> None:
         """Note the pairs of the last draft, as far as it was verified as it was proposed."""
-        self._drafter.learn(tokens, logits)
+        self._drafter.learn(tokens, logits, parents)
         draft, self._draft = self._draft, Draft()
         if tuple(tokens[1:]) != draft.tokens or len(self.pairs) >= self._most:
             return

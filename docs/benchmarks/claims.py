@@ -214,6 +214,8 @@ CLAIMS = (
         "decode_speedup",
         1.0,
     ),
+    Claim("aded", "decodes faster than dense", "aded", "", "decode_speedup", 1.0),
+    Claim("aded", "gains over two tokens a call", "aded", "", "mean_accepted", 2.0),
     Claim(
         "token-recycling",
         "gains over two tokens a call",
