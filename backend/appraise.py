@@ -33,6 +33,7 @@ from backend.measure.quiet import Quiet
 from backend.measure.reading import Reading, take
 from backend.methods.base import DecodeMethod
 from backend.models.language_model import TransformersModel
+from backend.models.place import HERE, Place
 from backend.recipes import Recipe, digest
 from backend.sources import ModelSource
 from backend.subject import Subject
@@ -71,6 +72,7 @@ class Order:
         texts: what is read.
         heavy: takes so much memory that nothing may run beside it.
         extras: what else is asked.
+        place: where models are computed.
     """
 
     artefact: Path
@@ -83,6 +85,7 @@ class Order:
     texts: Texts
     heavy: bool = False
     extras: Extras = NO_EXTRAS
+    place: Place = HERE
 
 
 class Appraisal:
@@ -90,8 +93,9 @@ class Appraisal:
 
     def __init__(self, order: Order, report: Report, stage: Stage) -> None:
         self.order, self.report, self.stage = order, report, stage
-        self.baseline = Baseline(order.source, order.cache, order.fingerprint)
-        self.subject = Subject(order.artefact, order.recipe, order.source.parameters())
+        self.baseline = Baseline(order.source, order.cache, order.fingerprint, order.place)
+        parameters = order.source.parameters()
+        self.subject = Subject(order.artefact, order.recipe, parameters, order.place)
         self.notes: list[str] = []
         self.readings: list[Reading] = []
         self.generations: list[dict[str, Any]] = []
@@ -145,9 +149,10 @@ class Appraisal:
 
     def take_size(self) -> list[Reading]:
         """Bytes on disk and in memory, and the peak of loading and running."""
-        with size.watch_peak(None) as peak:
+        device = self.order.place.device
+        with size.watch_peak(device) as peak:
             loaded = self.subject.artefact.loaded
-            self.subject.deployed.logits(torch.zeros(1, 64, dtype=torch.int64))
+            self.subject.deployed.logits(torch.zeros(1, 64, dtype=torch.int64, device=device))
         found = [] if peak.bytes is None else take("peak_bytes", peak.bytes, note=peak.note)
         self.layers = layers.describe(self.order.artefact)
         treated = [layer for layer in self.layers if layer["format"] != "dense-layer"]
@@ -287,7 +292,7 @@ class Appraisal:
     def take_speed(self) -> list[Reading]:
         """Rates and ratios to the dense model, in rounds with it."""
         row = [token for window in self.evaluation.windows[:2] for token in window]
-        copied = speed.copy_bandwidth(int(self._value("resident_bytes")))
+        copied = speed.copy_bandwidth(int(self._value("resident_bytes")), self.order.place.device)
         linears = sum(layer["bytes"] for layer in self.layers)
         dense, dtype = self.baseline.quickest()
         timed = speed.measure_speed(
@@ -299,7 +304,7 @@ class Appraisal:
             bandwidth=copied,
         )
         taken = {one.name for one in self.readings}
-        told = [f"dense in {dtype}", self.subject.deployed.pace]
+        told = [f"dense in {dtype}", self.order.place.told, self.subject.deployed.pace]
         if self.kinds.get("speed") == "emulated":
             told.append("emulated: weights are unpacked at every step")
         return [

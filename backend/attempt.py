@@ -38,6 +38,7 @@ from backend.measure.size import watch_peak
 from backend.measure.threads import quickest_threads
 from backend.models import artefact, observing, precision
 from backend.models.load import LoadedModel, load
+from backend.models.place import Place, choose
 from backend.recipes import Recipe
 from backend.sizes import size_of
 from backend.sources import ModelSource
@@ -79,7 +80,10 @@ def run_compress(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
     progress = _progress(emit)
     began = time.perf_counter()
     progress("load", 0, 1)
-    loaded = _computable(source)
+    place = _place(spec, source)
+    if place.reason:
+        emit("log", {"text": place.reason})
+    loaded = _computable(source, place)
     _check_reach(recipe, loaded)
     windows = calibration_windows(
         loaded, Texts.from_json(spec["texts"]).calibration, **spec["calibration"]
@@ -105,11 +109,11 @@ def run_compress(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
         remarks.extend(result.remarks)
 
     quiet = Quiet(cache / "dense")
-    with quiet.alone() if spec["heavy"] else quiet.shared(), watch_peak() as peak:
+    with quiet.alone() if spec["heavy"] else quiet.shared(), watch_peak(place.device) as peak:
         make(loaded, recipe, target)
         del loaded
         if draft := recipe.draft():
-            make(_computable(source), draft, target / artefact.DRAFT)
+            make(_computable(source, place), draft, target / artefact.DRAFT)
     taken = {
         "seconds": time.perf_counter() - began,
         "peak_bytes": peak.bytes,
@@ -138,6 +142,7 @@ def run_measure(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
         Texts.from_json(spec["texts"]),
         spec["heavy"],
         Extras.from_json(spec.get("extras", {})),
+        _place(spec, source),
     )
     began = time.perf_counter()
 
@@ -152,7 +157,7 @@ def run_measure(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
     appraisal.readings += take("compress_peak", made["peak_bytes"], samples=1)
     for name, (value, low, high) in spec["predicted"].items():
         appraisal.readings += take(name, value, low, high, kind="estimated")
-    appraisal.notes += made["remarks"]
+    appraisal.notes += [*made["remarks"], *filter(None, [order.place.reason])]
     document = _document(spec, order, appraisal, made["seconds"] + time.perf_counter() - began)
     path = write_document(home / "results", document)
     emit("result", {"run_id": spec["run_id"], "path": str(path)})
@@ -169,10 +174,15 @@ def _check_reach(recipe: Recipe, loaded: LoadedModel) -> None:
     size_of(recipe, dimensions)
 
 
-def _computable(source: ModelSource) -> LoadedModel:
-    """The model as it is deployed, in the type in which it is computed."""
+def _place(spec: dict[str, Any], source: ModelSource) -> Place:
+    return choose(spec.get("device", "cpu"), source.parameters())
+
+
+def _computable(source: ModelSource, place: Place) -> LoadedModel:
+    """The model as it is deployed, in the type in which and at the place where it is computed."""
     loaded = load(source, precision.DEPLOYED)
-    precision.recast(loaded.model, precision.computing_dtype(loaded.parameters))
+    precision.recast(loaded.model, place.computing_dtype(loaded.parameters))
+    place.put(loaded.model)
     return loaded
 
 
@@ -198,7 +208,7 @@ def calibration_windows(
 def _document(
     spec: dict[str, Any], order: Order, appraisal: Appraisal, seconds: float
 ) -> dict[str, Any]:
-    facts = hardware()
+    facts = hardware(order.place.kind)
     below = order.artefact
     files = sorted(str(path.relative_to(below)) for path in below.rglob("*") if path.is_file())
     return {
@@ -236,6 +246,7 @@ def _document(
             "software": software() | {"commit": commit()},
             "host": host_load(),
             "threads": torch.get_num_threads(),
+            "device": order.place.to_json(),
             "keys": spec["keys"],
             "calibration": spec["calibration"],
             "texts": spec["texts"],

@@ -23,6 +23,7 @@ from backend.measure.reference import Reference, capture
 from backend.models import precision
 from backend.models.language_model import TransformersModel
 from backend.models.load import LoadedModel, load
+from backend.models.place import HERE, Place
 from backend.models.view import View
 from backend.recipes import digest
 from backend.sources import ModelSource
@@ -35,10 +36,14 @@ class Baseline:
         source: where it comes from.
         cache: folder of what is kept.
         fingerprint: of its files.
+        place: where it is computed.
     """
 
-    def __init__(self, source: ModelSource, cache: Path, fingerprint: str) -> None:
+    def __init__(
+        self, source: ModelSource, cache: Path, fingerprint: str, place: Place = HERE
+    ) -> None:
         self._source, self._cache, self._fingerprint = source, cache, fingerprint
+        self._place = place
 
     @cached_property
     def model(self) -> TransformersModel:
@@ -51,17 +56,17 @@ class Baseline:
         Half the bytes are not always faster: without bfloat16 instructions, or on a model that
         fits the cache, float32 may win. What wins is what compression has to beat.
         """
-        if self.model.device.type != "cpu":
-            return self.model, "bfloat16"
         types: dict[str, TransformersModel] = {}
+        short = str(self._place.dtype).removeprefix("torch.")
 
         def of(name: str) -> TransformersModel:
             if name not in types:
-                types[name] = TransformersModel(load(self._source, getattr(torch, name)).model)
+                loaded = load(self._source, getattr(torch, name))
+                types[name] = TransformersModel(self._place.put(loaded.model))
             return types[name]
 
         def decide() -> str:
-            rates = {name: speed.decode_seconds(of(name)) for name in ("bfloat16", "float32")}
+            rates = {name: speed.decode_seconds(of(name)) for name in (short, "float32")}
             return min(rates, key=lambda name: rates[name])
 
         name = self.kept("quickest", decide, "decode")
@@ -70,7 +75,8 @@ class Baseline:
     @cached_property
     def _loaded(self) -> LoadedModel:
         loaded = load(self._source, precision.DEPLOYED)
-        precision.recast(loaded.model, precision.computing_dtype(loaded.parameters))
+        precision.recast(loaded.model, self._place.computing_dtype(loaded.parameters))
+        self._place.put(loaded.model)
         return loaded
 
     def reference(self, name: str, tokens: EvaluationSet) -> Reference:
@@ -109,4 +115,6 @@ class Baseline:
         return value
 
     def _key(self, content: str) -> str:
-        return digest([self._fingerprint, content, hardware_id(), torch.__version__])
+        return digest(
+            [self._fingerprint, content, hardware_id(device=self._place.kind), torch.__version__]
+        )

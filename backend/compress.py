@@ -72,7 +72,7 @@ def compress(
     Args:
         loaded: the dense model.
         recipe: what to do; stages of cache and decoding leave the weights alone.
-        windows: calibration tokens [windows, length].
+        windows: calibration tokens [windows, length], which go where the model is.
         progress: told (stage, done, total).
         checkpoint: folder in which finished blocks are kept, to resume from.
         parallel: gather statistics on the dense blocks, not on the compressed ones.
@@ -83,6 +83,7 @@ def compress(
         ParetoscopeError: the model cannot be treated, or a budget lies out of reach.
     """
     view = View(loaded.model)
+    windows = windows.to(view.device)
     result = Compressed(view)
     model_methods = [stage for stage in recipe.stages if isinstance(stage, ModelMethod)]
     if not model_methods and not recipe.weight_methods and recipe.encoder is None:
@@ -124,7 +125,7 @@ class _Calibration:
         source: Source
         if parallel:
             progress("calibrate", 0, 1)
-            kept = None if self.kept is None else Kept(self.kept)
+            kept = None if self.kept is None else Kept(self.kept, self.view.device)
             source = Parallel(self._start, needs, blocks, kept)
         else:
             source = Sequential(self._start(), needs)
@@ -337,7 +338,7 @@ class _Checkpoint:
             prefix = f"{site.name}/"
             own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             held.load_state_dict(own, assign=True)
-            view.hold(site, held)
+            view.hold(site, held.to(view.device))
         return record["remarks"]
 
     def drop(self) -> None:

@@ -15,6 +15,7 @@ from backend.measure.reading import Reading
 from backend.methods.base import DecodeMethod
 from backend.models import artefact
 from backend.models.language_model import TransformersModel
+from backend.models.place import HERE, Place
 
 DRAWN = 4  # texts that are sampled to gather pairs for the proof of sampling
 
@@ -69,12 +70,13 @@ class Drafting:
         return self.method.drafter(model, self.draft)
 
 
-def second_model(folder: Path) -> TransformersModel | None:
+def second_model(folder: Path, place: Place = HERE) -> TransformersModel | None:
     """The model beside an artefact that drafts for it, if there is one."""
     beside = folder / artefact.DRAFT
     if not beside.is_dir():
         return None
-    return TransformersModel(artefact.load(beside).loaded.model)
+    found = artefact.load(beside, dtype=place.recast, device=place.device)
+    return TransformersModel(found.loaded.model)
 
 
 def cache_bytes(draft: TransformersModel | None, context: int) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from backend import hub
+from backend.device import promised
 from backend.errors import ModelError, SettingError
 from backend.extras import Extras
 from backend.measure.hardware import hardware_id, software, usable_cores
@@ -62,7 +63,7 @@ def plan(
     Raises:
         ModelError: the model is not to be had.
         DataError: a text cannot be read, or judges what was calibrated on it.
-        SettingError: unknown tier, speed or walk.
+        SettingError: unknown tier, speed, walk or device.
     """
     if tier not in TIERS or speed not in SPEEDS or walk not in WALKS:
         raise SettingError(
@@ -75,7 +76,9 @@ def plan(
     extras = extras or Extras()
     extras.check()
     versions = software()
-    looked = [SCHEMA, sha256, CALIBRATION, texts.key, DTYPE, usable_cores()]
+    looked: list[Any] = [SCHEMA, sha256, CALIBRATION, texts.key, DTYPE, usable_cores()]
+    device = promised()
+    looked += [device] if device != "cpu" else []
     artefact = digest([looked, recipe.to_json(), walk])
     quality = digest([artefact, PROTOCOL, tier, *filter(None, [extras.key])])
     timed = digest([quality, speed, hardware_id(), versions])
@@ -93,6 +96,7 @@ def plan(
         "texts": texts.to_json(),
         "extras": extras.to_json(),
         "walk": walk,
+        "device": device,
         "keys": {
             "statistics": digest(looked),
             "artefact": artefact,

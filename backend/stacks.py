@@ -92,7 +92,7 @@ class _Blocks:
     """The blocks on disk, read one at a time."""
 
     def __init__(self, view: View, folder: Path) -> None:
-        self._folder = folder
+        self._folder, self._device = folder, view.device
         self._sites = {site.name: site for site in view.all_sites()}
         self._headers: dict[str, list[dict[str, Any]]] = {}
         for block in range(len(view.blocks)):
@@ -114,7 +114,7 @@ class _Blocks:
         with self._open(self._sites[name].block) as file:
             state = {key: file.get_tensor(f"{name}/{place}/{key}") for key in held.state_dict()}
         held.load_state_dict(state, assign=True)
-        return held
+        return held.to(self._device)
 
     def _open(self, block: int) -> Any:
         return safe_open(self._folder / f"{block}.safetensors", "pt")

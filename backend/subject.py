@@ -12,6 +12,7 @@ from backend import drafting
 from backend.models import artefact, precision
 from backend.models.language_model import TransformersModel
 from backend.models.observing import codec_of
+from backend.models.place import HERE, Place
 from backend.recipes import Recipe
 from data.texts import prompts as fixed_prompts
 
@@ -23,15 +24,17 @@ class Subject:
         folder: of the artefact.
         recipe: what was done.
         parameters: of the dense model.
+        place: where it runs.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, parameters: int) -> None:
+    def __init__(self, folder: Path, recipe: Recipe, parameters: int, place: Place = HERE) -> None:
         self._folder, self._recipe, self._parameters = folder, recipe, parameters
+        self._place = place
 
     @cached_property
     def artefact(self) -> artefact.Artefact:
         """It as deployed: in the layouts of the fastest products here."""
-        return artefact.load(self._folder)
+        return artefact.load(self._folder, dtype=self._place.recast, device=self._place.device)
 
     @cached_property
     def deployed(self) -> TransformersModel:
@@ -42,7 +45,9 @@ class Subject:
     @cached_property
     def exact(self) -> TransformersModel:
         """It in float32, every weight as its format says."""
-        found = artefact.load(self._folder, packed=False, dtype=torch.float32)
+        found = artefact.load(
+            self._folder, packed=False, dtype=torch.float32, device=self._place.device
+        )
         model = found.loaded.model
         return TransformersModel(model, codec_of(self._recipe, model, found.tables))
 
@@ -55,7 +60,7 @@ class Subject:
     @cached_property
     def draft(self) -> TransformersModel | None:
         """The second model that drafts, if the recipe has one."""
-        return drafting.second_model(self._folder)
+        return drafting.second_model(self._folder, self._place)
 
     @property
     def longest(self) -> int:

@@ -35,7 +35,9 @@ def by_block(view: View, windows: Tensor, folder: Path | None = None) -> Callabl
     blocks = range(len(view.blocks))
     paths = [] if folder is None else [folder / f"{block}.fisher.safetensors" for block in blocks]
     if paths and all(path.is_file() for path in paths):
-        return lambda block: load_file(paths[block])
+        return lambda block: {
+            name: one.to(view.device) for name, one in load_file(paths[block]).items()
+        }
     found = diagonal_fisher(view, windows)
     parts = [{site.name: found[site.name] for site in view.sites(block)} for block in blocks]
     for path, part in zip(paths, parts, strict=False):

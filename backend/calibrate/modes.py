@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -114,10 +115,10 @@ class Ranked:
 
 
 class Kept:
-    """Statistics of one model and text on disk, a file for each block."""
+    """Statistics of one model and text on disk, a file for each block; read onto a device."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, device: torch.device | None = None) -> None:
+        self._folder, self._device = folder, device
 
     def complete(self, blocks: int, needs: Needs) -> bool:
         """Whether every block is there with what is needed."""
@@ -151,10 +152,13 @@ class Kept:
         """Read a block's statistics back, shared as they were."""
         with safe_open(self._path(block), "pt") as file:
             facts = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {
+                name: file.get_tensor(name).to(self._device)
+                for name in file.keys()  # noqa: SIM118 - a file of tensors is no mapping
+            }
         groups = {}
         for key, (columns, count) in json.loads(facts["counts"]).items():
-            one = InputStatistics(columns, needs)
+            one = InputStatistics(columns, needs, self._device)
             one.count = count
             one.sums = tensors.get(f"{key}.sums")
             one.squares = tensors.get(f"{key}.squares")

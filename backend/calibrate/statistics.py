@@ -17,8 +17,8 @@ class InputStatistics:
     Layers that read the same input share one of these, and with it its factorisations.
     """
 
-    def __init__(self, columns: int, needs: Needs) -> None:
-        self.columns, self.needs = columns, needs
+    def __init__(self, columns: int, needs: Needs, device: torch.device | None = None) -> None:
+        self.columns, self.needs, self.device = columns, needs, device
         self.count = 0
         self.sums: Tensor | None = None
         self.squares: Tensor | None = None
@@ -48,7 +48,7 @@ class InputStatistics:
     def mean_squares(self) -> Tensor:
         """Mean square of each input column, [columns]; ones if nothing was seen."""
         if self.count == 0:
-            return torch.ones(self.columns)
+            return torch.ones(self.columns, device=self.device)
         squares = self.squares if self.products is None else self.products.diagonal()
         if squares is None:
             raise RuntimeError("These statistics were gathered without norms.")
@@ -58,7 +58,7 @@ class InputStatistics:
     def means(self) -> Tensor:
         """Mean of each input column, [columns]; zeros if nothing was seen."""
         if self.count == 0:
-            return torch.zeros(self.columns)
+            return torch.zeros(self.columns, device=self.device)
         if self.sums is None:
             raise RuntimeError("These statistics were gathered without norms.")
         return self.sums / self.count
@@ -94,7 +94,7 @@ class InputStatistics:
     def hessian(self) -> Tensor:
         """Mean of x x^T over the inputs, [columns, columns]; identity if nothing was seen."""
         if self.count == 0:
-            return torch.eye(self.columns)
+            return torch.eye(self.columns, device=self.device)
         if self.products is None:
             raise RuntimeError("These statistics were gathered without a Hessian.")
         return self.products / self.count
@@ -137,7 +137,7 @@ class InputStatistics:
 
     def through(self, matrix: Tensor) -> InputStatistics:
         """Statistics of the inputs after a product with `matrix` [rows, columns]: M H M^T."""
-        derived = InputStatistics(matrix.shape[0], Needs.HESSIAN)
+        derived = InputStatistics(matrix.shape[0], Needs.HESSIAN, matrix.device)
         if self.count:
             derived.products = matrix @ self.products @ matrix.T
             derived.sums = None if self.sums is None else matrix @ self.sums
@@ -151,7 +151,7 @@ def _invert(hessian: Tensor) -> Tensor:
     R is the lower factor of H with both axes reversed, reversed back: one factorisation and
     one triangular solve, where inverting H and factoring that takes three steps and more care.
     """
-    identity = torch.eye(hessian.shape[0], dtype=hessian.dtype)
+    identity = torch.eye(hessian.shape[0], dtype=hessian.dtype, device=hessian.device)
     reversed_hessian = hessian.flip(0, 1)
     step = 0.0
     for _ in range(8):

@@ -47,16 +47,16 @@ class Walk:
         """Run a block on the hidden states before it; what its linears saw, by site name."""
         gathered: dict[str, InputStatistics] = {}
         if needs is Needs.NOTHING:
-            return {
-                site.name: InputStatistics(self.view.weight(site).shape[1], needs)
-                for site in self.view.sites(block)
-            }
+            return {site.name: self._nothing(site, needs) for site in self.view.sites(block)}
         for hidden in self.hidden:
             self._observe(block, hidden, gathered, needs)
         for site in self.view.sites(block):  # an expert that no token reached
-            columns = self.view.weight(site).shape[1]
-            gathered.setdefault(site.name, InputStatistics(columns, needs))
+            gathered.setdefault(site.name, self._nothing(site, needs))
         return gathered
+
+    def _nothing(self, site: Site, needs: Needs) -> InputStatistics:
+        weight = self.view.weight(site)
+        return InputStatistics(weight.shape[1], needs, weight.device)
 
     def advance(self, block: int) -> None:
         """Pass the hidden states through a block, as it is now."""
@@ -73,7 +73,9 @@ class Walk:
                 shared = seen.get(id(inputs))
                 if shared is None:
                     columns = inputs.shape[-1]
-                    mine = gathered.setdefault(site.name, InputStatistics(columns, needs))
+                    mine = gathered.setdefault(
+                        site.name, InputStatistics(columns, needs, inputs.device)
+                    )
                     mine.add(inputs)
                     seen[id(inputs)] = inputs, mine
                 else:

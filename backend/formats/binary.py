@@ -93,7 +93,7 @@ class BinaryCodes(Format):
         size = min(self.group_size, self.columns)
         padded = functional.pad(activation, (0, groups * size - self.columns)).view(groups, size)
         chunks = functional.pad(padded, (0, -size % CHUNK)).view(groups, -1, CHUNK)
-        tables = chunks.flatten(0, 1) @ _ways()
+        tables = chunks.flatten(0, 1) @ _ways(activation.device)
         total = offsets @ padded.sum(1)
         short = tables.shape[0] - self.signs.shape[2]  # of a last group that is not full
         for bits, scale in zip(self.signs, scales, strict=True):
@@ -108,8 +108,8 @@ class BinaryCodes(Format):
         return packed.binary(self.signs, self.columns, worth, self.group_size)
 
 
-def _ways() -> Tensor:
+def _ways(device: torch.device) -> Tensor:
     """Every way to give eight activations signs, [8, 256]; the first in the lowest bit."""
-    codes = torch.arange(1 << CHUNK)
-    bits = codes >> torch.arange(CHUNK).unsqueeze(1) & 1
+    codes = torch.arange(1 << CHUNK, device=device)
+    bits = codes >> torch.arange(CHUNK, device=device).unsqueeze(1) & 1
     return (2 * bits - 1).to(torch.float32)

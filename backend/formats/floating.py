@@ -88,4 +88,5 @@ class FloatCodes(OneTable):
 
     def entries(self) -> Tensor:
         """The few values that codes of this kind can have."""
-        return values(self.exponent_bits, self.mantissa_bits)
+        points = values(self.exponent_bits, self.mantissa_bits)
+        return points.to(next(self.codes.buffers()).device)

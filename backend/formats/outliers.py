@@ -57,7 +57,7 @@ class Outliers(Format):
     def dense(self) -> Tensor:
         """The matrix in float32, zero elsewhere."""
         counts = torch.diff(self.offsets, prepend=self.offsets.new_zeros(1)).to(torch.int64)
-        row = torch.repeat_interleave(torch.arange(self.rows), counts)
-        dense = torch.zeros(self.rows, self.columns)
+        row = torch.repeat_interleave(torch.arange(self.rows, device=counts.device), counts)
+        dense = torch.zeros(self.rows, self.columns, device=counts.device)
         dense[row, self.positions.to(torch.int64)] = self.values.to(torch.float32)
         return dense

@@ -43,4 +43,5 @@ class Sparse24(Sparse):
 
     def kept(self) -> Tensor:
         """True at two of every four places."""
-        return sparse24.expand(torch.ones(self.values.shape), self.positions).to(torch.bool)
+        ones = torch.ones(self.values.shape, device=self.positions.device)
+        return sparse24.expand(ones, self.positions).to(torch.bool)

@@ -74,7 +74,7 @@ class Int4Tiles(Format):
 
     def dense(self) -> Tensor:
         """The matrix rounded to bfloat16, in float32, from products with unit vectors."""
-        unit = torch.eye(self.columns, dtype=torch.bfloat16)
+        unit = torch.eye(self.columns, dtype=torch.bfloat16, device=self.codes.device)
         return self._product(unit).T.to(torch.float32)
 
     def multiply(self, activation: Tensor) -> Tensor:

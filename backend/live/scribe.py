@@ -18,6 +18,7 @@ from backend import drafting
 from backend.decoding.drafter import Drafter, Silent
 from backend.decoding.model import Session
 from backend.decoding.speculate import Step, steps
+from backend.device import wished
 from backend.errors import DataError, ParetoscopeError
 from backend.jobs.stream import Emitter
 from backend.live.channel import Channel
@@ -31,6 +32,7 @@ from backend.models import artefact
 from backend.models.language_model import TransformersModel
 from backend.models.load import LoadedModel, load
 from backend.models.observing import codec_of
+from backend.models.place import choose
 from backend.recipes import Recipe
 from backend.sources import ModelSource
 
@@ -101,14 +103,15 @@ def _write(order: dict[str, Any], shelf: Shelf[Writer], channel: Channel) -> Non
 
 
 def _open(source: ModelSource, place: str | None) -> Writer:
+    at = choose(wished(), source.parameters())
     if place is None:
-        loaded = load(source)
-        return Writer(loaded, TransformersModel(loaded.model), Recipe(()))
-    found = artefact.load(Path(place))
+        loaded = load(source, at.dtype)
+        return Writer(loaded, TransformersModel(at.put(loaded.model)), Recipe(()))
+    found = artefact.load(Path(place), dtype=at.recast, device=at.device)
     model = TransformersModel(
         found.loaded.model, codec_of(found.recipe, found.loaded.model, found.tables)
     )
-    return Writer(found.loaded, model, found.recipe, drafting.second_model(Path(place)))
+    return Writer(found.loaded, model, found.recipe, drafting.second_model(Path(place), at))
 
 
 def _hand(number: int, writer: Writer, dense: Writer, order: dict[str, Any]) -> Hand:

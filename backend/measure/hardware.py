@@ -22,8 +22,12 @@ INSTRUCTIONS = (
 PACKAGES = ("torch", "triton", "transformers", "safetensors", "numpy", "scipy")
 
 
-def hardware() -> dict[str, Any]:
-    """Return what this machine is, without anything that changes while it runs."""
+def hardware(device: str = "cpu") -> dict[str, Any]:
+    """Return what this machine is, without anything that changes while it runs.
+
+    Args:
+        device: the kind that models are computed on, told where it is not the processor.
+    """
     processor = _processor()
     return {
         "cpu": processor["model"],
@@ -33,7 +37,7 @@ def hardware() -> dict[str, Any]:
         "system": platform.system(),
         "machine": platform.machine(),
         "gpus": _gpus(),
-    }
+    } | ({} if device == "cpu" else {"device": device})
 
 
 def software() -> dict[str, str]:
@@ -58,9 +62,9 @@ def commit(root: Path = Path(__file__).parents[2]) -> str:
     return (found or (packed[0] if packed else ""))[:10]
 
 
-def hardware_id(fingerprint: dict[str, Any] | None = None) -> str:
-    """Return 16 hex digits that name this kind of machine."""
-    content = json.dumps(fingerprint or hardware(), sort_keys=True)
+def hardware_id(fingerprint: dict[str, Any] | None = None, *, device: str = "cpu") -> str:
+    """Return 16 hex digits that name this kind of machine, and what of it computes."""
+    content = json.dumps(fingerprint or hardware(device), sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

@@ -24,6 +24,7 @@ from backend.faults import fault_point
 from backend.formats import HeldEmbedding, HeldLinear, from_header
 from backend.methods import find
 from backend.models.load import LoadedModel, attention, read_config
+from backend.models.place import PROCESSOR, put
 from backend.models.precision import recast
 from backend.models.view import View
 from backend.recipes import Recipe
@@ -105,13 +106,20 @@ def save(
     partial.rename(folder)
 
 
-def load(folder: Path, *, packed: bool = True, dtype: torch.dtype | None = None) -> Artefact:
+def load(
+    folder: Path,
+    *,
+    packed: bool = True,
+    dtype: torch.dtype | None = None,
+    device: torch.device = PROCESSOR,
+) -> Artefact:
     """Load an artefact, ready to run.
 
     Args:
         folder: as written by `save`.
         packed: bring weights into the layout of the fastest product here.
         dtype: of what is not held in a format; None as it was saved.
+        device: where it is to run.
 
     Raises:
         ModelError: a file is missing or does not fit the others.
@@ -135,6 +143,7 @@ def load(folder: Path, *, packed: bool = True, dtype: torch.dtype | None = None)
     _check(model, folder)
     if dtype is not None:
         recast(model, dtype)
+    put(model, device)
     if packed:
         for module in model.modules():
             if isinstance(module, HeldLinear):
@@ -196,7 +205,7 @@ def unique_tensors(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str,
             tied[name] = homes[key]
         else:
             homes[key] = name
-            unique[name] = tensor.contiguous()
+            unique[name] = tensor.contiguous().cpu()
     return unique, tied
 
 

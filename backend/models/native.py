@@ -39,7 +39,9 @@ def step(model: Any, blocks: Sequence[Block]) -> Step | None:
     inner, head = model.model, model.lm_head
     if first is None or not decode_step.fits(first.head_dim):
         return None
-    if inner.embed_tokens(torch.zeros(1, 1, dtype=torch.int64)).dtype not in TYPES:
+    tokens = torch.zeros(1, 1, dtype=torch.int64)
+    here = next(model.parameters()).device.type == "cpu"
+    if not here or inner.embed_tokens(tokens).dtype not in TYPES:
         return None
     parts = [_block(one) for one in blocks]
     end, shortcut, wanted = inner.norm, None, _product(head)

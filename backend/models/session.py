@@ -182,8 +182,9 @@ def _pick(layer: CacheLayerMixin, start: int, places: Sequence[int]) -> None:
         if surplus := layer.get_seq_length() - start - len(places):
             layer.crop(-surplus)
         return
-    index = torch.tensor([*range(start), *(start + place for place in places)])
-    index = index.to(layer.keys.device)
+    index = torch.tensor(
+        [*range(start), *(start + place for place in places)], device=layer.keys.device
+    )
     layer.keys, layer.values = (part.index_select(2, index) for part in (layer.keys, layer.values))
     if hasattr(layer, "cumulative_length"):
         layer.cumulative_length = len(index)

@@ -36,9 +36,9 @@ class SlicedBlock(nn.Module):
         for name, module in list(self.named_modules()):
             if isinstance(module, nn.Linear):
                 self._narrow(name, module, channels, width)
-        dtype = self.self_attn.o_proj.weight.dtype
-        self.attention_shortcut = empty_linear(channels, channels, dtype)
-        self.mlp_shortcut = empty_linear(channels, channels, dtype)
+        like = self.self_attn.o_proj.weight
+        self.attention_shortcut = empty_linear(channels, channels, like)
+        self.mlp_shortcut = empty_linear(channels, channels, like)
 
     def _narrow(self, name: str, linear: nn.Linear, channels: int, width: int) -> None:
         writes = name.endswith(("o_proj", "down_proj"))
@@ -46,7 +46,7 @@ class SlicedBlock(nn.Module):
             raise ValueError(f"{name} neither reads nor writes a stream of {width} channels.")
         rows = channels if writes else linear.out_features
         columns = linear.in_features if writes else channels
-        narrow = empty_linear(rows, columns, linear.weight.dtype, linear.bias is not None)
+        narrow = empty_linear(rows, columns, linear.weight, linear.bias is not None)
         parent, _, child = name.rpartition(".")
         setattr(self.get_submodule(parent), child, narrow)
 
@@ -63,17 +63,17 @@ class SlicedEnd(nn.Module):
     def __init__(self, norm: nn.Module, channels: int, width: int) -> None:
         super().__init__()
         self.norm = WidthNorm(width, norm.variance_epsilon)
-        self.shortcut = empty_linear(channels, channels, norm.weight.dtype)
+        self.shortcut = empty_linear(channels, channels, norm.weight)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., channels] as the head wants them."""
         return self.shortcut(self.norm(hidden))
 
 
-def empty_linear(rows: int, columns: int, dtype: torch.dtype, bias: bool = False) -> nn.Linear:
-    """A linear layer whose tensors are still to be filled."""
-    linear = nn.Linear(columns, rows, bias=bias, device="meta", dtype=dtype)
-    linear = linear.to_empty(device="cpu")
+def empty_linear(rows: int, columns: int, like: Tensor, bias: bool = False) -> nn.Linear:
+    """A linear layer whose tensors, of the type and where `like` is, are still to be filled."""
+    linear = nn.Linear(columns, rows, bias=bias, device="meta", dtype=like.dtype)
+    linear = linear.to_empty(device=like.device)
     return linear.requires_grad_(requires_grad=False)
 
 
@@ -84,16 +84,14 @@ def narrow(view: View, channels: int) -> None:
         view.blocks[index] = SlicedBlock(block, channels, width)
     parent = view.model.get_submodule(view.blocks_name.rpartition(".")[0])
     parent.norm = SlicedEnd(parent.norm, channels, width)
-    dtype = view.embedding.weight.dtype
+    weight = view.embedding.weight.detach()
     tied = view.head.weight is view.embedding.weight
-    vocabulary = view.embedding.weight.shape[0]
+    vocabulary = weight.shape[0]
     view.embedding.weight = nn.Parameter(
-        torch.empty(vocabulary, channels, dtype=dtype), requires_grad=False
+        weight.new_empty(vocabulary, channels), requires_grad=False
     )
     view.embedding.embedding_dim = channels
     if tied:
         view.head.weight = view.embedding.weight
     else:
-        view.head.weight = nn.Parameter(
-            torch.empty(vocabulary, channels, dtype=dtype), requires_grad=False
-        )
+        view.head.weight = nn.Parameter(weight.new_empty(vocabulary, channels), requires_grad=False)

@@ -73,11 +73,12 @@ def cut(view: View, group: Group, stay: Tensor, means: Tensor | None) -> None:
     """
     if bool(stay.all()):
         return
+    stay = stay.cpu()  # as the places of rows are, which are found of skeletons too
     reader = view.model.get_submodule(group.reader)
     columns = stay.repeat_interleave(group.width)
     weight, bias = _oriented(reader), reader.bias
     gone = None if means is None else weight[:, ~columns].float() @ means[~columns].float()
-    total = torch.zeros(weight.shape[0]) if bias is None else bias.detach()
+    total = torch.zeros(weight.shape[0], device=weight.device) if bias is None else bias.detach()
     if gone is not None:
         total = total.float() + gone
     _replace(view, group.reader, weight[:, columns], total)

@@ -71,6 +71,11 @@ class View:
         return self.model.get_output_embeddings()
 
     @property
+    def device(self) -> torch.device:
+        """Where the model's tensors are."""
+        return next(self.model.parameters()).device
+
+    @property
     def numbers(self) -> int:
         """Numbers that the model holds, tied ones once."""
         return sum(part.numel() for part in self.model.parameters())

@@ -37,6 +37,7 @@ class LevelTable:
         self._folder = folder
         self.sites: list[Site] = []
         self._headers: list[list[dict[str, Any]]] = []
+        self._device = view.device
         rows: list[dict[str, Any]] = []
         for block in range(len(view.blocks)):
             written = json.loads(self._path(block).read_text())
@@ -82,7 +83,7 @@ class LevelTable:
                 if name.startswith(prefix)
             }
         found.load_state_dict(own, assign=True)
-        return found
+        return found.to(self._device)
 
     @property
     def losses_file(self) -> Path:

@@ -74,7 +74,7 @@ def output_axes(weight: Tensor, hessian: Tensor, rank: int) -> Tensor:
         outputs = (weight @ hessian @ weight.T).to(torch.float64)
         return torch.linalg.eigh(outputs).eigenvectors[:, -rank:].to(weight.dtype)
     draw = torch.Generator().manual_seed(0)
-    axes = torch.randn(rows, rank + SPARE, generator=draw, dtype=weight.dtype)
+    axes = torch.randn(rows, rank + SPARE, generator=draw, dtype=weight.dtype).to(weight.device)
     for _ in range(ROUNDS):
         axes = torch.linalg.qr(weight @ (hessian @ (weight.T @ axes))).Q
     inner = weight.T @ axes
@@ -90,6 +90,7 @@ def leading(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     else:
         draw = torch.Generator().manual_seed(0)
         axes = torch.randn(matrix.shape[1], rank + SPARE, generator=draw, dtype=matrix.dtype)
+        axes = axes.to(matrix.device)  # drawn on the processor: the same wherever it is used
         for _ in range(ROUNDS // 2):
             axes = torch.linalg.qr(matrix.T @ (matrix @ axes)).Q
         left, values, small = torch.linalg.svd(matrix @ axes, full_matrices=False)

@@ -54,7 +54,7 @@ class _Chooser:
         self.keep, self.of = method.group(count)
         self.block = self.of or BLOCK
         self.share = method.kept(rows, count) / (rows * count)
-        self.mask = torch.zeros(count, rows, dtype=torch.bool)
+        self.mask = torch.zeros(count, rows, dtype=torch.bool, device=columns.device)
 
     def prune(self, index: int, values: Tensor) -> Tensor:
         """The values [rows] of a column with those that go set to zero."""

@@ -29,7 +29,7 @@ def bits(rows: int, apart: int) -> int:
 
 def largest(scores: Tensor, apart: int) -> Tensor:
     """True for the `apart` highest scores of a matrix [rows, columns]."""
-    mask = torch.zeros(scores.numel(), dtype=torch.bool)
+    mask = torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
     mask[scores.flatten().topk(apart).indices] = True
     return mask.view(scores.shape)
 

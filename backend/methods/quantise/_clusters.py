@@ -69,7 +69,7 @@ def _ends(values: Tensor, table: Tensor) -> Tensor:
 
 
 def _starts(values: Tensor, weights: Tensor, count: int) -> list[Tensor]:
-    places = (torch.arange(count, dtype=values.dtype) + 0.5) / count
+    places = (torch.arange(count, dtype=values.dtype, device=values.device) + 0.5) / count
     low, high = values[:, :1], values[:, -1:]
     gaps = (values[:, 1:] - values[:, :-1]).clamp(min=1e-12 * float(high.abs().max()) + 1e-30)
     density = (weights[:, 1:] / gaps).pow(1 / 3) * gaps

@@ -77,7 +77,7 @@ def hold(
     if not count:
         return narrow
     losses = ((narrow.dense() - weight).square() * counts).sum(1)
-    mask = torch.zeros(weight.shape[0], dtype=torch.bool)
+    mask = torch.zeros(weight.shape[0], dtype=torch.bool, device=weight.device)
     mask[losses.topk(count).indices] = True
     parts = (
         coded(weight[chosen], group_size, width, table_of, counts[chosen])

@@ -80,8 +80,9 @@ def drawn(columns: Tensor, counts: Tensor, length: int) -> tuple[Tensor, Tensor]
     if total <= SAMPLE:
         return columns.reshape(-1, length), counts.repeat_interleave(each)
     chosen = torch.randint(total, (SAMPLE,), generator=torch.Generator().manual_seed(0))
+    chosen = chosen.to(columns.device)
     column, place = chosen // each, chosen % each
-    rows = place.unsqueeze(1) * length + torch.arange(length)
+    rows = place.unsqueeze(1) * length + torch.arange(length, device=columns.device)
     return columns[column.unsqueeze(1), rows], counts[column]
 
 
@@ -101,7 +102,7 @@ def codebook(vectors: Tensor, weights: Tensor, count: int) -> Tensor:
     found = _spread(vectors, weights, count, draw)
     for _ in range(ROUNDS):
         places = nearest(vectors, found)
-        total = torch.zeros(count).index_add_(0, places, weights)
+        total = weights.new_zeros(count).index_add_(0, places, weights)
         sums = torch.zeros_like(found).index_add_(0, places, weights.unsqueeze(1) * vectors)
         filled = (total > 0).unsqueeze(1)
         found = torch.where(filled, sums / total.clamp(min=1e-30).unsqueeze(1), found)

@@ -84,10 +84,11 @@ class _Channels:
         self.plan = plan
         self.places = order.tolist()
         self.widths = [plan.fine if fine else plan.coarse for fine in mask.tolist()]
+        device = mask.device
         groups = -(-rows // plan.group_size)
-        self.codes = torch.empty(len(self.places), rows)
-        self.scales = torch.empty(len(self.places), groups)
-        self.offsets = torch.empty(len(self.places), groups)
+        self.codes = torch.empty(len(self.places), rows, device=device)
+        self.scales = torch.empty(len(self.places), groups, device=device)
+        self.offsets = torch.empty(len(self.places), groups, device=device)
 
     def round(self, index: int, values: Tensor) -> Tensor:
         """Grid points nearest to the values [rows] of the channel `index`-th in order."""

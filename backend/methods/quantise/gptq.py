@@ -52,7 +52,7 @@ class Gptq(IntegerQuantiser):
         """Round the kept values of a sparse weight against the Hessian of its inputs."""
         plan = _grid.plan(*held.values.shape, self.bits, self.group_size, self.symmetric)
         weight, kept = statistics.alive(held.dense()), held.kept()
-        order = statistics.order if self.activation_order else torch.arange(weight.shape[1])
+        order = _order(statistics, weight, ordered=self.activation_order)
         factor = statistics.inverse_factor(self.damping, ordered=self.activation_order)
         diagonal = factor.diagonal()[order.argsort()].expand(weight.shape)
         values = held.compact(weight)
@@ -81,7 +81,7 @@ def swept(
         ordered: the columns with the largest inputs first.
     """
     weight = statistics.alive(weight)
-    order = statistics.order if ordered else torch.arange(weight.shape[1])
+    order = _order(statistics, weight, ordered=ordered)
     factor = statistics.inverse_factor(damping, ordered=ordered)
     mask = _fine_rows(weight, plan, factor.diagonal()[order.argsort()])
     grid = _Grid(weight, plan, mask, order)
@@ -89,10 +89,17 @@ def swept(
     return _grid.hold(grid.codes.T, grid.scales.T, grid.offsets.T, mask, plan)
 
 
+def _order(statistics: InputStatistics, weight: Tensor, *, ordered: bool) -> Tensor:
+    """Columns [columns] as they are rounded, those with the largest inputs first if wanted."""
+    if ordered:
+        return statistics.order
+    return torch.arange(weight.shape[1], device=weight.device)
+
+
 def _fine_rows(weight: Tensor, plan: _grid.Plan, diagonal: Tensor) -> Tensor:
     """The rows that lose most in coarse codes: a mended column j loses error squared / U_jj^2."""
     if not plan.fine_rows:
-        return torch.zeros(weight.shape[0], dtype=torch.bool)
+        return torch.zeros(weight.shape[0], dtype=torch.bool, device=weight.device)
     rounding = _grid.rounding_error(weight, plan.coarse, plan.group_size, plan.symmetric)
     return _grid.fine_mask(rounding.div_(diagonal).square_().sum(1), plan)
 
@@ -119,7 +126,7 @@ class _Grid:
         widths = torch.where(mask, float(plan.fine), float(plan.coarse))
         self.top = torch.exp2(widths) - 1
         self.bottom = torch.zeros_like(self.top)
-        self.codes = torch.empty(weight.shape[1], weight.shape[0])
+        self.codes = weight.new_empty(weight.shape[1], weight.shape[0])
         self._lowest = (self.offsets - self.scales * torch.exp2(widths - 1)).unbind()
         self._steps, self._rows = self.scales.unbind(), self.codes.unbind()
 
@@ -153,8 +160,8 @@ class _SparseGrid:
         self._steps = _laid_out(steps, kept, 1.0)
         self._lowest = _laid_out(lowest, kept, 0.0)
         self._tops = _laid_out(tops, kept, 0.0)  # the one code of what is left out stands for 0
-        self._zero = torch.zeros(kept.shape[0])
-        self.codes = torch.empty(kept.shape[1], kept.shape[0])
+        self._zero = torch.zeros(kept.shape[0], device=kept.device)
+        self.codes = torch.empty(kept.shape[1], kept.shape[0], device=kept.device)
 
     def round(self, index: int, values: Tensor) -> Tensor:
         """Grid points nearest to the values [rows] of a column; zero where none is kept."""
@@ -167,6 +174,6 @@ class _SparseGrid:
 
 def _laid_out(values: Tensor, kept: Tensor, elsewhere: float) -> Tensor:
     """Values of the kept entries at their places, transposed: [columns, rows]."""
-    dense = torch.full(kept.shape, elsewhere)
+    dense = torch.full(kept.shape, elsewhere, device=kept.device)
     dense[kept] = values.flatten()
     return dense.T.contiguous()

@@ -73,7 +73,7 @@ class LlmFp4(LayerMethod):
         held, errors = search(weight, counts, coarse, size)
         if fine == coarse or not fine_rows:
             return held
-        mask = torch.zeros(rows, dtype=torch.bool)
+        mask = torch.zeros(rows, dtype=torch.bool, device=weight.device)
         mask[errors.topk(fine_rows).indices] = True
         wide, _ = search(weight[mask], counts, fine, size)
         narrow, _ = search(weight[~mask], counts, coarse, size)
@@ -118,7 +118,7 @@ def _reach(
     """Codes and scales of groups [rows, groups, size] at each group's best reach, and losses."""
     from backend.formats.floating import values
 
-    table = values(exponent_bits, mantissa_bits)
+    table = values(exponent_bits, mantissa_bits).to(groups.device)
     sizes = table[: table.numel() // 2]
     edges = (sizes[1:] + sizes[:-1]) / 2
     largest = groups.abs().amax(-1)

@@ -72,7 +72,7 @@ class LutGemm(LayerMethod):
         held, errors = coded(weight, counts, coarse, size)
         if fine == coarse or not fine_rows:
             return held
-        mask = torch.zeros(weight.shape[0], dtype=torch.bool)
+        mask = torch.zeros(weight.shape[0], dtype=torch.bool, device=weight.device)
         mask[errors.topk(fine_rows).indices] = True
         wide, _ = coded(weight[mask], counts, fine, size)
         narrow, _ = coded(weight[~mask], counts, coarse, size)
@@ -116,7 +116,7 @@ def alternate(groups: Tensor, counts: Tensor, planes: int) -> tuple[Tensor, Tens
     what those before leave, and evenly spaced sums, which rounding to nearest would take. What
     they are worth, rounded to 16 bits, chooses the signs once more.
     """
-    ways = _ways(planes)
+    ways = _ways(planes).to(groups.device)
     best: tuple[Tensor, Tensor, Tensor] | None = None
     for start in (_greedy(groups, counts, planes), _even(groups, planes)):
         worth = start
@@ -161,7 +161,7 @@ def _least_squares(signs: Tensor, groups: Tensor, counts: Tensor) -> Tensor:
     weighed = (design * counts.unsqueeze(-1)).mT
     normal = weighed @ design
     ridge = 1e-6 * normal.diagonal(dim1=-2, dim2=-1).mean(-1)
-    normal = normal + ridge[..., None, None] * torch.eye(design.shape[-1])
+    normal = normal + ridge[..., None, None] * torch.eye(design.shape[-1], device=design.device)
     return torch.linalg.solve(normal, weighed @ groups.unsqueeze(-1)).squeeze(-1)
 
 

@@ -76,7 +76,7 @@ def bent(shares: Tensor, width: int) -> Tensor:
     groups = shares.flatten(0, -2)
     groups = groups[:: max(1, groups.numel() // SAMPLE)]
     worth = torch.ones_like(groups)
-    grids = [grid(exponent, width) for exponent in EXPONENTS]
+    grids = [grid(exponent, width).to(shares.device) for exponent in EXPONENTS]
     losses = [float(_tables.reached(groups, worth, one)[2].sum()) for one in grids]
     return grids[min(range(len(grids)), key=losses.__getitem__)]
 

@@ -71,7 +71,7 @@ class Spqr(LayerMethod):
         scores, errors = _worth(weight, factor.diagonal(), coarse, self.group_size)
         outside = _apart.largest(scores, apart)
         hurt = errors.masked_fill_(outside, 0.0).sum(1)
-        mask = torch.zeros(rows, dtype=torch.bool)
+        mask = torch.zeros(rows, dtype=torch.bool, device=weight.device)
         mask[hurt.topk(fine_rows).indices] = True
         values = torch.empty_like(weight)
         parts = []

@@ -81,7 +81,7 @@ class Squeezellm(LayerMethod):
         inside = torch.where(outside, weight.masked_fill(outside, 0.0).mean(1, True), weight)
         base, errors = _tables(inside, counted, coarse)
         if fine > coarse and fine_rows:
-            mask = torch.zeros(rows, dtype=torch.bool)
+            mask = torch.zeros(rows, dtype=torch.bool, device=weight.device)
             mask[errors.topk(fine_rows).indices] = True
             wide, _ = _tables(inside[mask], counted[mask], fine)
             narrow = formats.ScalarCodebook.pack(base.codes.get()[~mask], base.tables[~mask])

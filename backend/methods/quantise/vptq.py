@@ -118,7 +118,7 @@ class Vptq(LayerMethod):
         factor = statistics.inverse_factor(self.damping, ordered=True)
         worth = factor.diagonal().pow(-2) * weight[:, order].square().mean(0)
         plan = self.plan(rows, worth)
-        mask = torch.zeros(columns, dtype=torch.bool)
+        mask = torch.zeros(columns, dtype=torch.bool, device=weight.device)
         mask[order[: plan.apart]] = True
         counts = statistics.mean_squares
         parts = {
@@ -155,7 +155,7 @@ class _Part:
             vectors = vectors - entries[_vectors.nearest(vectors, entries)]
             self.entries.append(entries)
         groups = chosen.shape[1] // level.length
-        self.indices = [torch.zeros(columns, groups, dtype=torch.uint8) for _ in level.bits]
+        self.indices = [chosen.new_zeros(columns, groups, dtype=torch.uint8) for _ in level.bits]
 
     def round(self, place: int, values: Tensor) -> Tensor:
         """What is held of a column's values [rows]: the nearest entries, then of what is left."""

@@ -68,7 +68,7 @@ class Slicegpt(ModelMethod):
             _put(view.final_norm().shortcut, (kept[-1].T @ end @ kept[0]).T)
         else:
             _put(view.head, head @ end @ kept[-1])
-            _put(view.final_norm().shortcut, torch.eye(channels))
+            _put(view.final_norm().shortcut, torch.eye(channels, device=end.device))
         walk.restart()
         return {"channels": channels}
 
@@ -141,7 +141,7 @@ def _bases(walk: Walk) -> list[Tensor]:
 def _principal(batches: list[Tensor]) -> Tensor:
     """Axes [channels, channels] of normed signals, the strongest first."""
     width = batches[0].shape[-1]
-    moment = torch.zeros(width, width, dtype=torch.float64)
+    moment = torch.zeros(width, width, dtype=torch.float64, device=batches[0].device)
     for batch in batches:
         signal = batch.reshape(-1, width).to(torch.float32)
         signal = signal * torch.rsqrt(signal.square().mean(-1, keepdim=True) + 1e-6)

@@ -98,7 +98,7 @@ class VocabTrim(ModelMethod):
             return None
         assert count >= 1, "checked beforehand: one token's rows fit"
         used = torch.bincount(windows.flatten(), minlength=vocabulary)
-        kept = torch.zeros(vocabulary, dtype=torch.bool)
+        kept = torch.zeros(vocabulary, dtype=torch.bool, device=used.device)
         kept[used.argsort(descending=True, stable=True)[: min(count, vocabulary - 2)]] = True
         return kept
 
@@ -117,7 +117,7 @@ def _standing(view: View, windows: Tensor, gone: Tensor) -> Tensor:
 
     bias = None if head.bias is None else head.bias.detach()[gone]
     rows = head.weight.detach()[gone]
-    own = torch.zeros(rows.shape[0]) if bias is None else bias.float()
+    own = torch.zeros(rows.shape[0], device=rows.device) if bias is None else bias.float()
     try:
         with torch.no_grad():
             return stand_in(rows.float().mean(0), pairs(), own)
@@ -136,7 +136,7 @@ def stand_in(mean: Tensor, pairs: Iterable[tuple[Tensor, Tensor]], bias: Tensor)
         pairs: inputs [tokens, width] and the logits [tokens, rows] that they got.
         bias: of each row, [rows].
     """
-    moment = torch.zeros(mean.numel(), mean.numel())
+    moment = mean.new_zeros(mean.numel(), mean.numel())
     target = torch.zeros_like(mean)
     for inputs, logits in pairs:
         wanted = logits.logsumexp(-1) - bias.logsumexp(-1)
