@@ -109,6 +109,8 @@ CLAIMS = (
     Claim("mixllm", "beats GPTQ at 4.25 bits with a tenth more", "mixllm@4.65", "gptq@4.25"),
     Claim("db-llm", "beats rounding to nearest at 2.5 bits", "db-llm@2.5", "rtn@2.5"),
     Claim("db-llm", "beats GPTQ at 2.5 bits", "db-llm@2.5", "gptq@2.5"),
+    Claim("dgq", "beats rounding to nearest at 4.25 bits", "dgq@4.25", "rtn@4.25"),
+    Claim("dgq", "stays within 1 % more perplexity at 4.5 bits", "dgq@4.5", "", "ppl_ratio", 1.01),
     Claim("nupes", "beats rounding to nearest at 3 bits", "nupes@3", "rtn@3"),
     Claim("nupes", "beats ranges found by gradient at 4 bits", "nupes@4", "easyquant@4"),
     Claim("lut-gemm", "beats rounding to nearest at 3 bits", "lut-gemm@3", "rtn@3"),

@@ -9,7 +9,7 @@ from backend import formats
 from backend.later import torch
 from backend.methods import _surgeon
 from backend.methods.base import LayerMethod, Needs, Outline, Stage, setting
-from backend.methods.quantise import _descent, _grid
+from backend.methods.quantise import _descent, _grid, _group_sizes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from backend.calibrate.statistics import InputStatistics
     from backend.formats import Format
 
-GROUPS = (0, 256, 128, 64, 32)  # weights that share two scales, 0 for a whole row
 ROUNDS = 10
 DIGITS = ((0, 0), (1, 0), (0, 1), (1, 1))
 
@@ -56,21 +55,15 @@ class DbLlm(LayerMethod):
         found, costs = self.sizes(rows, columns)
         return Outline(_grid.split_bytes(rows, costs, *found))
 
-    def sizes(self, rows: int, columns: int) -> tuple[tuple[int, int, int], dict[int, int]]:
-        """Places in GROUPS of the finer and coarser rows, how many are finer, bits of a row.
+    def sizes(self, rows: int, columns: int) -> tuple[_group_sizes.Split, dict[int, int]]:
+        """How rows are split between two sizes of group, and bits of a row by size.
 
         Raises:
             OutOfReachError: one group a row takes more than the budget.
         """
-        costs = {}
-        for place, size in enumerate(GROUPS):
-            if size < columns:
-                groups = -(-columns // (size or columns))
-                costs[place] = 2 * 8 * -(-columns // 8) + 32 * groups
-        found = _grid.split(rows, self.bits * rows * columns, costs)
-        if found is None:
-            raise _grid.too_little(rows, columns, self.bits, costs[0], "in two sets of digits")
-        return found, costs
+        digits = 2 * 8 * -(-columns // 8)
+        cost = lambda groups: digits + 32 * groups  # noqa: E731
+        return _group_sizes.split(rows, columns, self.bits, cost, "in two sets of digits")
 
     def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:
         """Hold a weight [rows, columns] against the Hessian of its inputs."""
@@ -80,7 +73,7 @@ class DbLlm(LayerMethod):
         steps = 0 if torch.linalg.cholesky_ex(hessian).info else self.steps
 
         def part(rows: Tensor, place: int) -> _Sets:
-            sets = _Sets(rows, statistics.mean_squares, GROUPS[place] or rows.shape[1])
+            sets = _Sets(rows, statistics.mean_squares, _group_sizes.GROUPS[place] or rows.shape[1])
             _surgeon.sweep(
                 _surgeon.columns_of(rows), statistics.inverse_factor(self.damping), sets.round
             )
