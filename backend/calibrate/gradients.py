@@ -73,7 +73,9 @@ def row_salience(view: View, windows: Tensor, changes: Mapping[str, Tensor]) -> 
         windows: calibration tokens [windows, length].
         changes: of every weight, [rows, columns] by site name.
     """
-    found = {name: torch.zeros(len(change)) for name, change in changes.items()}
+    found = {
+        name: torch.zeros(len(change), device=change.device) for name, change in changes.items()
+    }
 
     def take(name: str, gradients: Tensor) -> None:
         moved = (gradients * changes[name]).sum(-1) / (windows.shape[1] - 1)

@@ -63,7 +63,7 @@ class Columns(Format):
 
     def dense(self) -> Tensor:
         """The matrix in float32."""
-        apart, whole = self.apart(), torch.empty(self.shape)
+        apart, whole = self.apart(), torch.empty(self.shape, device=self.scales.device)
         whole[:, apart] = self.fine.dense()
         whole[:, ~apart] = self.coarse.dense() * self.scales.to(torch.float32)
         return whole

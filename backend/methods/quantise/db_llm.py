@@ -83,7 +83,7 @@ class DbLlm(LayerMethod):
         base = part(weight, coarse)
         if fine == coarse or not fine_rows:
             return base.held(slice(None))
-        mask = torch.zeros(weight.shape[0], dtype=torch.bool)
+        mask = torch.zeros(weight.shape[0], dtype=torch.bool, device=weight.device)
         mask[_descent.loss(weight, base.dense(), hessian).topk(fine_rows).indices] = True
         wide = part(weight[mask], fine)
         return formats.Rows.pack(mask, wide.held(slice(None)), base.held(~mask))
@@ -100,7 +100,7 @@ class _Sets:
         counts = counts + 1e-6 * counts.mean() + 1e-30
         counts = torch.nn.functional.pad(counts, (0, short)).view(-1, group_size)
         self.scales = started(groups, counts)
-        self.digits = torch.zeros(2, *weight.shape)
+        self.digits = torch.zeros(2, *weight.shape, device=weight.device)
 
     def round(self, index: int, values: Tensor) -> Tensor:
         """The nearest of a group's four values to those [rows] of a column."""
@@ -173,7 +173,8 @@ def started(groups: Tensor, counts: Tensor) -> Tensor:
         counts: how much an error counts, [groups, size].
     """
     largest = groups.abs().amax(-1).clamp(min=_grid.TINY)
-    best, least = torch.zeros(*largest.shape, 2), torch.full_like(largest, torch.inf)
+    best = torch.stack([torch.zeros_like(largest)] * 2, dim=-1)
+    least = torch.full_like(largest, torch.inf)
     starts = [(largest * share, -0.5 * largest * share) for share in (0.5, 0.8, -0.5, -0.8)]
     for pair in (*starts, (groups.amax(-1), groups.amin(-1))):
         scales = torch.stack(pair, dim=-1)
@@ -195,7 +196,7 @@ def nearest(values: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
         values: any numbers.
         scales: of both sets, [..., 2].
     """
-    ways = torch.tensor(DIGITS, dtype=values.dtype)
+    ways = torch.tensor(DIGITS, dtype=values.dtype, device=values.device)
     points = scales @ ways.T  # [..., 4]
     place = (values.unsqueeze(-1) - points.unsqueeze(-2)).abs().argmin(-1)
     return ways[place].movedim(-1, 0), points.gather(-1, place)

@@ -79,7 +79,7 @@ class Dgq(LayerMethod):
             return narrow.held(slice(None))
         wide = _Rows(weight, hessian, fine)
         gains = narrow.losses - wide.losses
-        mask = torch.zeros(len(weight), dtype=torch.bool)
+        mask = torch.zeros(len(weight), dtype=torch.bool, device=weight.device)
         mask[gains.topk(fine_rows).indices] = True
         better = mask & (gains > 0)
         if bool(better.any()) and not bool(better.all()):
@@ -98,7 +98,7 @@ class _Rows:
         scales, _ = searched(weight, hessian, size, [share * widest for share in SHARES])
         largest = scales.amax(1, keepdim=True) / LARGEST
         self._number, self._multiples = largest, torch.ones_like(scales)
-        least = torch.full((len(weight), 1), torch.inf)
+        least = torch.full_like(largest, torch.inf)
         for share in SHARES:
             number = _grid.in_16_bits(share * largest).clamp(min=_grid.TINY)
             lower = (scales / number).floor()
@@ -142,7 +142,7 @@ def searched(
         choices: steps between the 16 values of each group, [rows, groups] each.
     """
     change, chosen = torch.zeros_like(weight), []
-    total = torch.zeros(len(weight), 1)
+    total = weight.new_zeros(len(weight), 1)
     for place, start in enumerate(range(0, weight.shape[1], size)):
         own = slice(start, min(start + size, weight.shape[1]))
         group, block = weight[:, None, own], hessian[own, own]

@@ -134,7 +134,7 @@ def chosen(weight: Tensor, factor: Tensor, group_size: int, kept: int) -> Tensor
     """
     costs = weight.square() / factor.square().sum(0)
     costs = _filled(costs, group_size).sum(-1)
-    mask = torch.zeros(costs.numel(), dtype=torch.bool)
+    mask = torch.zeros(costs.numel(), dtype=torch.bool, device=costs.device)
     mask[costs.flatten().topk(kept).indices] = True
     return mask.view(costs.shape)
 

@@ -76,10 +76,11 @@ class Mixllm(RankingMethod):
             rows = len(one)
             narrow, wide = self._check(rows, columns[name])
             spare += self.bits * rows * columns[name] - rows * narrow - 8 * -(-rows // 8)
-            steps.append(torch.full((rows,), float(wide - narrow), dtype=torch.float64))
+            step = float(wide - narrow)
+            steps.append(torch.full((rows,), step, dtype=torch.float64, device=one.device))
         order = torch.cat(list(salience.values())).argsort(descending=True, stable=True)
         spent = torch.cat(steps)[order].cumsum(0)
-        chosen = torch.zeros(len(order), dtype=torch.bool)
+        chosen = torch.zeros(len(order), dtype=torch.bool, device=order.device)
         chosen[order[spent <= spare + 1e-6]] = True
         parts = chosen.split([len(one) for one in salience.values()])
         return dict(zip(salience, parts, strict=True))

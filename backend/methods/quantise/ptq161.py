@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from backend import formats
 from backend.later import torch
+from backend.methods import _surgeon
 from backend.methods.base import LayerMethod, Needs, Outline, Stage, setting
 from backend.methods.quantise import _grid
 
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from backend.formats import Format
 
 WIDTH = 4
+TOP = (1 << WIDTH) - 1
 RIDGE = 1e-6
+LEAST = 8  # one column in so many is held as signs, or there would be too few to mend with
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,10 @@ class Ptq161(LayerMethod):
     """Hold the input channels with the largest activations in four bits, the others as signs.
 
     Which channels are apart takes one bit each, not one for every weight. A row of the others is
-    its mean plus or minus one distance, times a number for each column. Row by row and then
-    column by column these numbers take the values with which the layer's outputs change least,
-    in turns, each time the foot of a parabola.
+    its mean plus or minus one distance, times a number for each column. Columns take their codes
+    and signs one after another, each error mended by those after it. Then, row by row and column
+    by column in turns, these numbers take the values with which the layer's outputs change least,
+    each time the foot of a parabola.
     """
 
     stage = Stage.QUANTISE
@@ -35,14 +39,15 @@ class Ptq161(LayerMethod):
     paper = "arXiv 2502.13179"
     claim = "The first to work at 1.61 bits a weight, masks counted."
     limits = (
-        "A number a column takes 16 bits over the rows, much in matrices with few. Numbers are set "
-        "layer by layer, not over a block, and weights are not trained for it beforehand."
+        "An eighth of the columns stay signs. A number a column takes 16 bits over the rows, much "
+        "in matrices with few. Numbers are set layer by layer, not over a block, and weights are "
+        "not trained for it beforehand."
     )
     accepts = ("dense", "low-rank")
     yields = ("columns",)
 
     bits: float = setting(
-        3.25, "Bits per weight, codes, signs, masks and scales counted.", low=1.2, high=3.75
+        3.25, "Bits per weight, codes, signs, masks and scales counted.", low=1.2, high=6.0
     )
     rounds: int = setting(
         4, "Turns in which numbers of rows and columns are set anew.", low=0, high=20
@@ -62,7 +67,7 @@ class Ptq161(LayerMethod):
             OutOfReachError: not even one can be.
         """
         budget = int(self.bits * rows * columns / 8 + 1e-6)
-        for apart in range(columns - 1, 0, -1):
+        for apart in range(columns - -(-columns // LEAST), 0, -1):
             if _nbytes(rows, columns, apart) <= budget:
                 return apart
         least = -(-8 * _nbytes(rows, columns, 1) // rows)
@@ -70,15 +75,19 @@ class Ptq161(LayerMethod):
 
     def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:
         """Hold a weight [rows, columns] against the Hessian of its inputs."""
-        apart = torch.zeros(weight.shape[1], dtype=torch.bool)
-        apart[statistics.order[: self.apart(*weight.shape)]] = True
+        order = statistics.order
+        apart = torch.zeros(weight.shape[1], dtype=torch.bool, device=weight.device)
+        apart[order[: self.apart(*weight.shape)]] = True
         weight = statistics.alive(weight)
-        fine = _codes(weight[:, apart])
+        points = _Points(weight, apart, order)
+        factor = statistics.inverse_factor(self.damping, ordered=True)
+        _surgeon.sweep(_surgeon.columns_of(weight, order), factor, points.round)
+        fine = points.fine()
         target = weight.clone()
         target[:, apart] -= fine.dense()  # the signs may make good what the codes change
         hessian = statistics.damped(self.damping)
         rounds = 0 if torch.linalg.cholesky_ex(hessian).info else self.rounds
-        signs = _Signs(target, ~apart, hessian, rounds)
+        signs = _Signs(target, points, hessian, rounds)
         coarse = formats.BinaryCodes.pack(
             signs.positive.unsqueeze(0),
             signs.rows[:, :1].unsqueeze(0),
@@ -88,16 +97,50 @@ class Ptq161(LayerMethod):
         return formats.Columns.pack(apart, fine, coarse, signs.columns)
 
 
-def _codes(weight: Tensor) -> Format:
-    """The nearest of 16 values between the ends of each row, a zero among them."""
-    top = (1 << WIDTH) - 1
-    low, high = weight.amin(1).clamp(max=0), weight.amax(1).clamp(min=0)
-    scales = _grid.in_16_bits((high - low) / top).clamp(min=_grid.TINY).unsqueeze(1)
-    zeros = (-low.unsqueeze(1) / scales).round_().clamp_(0, top)
-    codes = (weight / scales + zeros).round_().clamp_(0, top)
-    return formats.IntegerGroups.pack(
-        codes, scales, bits=WIDTH, group_size=weight.shape[1], zero_points=zeros
-    )
+class _Points:
+    """Codes and signs that columns take on their way through the sweep.
+
+    Attributes:
+        apart: true for the columns that take codes, [columns].
+        numbers: distance and mean of each row of the others, [rows, 2], rounded to 16 bits.
+        taken: the code, or whether the sign is positive, [rows, columns].
+    """
+
+    def __init__(self, weight: Tensor, apart: Tensor, order: Tensor) -> None:
+        """Set the points of each row by its weights as they are."""
+        self.apart, self._places, self._fine = apart, order.tolist(), apart[order].tolist()
+        low = weight[:, apart].amin(1).clamp(max=0)
+        high = weight[:, apart].amax(1).clamp(min=0)
+        self._scales = _grid.in_16_bits((high - low) / TOP).clamp(min=_grid.TINY)
+        self._zeros = (-low / self._scales).round_().clamp_(0, TOP)
+        others = weight[:, ~apart]
+        mean = others.mean(1, keepdim=True)
+        distance = (others - mean).abs().mean(1, keepdim=True)
+        self.numbers = _grid.in_16_bits(torch.cat([distance, mean], dim=1))
+        self.taken = torch.zeros_like(weight)
+
+    def round(self, index: int, values: Tensor) -> Tensor:
+        """The points nearest to the values [rows] of the column that is `index`-th in order."""
+        if self._fine[index]:
+            taken = (values / self._scales + self._zeros).round_().clamp_(0, TOP)
+            found = (taken - self._zeros) * self._scales
+        else:
+            distance, mean = self.numbers.unbind(1)
+            taken = (values >= mean).to(values.dtype)
+            found = (2 * taken - 1) * distance + mean
+        self.taken[:, self._places[index]] = taken
+        return found
+
+    def fine(self) -> Format:
+        """The columns that take codes: one of 16 values of each row, a zero among them."""
+        codes = self.taken[:, self.apart]
+        return formats.IntegerGroups.pack(
+            codes,
+            self._scales.unsqueeze(1),
+            bits=WIDTH,
+            group_size=codes.shape[1],
+            zero_points=self._zeros.unsqueeze(1),
+        )
 
 
 class _Signs:
@@ -109,17 +152,15 @@ class _Signs:
         columns: a number each, [columns of signs], rounded to 16 bits.
     """
 
-    def __init__(self, target: Tensor, places: Tensor, hessian: Tensor, rounds: int) -> None:
-        """Set signs and numbers for a target [rows, all columns]; they stand at `places`."""
-        weight = target[:, places]
-        mean = weight.mean(1, keepdim=True)
-        self.positive = weight >= mean
+    def __init__(self, target: Tensor, points: _Points, hessian: Tensor, rounds: int) -> None:
+        """Set the numbers for a target [rows, all columns], the signs being taken."""
+        places = ~points.apart
+        self.positive = points.taken[:, places] > 0
         self._signs = torch.where(self.positive, 1.0, -1.0)
         self._wanted = (target @ hessian)[:, places]
         self._hessian = hessian[places][:, places]
-        distance = (weight - mean).abs().mean(1, keepdim=True)
-        self.rows = _grid.in_16_bits(torch.cat([distance, mean], dim=1))
-        self.columns = torch.ones(weight.shape[1])
+        self.rows = points.numbers
+        self.columns = torch.ones(self.positive.shape[1], device=target.device)
         best = self._loss(), self.rows, self.columns
         for _ in range(rounds):
             self._set_columns()
@@ -142,7 +183,7 @@ class _Signs:
         values = self._values()
         normal = (values.T @ values) * self._hessian
         ridge = RIDGE * normal.diagonal().mean() + 1e-30
-        normal = normal + ridge * torch.eye(len(normal))
+        normal = normal + ridge * torch.eye(len(normal), device=normal.device)
         found = torch.linalg.solve(normal, (values * self._wanted).sum(0) + ridge * self.columns)
         self.columns = _grid.in_16_bits(found)
 
@@ -151,7 +192,7 @@ class _Signs:
         parts = torch.stack([self._signs, torch.ones_like(self._signs)], dim=1) * self.columns
         normal = (parts @ self._hessian) @ parts.mT
         ridge = RIDGE * normal.diagonal(dim1=1, dim2=2).mean(1) + 1e-30
-        normal = normal + ridge[:, None, None] * torch.eye(2)
+        normal = normal + ridge[:, None, None] * torch.eye(2, device=normal.device)
         wanted = (parts * self._wanted.unsqueeze(1)).sum(2) + ridge[:, None] * self.rows
         self.rows = _grid.in_16_bits(torch.linalg.solve(normal, wanted.unsqueeze(2)).squeeze(2))
 
