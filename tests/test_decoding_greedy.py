@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from backend.decoding.drafter import Draft, Drafter, Silent
 from backend.decoding.greedy import choose, generate
 from backend.decoding.model import LanguageModel, Session
-from backend.decoding.sampling import accept, acceptance, residual
+from backend.decoding.sampling import acceptance, chosen, residual
 from backend.decoding.speculate import speculate, steps
 from tests.tiny_model import TinyModel
 
@@ -164,12 +164,12 @@ def test_accept_lets_out_p_when_integrated_over_its_uniform_number(data, size):
         cuts = chance + (1 - chance) * np.cumsum(residual(p, q))
         edges = np.unique(np.concatenate([[0.0, chance], np.clip(cuts, 0, 1), [1.0]]))
         for low, high in itertools.pairwise(edges):
-            token, _ = accept(p, q, int(draft), float((low + high) / 2))
+            token = chosen(p, [(int(draft), q)], float((low + high) / 2))
             out[token] += q[draft] * (high - low)
     assert np.abs(out - p).max() < 1e-12
 
 
 def test_a_draft_likelier_under_the_model_is_always_kept():
-    assert accept([0.6, 0.4], [0.5, 0.5], 0, 0.999) == (0, True)
-    assert accept([0.25, 0.75], [0.5, 0.5], 0, 0.49) == (0, True)
-    assert accept([0.25, 0.75], [0.5, 0.5], 0, 0.51) == (1, False)
+    assert chosen([0.6, 0.4], [(0, [0.5, 0.5])], 0.999) == 0
+    assert chosen([0.25, 0.75], [(0, [0.5, 0.5])], 0.49) == 0
+    assert chosen([0.25, 0.75], [(0, [0.5, 0.5])], 0.51) == 1

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from backend.decoding.greedy import generate
-from backend.decoding.sampling import accept
+from backend.decoding.sampling import chosen
 from backend.measure import hardware, lossless, threads
 from tests.tiny_model import TinyModel
 
@@ -123,7 +123,7 @@ def test_samples_through_the_rule_pass_chi_squared_and_those_of_the_drafter_fail
     p, q = np.array([0.5, 0.3, 0.15, 0.05, 0.0]), np.array([0.1, 0.3, 0.2, 0.2, 0.2])
     drafts = generator.choice(5, 20_000, p=q)
     uniforms = generator.random(20_000)
-    out = [accept(p, q, int(d), float(u))[0] for d, u in zip(drafts, uniforms, strict=True)]
+    out = [chosen(p, [(int(d), q)], float(u)) for d, u in zip(drafts, uniforms, strict=True)]
     assert lossless.chi_squared(np.bincount(out, minlength=5), p) > 0.001
     assert lossless.chi_squared(np.bincount(drafts, minlength=5), q) > 0.001
     assert lossless.chi_squared(np.bincount(drafts % 4, minlength=5), p) < 1e-9

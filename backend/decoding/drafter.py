@@ -23,8 +23,8 @@ class Draft:
     Attributes:
         tokens: ids.
         parents: index of the token that each follows, an earlier one; -1 for the text's last.
-        chances: for a chain, the probabilities [V] each token was drawn from; None for tokens
-            that were chosen without chance.
+        chances: the probabilities [V] each token was drawn from, given the tokens drawn before it
+            after the same one, none of them twice; None for tokens chosen without chance.
     """
 
     tokens: tuple[int, ...] = ()

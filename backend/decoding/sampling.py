@@ -14,6 +14,8 @@ import torch
 from backend.decoding.greedy import choose
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
     from backend.decoding.drafter import Draft
@@ -26,7 +28,7 @@ class FirstChoice:
         """Take the logits [t, V] of the tokens that were fed."""
         self._chosen = choose(logits).tolist()
 
-    def token(self, row: int, draft: Draft, drawn: int | None) -> int:  # noqa: ARG002
+    def token(self, row: int, draft: Draft, drawn: Sequence[int]) -> int:  # noqa: ARG002
         """The token after the one at `row`; drafts change nothing."""
         return self._chosen[row]
 
@@ -42,16 +44,18 @@ class Sampling:
         """Take the logits [t, V] of the tokens that were fed."""
         self._p = chances(logits, self._temperature)
 
-    def token(self, row: int, draft: Draft, drawn: int | None) -> int:
+    def token(self, row: int, draft: Draft, drawn: Sequence[int]) -> int:
         """The token after the one at `row`.
 
-        Where the drafted one, at index `drawn`, was drawn by chance too, it is kept or replaced.
-        One chosen without chance needs no rule: it is kept where it is what is drawn.
+        Where those drafted there, at indices `drawn`, were drawn by chance too, the first that is
+        accepted is kept, or all are replaced. One chosen without chance needs no rule: it is kept
+        where it is what is drawn.
         """
         uniform = float(self._random.random())
-        if draft.chances is None or drawn is None:
+        if draft.chances is None:
             return quantile(self._p[row], uniform)
-        return accept(self._p[row], draft.chances[drawn], draft.tokens[drawn], uniform)[0]
+        pairs = [(draft.tokens[index], draft.chances[index]) for index in drawn]
+        return chosen(self._p[row], pairs, uniform)
 
 
 def chances(logits: torch.Tensor, temperature: float) -> NDArray[np.float64]:
@@ -81,17 +85,22 @@ def residual(p: ArrayLike, q: ArrayLike) -> NDArray[np.float64]:
     return excess / total if total > 0 else p / p.sum()
 
 
-def accept(p: ArrayLike, q: ArrayLike, draft: int, uniform: float) -> tuple[int, bool]:
-    """Return the token to emit and whether it is the draft.
+def chosen(p: ArrayLike, drafts: Sequence[tuple[int, NDArray[np.float64]]], uniform: float) -> int:
+    """Return the token to emit: the first draft that is accepted, else one in place of all.
+
+    Each refusal leaves of `p` what its draft did not offer, and the next draft is held against
+    that (recursive rejection, Jeon et al., arXiv 2402.14160, theorem 3.1).
 
     Args:
         p: probabilities [V] of the model.
-        q: probabilities [V] the draft was drawn from; a certain draft is a one-hot vector.
-        draft: the proposed token.
-        uniform: one number in [0, 1); what acceptance leaves of it also draws the replacement.
+        drafts: tokens with the probabilities [V] that each was drawn from, given those before it.
+        uniform: one number in [0, 1); what each acceptance leaves of it decides what follows.
     """
-    chance = float(acceptance(p, q)[draft])
-    if uniform < chance:
-        return draft, True
-    left = (uniform - chance) / (1.0 - chance)
-    return quantile(residual(p, q), left), False
+    p = np.asarray(p, np.float64)
+    for token, q in drafts:
+        chance = float(acceptance(p, q)[token])
+        if uniform < chance:
+            return token
+        uniform = (uniform - chance) / (1.0 - chance)
+        p = residual(p, q)
+    return quantile(p, uniform)

@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 
 
 class ModelDrafter(Drafter):
-    """Writes ahead with `model`, up to `length` tokens, through a cache of its own."""
+    """Writes ahead with `model`, up to `length` tokens, through a cache of its own.
 
-    def __init__(self, model: LanguageModel, length: int) -> None:
+    A draft ends earlier behind the token at which the chance that one of its tokens is refused,
+    as the draft's own chances of them tell it, passes `refusal`.
+    """
+
+    def __init__(self, model: LanguageModel, length: int, refusal: float = 1.0) -> None:
         super().__init__()
-        self.model, self.length = model, length
+        self.model, self.length, self.refusal = model, length, refusal
         self._session: Session | None = None
         self._seen: list[int] = []
 
@@ -41,26 +45,36 @@ class ModelDrafter(Drafter):
         session, most = self._session, min(limit, self.length)
         if session is None or most < 1:
             return Draft()
+        logits = self._caught_up(tokens)
+        most = min(most, 1 + session.croppable())
+        drafted: list[int] = []
+        drawn: list[NDArray[np.float64]] = []
+        temperature, kept = self._writing.temperature, 1.0
+        while True:
+            q = chances(logits, temperature or 1.0) if temperature or self.refusal < 1 else None
+            if temperature:
+                drawn.append(q)
+                drafted.append(quantile(q, float(self._draws.random())))
+            else:
+                drafted.append(int(choose(logits)))
+            if q is not None:
+                kept *= float(q[drafted[-1]])
+            # the token that tells is kept: one that is drawn and taken back would bend the chances
+            if len(drafted) >= most or 1 - kept > self.refusal:
+                break
+            logits = self._feed(drafted[-1:])
+            self._seen.append(drafted[-1])
+        return Draft.chain(drafted, drawn if temperature else None)
+
+    def _caught_up(self, tokens: Sequence[int]) -> torch.Tensor:
+        """Logits [V] after a text, of which only what is new is fed."""
+        session = self._session
         same = _shared(self._seen, tokens[:-1])
         if session.length > same:
             session.crop(same)
         logits = self._feed(tokens[same:])
         self._seen = list(tokens)
-        most = min(most, 1 + session.croppable())
-        drafted: list[int] = []
-        drawn: list[NDArray[np.float64]] = []
-        temperature = self._writing.temperature
-        while True:
-            if temperature:
-                drawn.append(chances(logits, temperature))
-                drafted.append(quantile(drawn[-1], float(self._draws.random())))
-            else:
-                drafted.append(int(choose(logits)))
-            if len(drafted) >= most:
-                break
-            logits = self._feed(drafted[-1:])
-            self._seen.append(drafted[-1])
-        return Draft.chain(drafted, drawn if temperature else None)
+        return logits
 
     def _feed(self, tokens: Sequence[int]) -> torch.Tensor:
         fed = torch.tensor([list(tokens)], device=self.model.device)

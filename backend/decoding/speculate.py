@@ -82,7 +82,7 @@ def steps(
     drafter.begin(Writing(session, total, temperature, seed))
     drafter.learn(prompt, logits)
     rule.read(logits[-1:])
-    tokens = [rule.token(0, Draft(), None)]
+    tokens = [rule.token(0, Draft(), ())]
     yield Step(tuple(tokens), logits[-1:], 0)
     end = None if ignore_end else model.end_token
     while len(tokens) < new_tokens and tokens[-1] != end:
@@ -149,8 +149,7 @@ def _verified(draft: Draft, rule: FirstChoice | Sampling) -> tuple[list[int], li
     node: int | None = -1
     while node is not None:
         next_ones = children.get(node, {})
-        drawn = min(next_ones.values(), default=None)
-        written.append(rule.token(node + 1, draft, drawn))
+        written.append(rule.token(node + 1, draft, tuple(next_ones.values())))
         node = next_ones.get(written[-1])
         if node is not None:
             path.append(node)

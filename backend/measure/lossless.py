@@ -94,13 +94,17 @@ class Witness(Drafter):
         draft, self._draft = self._draft, Draft()
         if tuple(tokens[1:]) != draft.tokens or len(self.pairs) >= self._most:
             return
+        left: dict[int, NDArray[np.float64]] = {}
         for index, parent in enumerate(draft.parents):
-            p = chances(logits[parent + 1], self._temperature)
+            p = left.get(parent)
+            if p is None:
+                p = chances(logits[parent + 1], self._temperature)
             if draft.chances is None:
                 q = np.zeros_like(p)
                 q[draft.tokens[index]] = 1.0
             else:
                 q = draft.chances[index]
+                left[parent] = residual(p, q)  # what the next draft there is held against
             self.pairs.append((p, q))
 
 

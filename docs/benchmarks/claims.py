@@ -218,6 +218,15 @@ CLAIMS = (
     ),
     Claim("aded", "decodes faster than dense", "aded", "", "decode_speedup", 1.0),
     Claim("aded", "gains over two tokens a call", "aded", "", "mean_accepted", 2.0),
+    Claim("rsd", "keeps more of a draft than a chain", "rsd", "speculative", "mean_accepted"),
+    Claim("dyspec", "keeps more of a draft than a chain", "dyspec", "speculative", "mean_accepted"),
+    Claim(
+        "specdec-threshold",
+        "decodes faster than drafts of fixed length",
+        "specdec-threshold",
+        "speculative",
+        "decode_speedup",
+    ),
     Claim(
         "token-recycling",
         "gains over two tokens a call",
@@ -309,7 +318,8 @@ def _place(outcome: Outcome | dict[str, Any]) -> tuple[str, str, str]:
 
 
 def _runs(service: Service, claims: list[Claim], model: str, tier: str) -> dict[str, Run]:
-    timed = {one.own for one in claims if one.metric.endswith("speedup")}
+    paced = [one for one in claims if one.metric.endswith(("speedup", "mean_accepted"))]
+    timed = {recipe for one in paced for recipe in (one.own, one.rival)}
     recipes = {recipe for one in claims for recipe in (one.own, one.rival) if recipe}
     submissions = {}
     for recipe in sorted(recipes):
