@@ -22,10 +22,7 @@ def _reference(
 ) -> Tensor:
     wide = activation.to(torch.float32)
     base = wna16_mm.product(wide, words, scales, offsets, bits, group_size, bias)
-    counts = torch.diff(places).to(torch.int64)
-    row = torch.repeat_interleave(torch.arange(words.shape[0], device=words.device), counts)
-    apart = wide[:, columns.to(torch.int64)] * values.to(torch.float32)
-    return base.index_add_(1, row, apart).to(activation.dtype)
+    return wna16_mm.add_apart(base, wide, places, columns, values).to(activation.dtype)
 
 
 product = registry.operation(
@@ -38,5 +35,5 @@ product = registry.operation(
 """`kernels.wna16_mm.product` plus the entries kept apart.
 
 Entries of row n are `values[places[n]:places[n + 1]]` at those `columns`: int32 [rows + 1], int32
-and 16-bit [entries].
+or uint16 and 16-bit [entries].
 """

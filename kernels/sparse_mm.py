@@ -52,22 +52,30 @@ def pack_fours(weight: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 def _bitmask(
     activation: Tensor, words: Tensor, starts: Tensor, values: Tensor, bias: Tensor | None = None
 ) -> Tensor:
-    columns = activation.shape[1]
+    return _linear(activation, unpack_bitmask(words, starts, values, activation.shape[1]), bias)
+
+
+def unpack_bitmask(words: Tensor, starts: Tensor, values: Tensor, columns: int) -> Tensor:
+    """Undo `pack_bitmask`: the weight [rows, columns] in float32."""
     padded = starts.shape[1] * TILE
     kept = _by_word(slots.unpack(words, 1, TILE, padded)).to(torch.bool)
     spread = torch.zeros(kept.shape, device=words.device)
     spread[kept] = values.to(torch.float32)
-    dense = spread.view(len(words), -1, COUNT, 16).transpose(2, 3).flatten(1)[:, :columns]
-    return _linear(activation, dense, bias)
+    return spread.view(len(words), -1, COUNT, 16).transpose(2, 3).flatten(1)[:, :columns]
 
 
 def _fours(activation: Tensor, values: Tensor, words: Tensor, bias: Tensor | None = None) -> Tensor:
+    return _linear(activation, unpack_fours(values, words), bias)
+
+
+def unpack_fours(values: Tensor, words: Tensor) -> Tensor:
+    """Undo `pack_fours`: the weight [rows, columns] in float32."""
     _, rows, count = values.shape
     codes = slots.unpack(words, 4, TILE, count).to(torch.int64)
     places = torch.stack([codes & 3, codes >> 2], 2)
     dense = torch.zeros(rows, count, 4, device=values.device)
     dense.scatter_(2, places, values.permute(1, 2, 0).to(torch.float32))
-    return _linear(activation, dense.flatten(1), bias)
+    return dense.flatten(1)
 
 
 def _linear(activation: Tensor, dense: Tensor, bias: Tensor | None) -> Tensor:

@@ -42,6 +42,16 @@ def scaled(
     return weight.view(rows, -1)[:, :columns]
 
 
+def add_apart(
+    out: Tensor, activation: Tensor, places: Tensor, columns: Tensor, values: Tensor
+) -> Tensor:
+    """Add entries kept apart, row after row, to a product [tokens, rows], in place."""
+    counts = torch.diff(places).to(torch.int64)
+    row = torch.repeat_interleave(torch.arange(out.shape[1], device=out.device), counts)
+    apart = activation[:, columns.to(torch.int64)] * values.to(torch.float32)
+    return out.index_add_(1, row, apart)
+
+
 def int8_ready(columns: int, bits: int, groups: int, symmetric: bool, device: torch.device) -> bool:
     """Whether torch's 8-bit product takes this weight as it lies in memory.
 

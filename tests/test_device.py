@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from backend import device
+from backend import device, layers
 from backend.compress import compress
 from backend.decoding.speculate import speculate
 from backend.errors import SettingError
@@ -199,3 +199,26 @@ def test_runs_of_two_devices_have_no_key_in_common(monkeypatch):
     assert not set(found[0].values()) & set(found[1].values())
     assert hardware.hardware_id() == hardware.hardware_id(device="cpu")
     assert hardware.hardware_id() != hardware.hardware_id(device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "operation"),
+    [("gptq@6", "wna16_mm"), ("sparsegpt(bits=10, pattern=2:4)", "sp24_mm")],
+)
+def test_a_model_deployed_on_a_gpu_is_multiplied_by_operations(
+    recipe, operation, folders, monkeypatch
+):
+    model = tiny.build("llama", dtype=torch.bfloat16)
+    loaded, tokens = tiny.loaded(model, folders[0] / "model"), tiny.tokens(1, 9)
+    result = compress(loaded, Recipe.parse(recipe), tiny.tokens(4, 16))
+    artefact.save(result.view, loaded, Recipe.parse(recipe), [], folders[0] / "artefact")
+    exact = artefact.load(folders[0] / "artefact", packed=False, dtype=torch.float32).loaded
+    expected = TransformersModel(exact.model).logits(tokens)
+    with pretended(monkeypatch) as called:
+        there = artefact.load(folders[0] / "artefact", device=GPU)
+        assert layers.speed(there.view) == "measured"
+        session = TransformersModel(there.loaded.model).session(1, 9)
+        parts = [session.feed(part.to(GPU)) for part in tokens.split([7, 1, 1], dim=1)]
+        assert called.keys() == {operation}
+        assert called.total() >= 3 * 7 * len(there.view.blocks)  # seven linears, some of two widths
+        assert far(torch.cat(parts, 1), expected) < 0.03  # eight bits of bfloat16, two blocks

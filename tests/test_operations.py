@@ -34,8 +34,8 @@ CASES = {
     ),
     "lut_mm": lambda: (
         lut_mm.product,
-        (torch.randn(3, 128), slots.pack(torch.ones(24, 128), 4, 128), torch.randn(24, 16), 4),
-        (torch.randn(24),),
+        (torch.randn(3, 128), slots.pack(torch.ones(24, 128), 4, 64), torch.randn(1, 16), 4),
+        (torch.randn(24), torch.rand(2, 24), 64, *outliers()),
     ),
     "kv_quant": lambda: (kv.quantise, (torch.randn(2, 32, 16), 4, 16), ()),
     "kv_dequant": lambda: (kv.dequantise, (*states(16), 4, 16, torch.zeros(1)), ()),

@@ -67,6 +67,15 @@ LAUNCHES = {
     "lut_mm 4 bits": lambda: wna16_mm.lut_mm(
         numbers(1, K), words(4), numbers(N, 16), 4, blocks=FEW
     ),
+    "lut_mm 4 bits, one table": lambda: wna16_mm.lut_mm(
+        numbers(1, K),
+        words(4),
+        numbers(1, 16),
+        4,
+        scales=numbers(K // 128, N),
+        group_size=128,
+        blocks=FEW,
+    ),
     "kv_quant 4 bits a channel": lambda: kv.quantise(numbers(8, 4096, 128), 4, 64),
     "kv_quant 4 bits a token": lambda: kv.quantise(numbers(8, 4096, 128), 4, 0),
     "kv_dequant 2 bits": lambda: kv.dequantise(*states(2, 64), 2, 64, numbers(1)),

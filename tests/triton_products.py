@@ -89,6 +89,24 @@ def test_outliers_are_added_in_the_second_pass(dtype):
 
 
 @pytest.mark.parametrize("bits", [3, 4])
+def test_one_table_scaled_by_group_and_outliers_beside_it(bits):
+    codes = torch.randint(0, 1 << bits, (72, 200))
+    table, x = torch.randn(1, 1 << bits).bfloat16(), torch.randn(3, 200).bfloat16()
+    scales = torch.rand(72, 7).add(0.5).bfloat16()
+    mask = torch.rand(72, 200) < 0.03
+    places = torch.cat([torch.zeros(1), mask.sum(1).cumsum(0)]).to(torch.int32)
+    columns = mask.nonzero()[:, 1].to(torch.uint16)
+    values = (10 * torch.randn(columns.numel())).bfloat16()
+    held = table[0][codes].double() * scales.double()[:, torch.arange(200) // 32]
+    held[mask] += values.double()
+    words = slots.pack(codes, bits, 32)
+    arguments = (x, words, table, bits, None, scales.T.contiguous(), 32, places, columns, values)
+    wanted = x.double() @ held.T
+    close(products.lut_mm(*arguments, blocks=SPLIT), wanted, torch.bfloat16)
+    close(lut_mm.product(*arguments), wanted, torch.bfloat16)
+
+
+@pytest.mark.parametrize("bits", [3, 4])
 def test_tables_of_values(bits):
     codes = torch.randint(0, 1 << bits, (72, 200))
     tables = torch.randn(72, 1 << bits).bfloat16()

@@ -135,9 +135,26 @@ class Format(nn.Module, abc.ABC):
             yield from part.dense_leaves()
 
     def packed(self) -> Format:
-        """Itself in the layout of the fastest product here; never more bytes than before."""
+        """Itself in the layout of the fastest product here, in the same bytes but for padding."""
+        if self.on_gpu:
+            return self.slotted()
         for name, part in self.inner().items():
             setattr(self, name, part.packed())
+        return self
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether what is held lies on a GPU."""
+        return any(buffer.device.type == "cuda" for buffer in self.buffers())
+
+    def slotted(self) -> Format:
+        """Itself as an operation for a GPU takes it; as it is where there is none."""
+        return self
+
+    def _slot_parts(self) -> Self:
+        """Itself, each part as an operation takes it."""
+        for name, part in self.inner().items():
+            setattr(self, name, part.slotted())
         return self
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from backend.formats.base import Format, empty
 from backend.formats.dense import Dense
+from backend.formats.slotted import SlottedMask
 from backend.formats.sparse import Sparse
 from kernels import bitmask, bitpack, packed
 
@@ -49,6 +50,13 @@ class BitmaskSparse(Sparse):
     def dense(self) -> Tensor:
         """The matrix in float32."""
         return bitmask.expand(self.mask, self.values.dense().flatten(), self.columns)
+
+    def slotted(self) -> Format:
+        """Bits in words, and the values in the order of these."""
+        if not isinstance(self.values, Dense):
+            return self
+        weight = bitmask.expand(self.mask, self.values.values.flatten(), self.columns)
+        return SlottedMask(weight, self.kept())
 
     def kept(self) -> Tensor:
         """The mask, one entry each."""

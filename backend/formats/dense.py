@@ -42,6 +42,10 @@ class Dense(Format):
         """One product of torch."""
         return functional.linear(activation, self.values.to(activation.dtype))
 
+    def take(self, rows: Tensor) -> Tensor:
+        """Some rows, nothing else of the matrix read."""
+        return self.values[rows].to(torch.float32)
+
     def matrix(self) -> packed.Matrix | None:
         """As it lies."""
         return packed.dense(self.values)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from backend.formats.base import Format, empty
-from kernels import huffman, packed
+from kernels import huffman, lossless, packed
 
 
 class EntropyCoded(Format):
@@ -73,7 +73,10 @@ class EntropyCoded(Format):
 
     def exact(self) -> Tensor:
         """The matrix as it was, bfloat16."""
-        found = huffman.decode(self.stream, self.bases, self.starts, self.lengths)
+        parts = self.stream, self.bases, self.starts, self.lengths
+        if self.on_gpu:
+            return lossless.decode(*parts, self.rest, self.first)
+        found = huffman.decode(*parts)
         exponents = found.flatten()[: self.rest.numel()].view(self.rest.shape)
         return self._joined(exponents, self.rest)
 

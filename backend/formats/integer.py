@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from backend.formats.base import Format, empty
 from backend.formats.dense import Dense
+from backend.formats.slotted import SlottedGroups
 from backend.formats.torch_packed import Int4Tiles, Int8Rows
 from kernels import bitpack, packed, wna16_mm
 
@@ -151,8 +152,19 @@ class IntegerGroups(Format):
             zero_points=zeros,
         )
 
+    def slotted(self) -> Format:
+        """Codes in words, where groups of this size fill them."""
+        zeros = self.zero_points if self.offset == "zero-point" else None
+        beside = {"scales": self.scales, "offsets": self.offsets, "zero_points": zeros}
+        try:
+            return SlottedGroups.pack(self.codes.get(), self.code_bits, self.group_size, **beside)
+        except ValueError:  # groups of another size: no operation, so it is made dense
+            return self
+
     def packed(self) -> Format:
         """Itself where the extension reads it, else the layout of torch's packed products."""
+        if self.on_gpu:
+            return self.slotted()
         if self.matrix() is not None:
             return self
         if not isinstance(self.scales, Dense) or self.scales.values.dtype != torch.bfloat16:

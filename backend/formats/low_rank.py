@@ -43,6 +43,10 @@ class LowRank(Format):
         """Two thin products."""
         return decode_step.chain(self.right.product(), self.left.product())
 
+    def slotted(self) -> Format:
+        """Its parts as operations take them."""
+        return self._slot_parts()
+
     @property
     def speed(self) -> str:
         """Runs packed if both factors do."""

@@ -54,6 +54,16 @@ class Outliers(Format):
         """By the held entries alone."""
         return packed.outliers(self.values, self.positions, self.offsets, self.columns)
 
+    def of(self, rows: Tensor) -> Outliers:
+        """The entries of some rows alone, those where `rows` [rows] is true."""
+        counts = torch.diff(self.offsets, prepend=self.offsets.new_zeros(1)).to(torch.int64)
+        mine = rows.repeat_interleave(counts)
+        held = Outliers(int(rows.sum()), self.columns, int(mine.sum()))
+        held.values = self.values[mine]
+        held.positions = self.positions.view(torch.int16)[mine].view(torch.uint16)
+        held.offsets = counts[rows].cumsum(0).to(torch.int32)
+        return held
+
     def dense(self) -> Tensor:
         """The matrix in float32, zero elsewhere."""
         counts = torch.diff(self.offsets, prepend=self.offsets.new_zeros(1)).to(torch.int64)

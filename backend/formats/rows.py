@@ -37,8 +37,12 @@ class Rows(Format):
         if (marked, self.rows - marked) != (self.fine.rows, self.coarse.rows):
             raise ValueError(f"A mask marks {marked:,} of {self.rows:,} rows, not those held.")
 
+    def fine_rows(self) -> Tensor:
+        """True for the rows that are held finer, [rows]."""
+        return bitpack.unpack_plane(self.mask, 1, self.rows).flatten().to(torch.bool)
+
     def _order(self) -> Tensor:
-        mask = bitpack.unpack_plane(self.mask, 1, self.rows).flatten().to(torch.bool)
+        mask = self.fine_rows()
         stacked = torch.cat([mask.nonzero(), (~mask).nonzero()]).flatten()
         return torch.empty_like(stacked).scatter_(
             0, stacked, torch.arange(self.rows, device=stacked.device)
@@ -61,6 +65,10 @@ class Rows(Format):
     def product(self) -> Product | None:
         """Two products, their outputs put in their places."""
         return decode_step.placed(self._order(), self.fine.product(), self.coarse.product())
+
+    def slotted(self) -> Format:
+        """Its parts as operations take them."""
+        return self._slot_parts()
 
     @property
     def speed(self) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from backend.formats.base import Format, empty
 from backend.formats.integer import Planes
+from backend.formats.slotted import SlottedTables
 from kernels import packed
 
 
@@ -39,6 +40,10 @@ class ScalarCodebook(Format):
     def matrix(self) -> packed.Matrix | None:
         """Planes and tables where they lie."""
         return packed.codebook(self.codes.parts(), self.columns, self.tables)
+
+    def slotted(self) -> Format:
+        """Codes in words beside the tables."""
+        return SlottedTables(self.codes.get(), self.tables)
 
     def dense(self) -> Tensor:
         """The matrix in float32."""

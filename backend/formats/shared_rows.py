@@ -60,6 +60,10 @@ class SharedRows(Format):
         """As above, in a decode step."""
         return decode_step.placed(self._places(), self.table.product())
 
+    def slotted(self) -> Format:
+        """Its parts as operations take them."""
+        return self._slot_parts()
+
     @property
     def speed(self) -> str:
         """Runs as the table does."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from backend.formats.base import Format, empty
 from backend.formats.dense import Dense
+from backend.formats.slotted import SlottedFours
 from backend.formats.sparse import Sparse
 from kernels import bitpack, packed, sparse24
 
@@ -40,6 +41,13 @@ class Sparse24(Sparse):
     def dense(self) -> Tensor:
         """The matrix in float32."""
         return sparse24.expand(self.values.dense(), self.positions)
+
+    def slotted(self) -> Format:
+        """The first of all fours, then the second, and which they are in words."""
+        if not isinstance(self.values, Dense):
+            return self
+        weight = sparse24.expand(self.values.values, self.positions)
+        return SlottedFours(weight, self.kept())
 
     def kept(self) -> Tensor:
         """True at two of every four places."""

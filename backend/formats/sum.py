@@ -8,6 +8,9 @@ from typing import Any, Self
 from torch import Tensor
 
 from backend.formats.base import Format
+from backend.formats.outliers import Outliers
+from backend.formats.rows import Rows
+from backend.formats.slotted import SlottedGroups, SlottedTables, SlottedWithOutliers
 from kernels import decode_step, packed
 from kernels.decode_step import Product
 
@@ -61,8 +64,33 @@ class Sum(Format):
         """Products of the terms, added."""
         return decode_step.total(*(term.product() for term in self.inner().values()))
 
+    def slotted(self) -> Format:
+        """Its terms as operations take them, codes and the entries kept apart in one."""
+        terms = self._slot_parts().inner()
+        apart = [name for name, one in terms.items() if isinstance(one, Outliers)]
+        for name, term in terms.items():
+            if apart and (joined := _joined(term, terms[apart[0]])) is not None:
+                setattr(self, name, joined)
+                delattr(self, apart.pop(0))
+        (first, *rest) = self.inner().values()
+        return self if rest else first
+
     @property
     def speed(self) -> str:
         """Runs packed if every term does."""
         every = all(term.speed == "measured" for term in self.inner().values())
         return "measured" if every else "emulated"
+
+
+def _joined(held: Format, apart: Outliers) -> Format | None:
+    """Codes with the entries kept apart of their rows; None where no operation takes both."""
+    if isinstance(held, SlottedGroups | SlottedTables):
+        return SlottedWithOutliers(held, apart)
+    if not isinstance(held, Rows):
+        return None
+    fine = held.fine_rows()
+    halves = _joined(held.fine, apart.of(fine)), _joined(held.coarse, apart.of(~fine))
+    if halves[0] is None or halves[1] is None:
+        return None
+    held.fine, held.coarse = halves
+    return held

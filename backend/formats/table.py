@@ -14,6 +14,7 @@ from torch import Tensor
 from backend.formats.base import Format, empty
 from backend.formats.dense import Dense
 from backend.formats.integer import Planes
+from backend.formats.slotted import SlottedTables
 from kernels import packed, wna16_mm
 
 
@@ -37,6 +38,18 @@ class OneTable(Format):
         return packed.codebook(
             self.codes.parts(), self.columns, table, scales=scales, group_size=self.group_size
         )
+
+    def slotted(self) -> Format:
+        """Codes in words beside the table, where groups of this size fill them."""
+        if not isinstance(self.scales, Dense):
+            return self
+        table = self.entries().to(torch.bfloat16).unsqueeze(0)
+        if not torch.equal(table[0].to(torch.float32), self.entries()):
+            table = self.entries().unsqueeze(0)
+        try:
+            return SlottedTables(self.codes.get(), table, self.scales, self.group_size)
+        except ValueError:  # groups of another size: no operation, so it is made dense
+            return self
 
     def dense(self) -> Tensor:
         """The matrix in float32."""

@@ -90,7 +90,7 @@ def finish_kernel(
         last = tl.load(places + n + 1, mask=n < outputs, other=0)
         for step in range(tl.max(last - first, axis=0)):
             live = first + step < last
-            k = tl.load(columns + first + step, mask=live, other=0)
+            k = tl.load(columns + first + step, mask=live, other=0).to(tl.int32)
             value = tl.load(values + first + step, mask=live, other=0.0).to(tl.float32)
             x = tl.load(
                 activation + m[:, None] * inputs + k[None, :],

@@ -51,6 +51,7 @@ def product_kernel(
     WIDTH_2: tl.constexpr,
     TILE: tl.constexpr,
     TILES_A_GROUP: tl.constexpr,
+    SHARED: tl.constexpr,
     MODE: tl.constexpr,
     MAGIC: tl.constexpr,
     OFFSET: tl.constexpr,
@@ -61,7 +62,10 @@ def product_kernel(
     SPLITS: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """One tile [COLUMNS, ROWS] of one split; `scales` is the table of values in mode TABLE."""
+    """One tile [COLUMNS, ROWS] of one split.
+
+    In mode TABLE `scales` are the tables, one if SHARED, and `offsets` scales that come after.
+    """
     COUNT_0: tl.constexpr = TILE * WIDTH_0 // 16
     COUNT_1: tl.constexpr = TILE * WIDTH_1 // 16
     COUNT_2: tl.constexpr = TILE * WIDTH_2 // 16
@@ -87,6 +91,8 @@ def product_kernel(
             scale = tl.load(scales + group * outputs + safe_n).to(tl.float32)
             if OFFSET:
                 offset = tl.load(offsets + group * outputs + safe_n).to(tl.float32)
+        if MODE == TABLE and OFFSET:
+            products = tl.zeros((COLUMNS, ROWS), dtype=tl.float32)
         if MODE == CODES:
             products = tl.zeros((COLUMNS, ROWS), dtype=tl.float32)
             sums = tl.zeros((ROWS,), dtype=tl.float32)
@@ -103,8 +109,14 @@ def product_kernel(
             if WIDTH_2 > 0:
                 code = (code << WIDTH_2) | slot_of(plane_2, j, RUN, COUNT_2, WIDTH_2)
             if MODE == TABLE:
-                entry = scales + safe_n[:, None] * (1 << BITS) + code.to(tl.int32)
-                total = dot(tl.load(entry).to(x.dtype), x, total)
+                if SHARED:
+                    entry = scales + code.to(tl.int32)
+                else:
+                    entry = scales + safe_n[:, None] * (1 << BITS) + code.to(tl.int32)
+                if OFFSET:
+                    products = dot(tl.load(entry).to(x.dtype), x, products)
+                else:
+                    total = dot(tl.load(entry).to(x.dtype), x, total)
             else:
                 if MAGIC == 128:
                     number = (code | 0x4300).to(tl.bfloat16, bitcast=True)
@@ -121,6 +133,10 @@ def product_kernel(
                     if OFFSET:
                         weight += offset[:, None]
                     total = dot(weight.to(x.dtype), x, total)
+        if MODE == TABLE and OFFSET:
+            group = tile // TILES_A_GROUP
+            scale = tl.load(offsets + group * outputs + safe_n).to(tl.float32)
+            total += scale[:, None] * products
         if MODE == CODES:
             middle = MAGIC + (1 << (BITS - 1))
             total += scale[:, None] * (products - middle * sums[None, :])
@@ -171,11 +187,20 @@ def lut_mm(
     tables: Tensor,
     bits: int,
     bias: Tensor | None = None,
+    scales: Tensor | None = None,
+    group_size: int = 0,
+    places: Tensor | None = None,
+    columns: Tensor | None = None,
+    values: Tensor | None = None,
     blocks: configs.Blocks | None = None,
 ) -> Tensor:
-    """As `kernels.lut_mm.product`: each row has a table of 2**bits values."""
-    parts = _parts(activation, words, tables, None, bits, activation.shape[1], blocks, table=True)
-    return finish(parts, activation, bias)
+    """As `kernels.lut_mm.product`: tables of 2**bits values, and outliers in the second pass."""
+    size = group_size or activation.shape[1]
+    parts = _parts(activation, words, tables, scales, bits, size, blocks, table=True)
+    whole = (
+        None if places is None or columns is None or values is None else (places, columns, values)
+    )
+    return finish(parts, activation, bias, outliers=whole)
 
 
 def _parts(
@@ -216,6 +241,7 @@ def _parts(
         WIDTH_2=widths[2],
         TILE=tile,
         TILES_A_GROUP=max(1, min(group_size, tiles * tile) // tile),
+        SHARED=table and len(scales) == 1,
         MODE=TABLE.value if table else few,
         MAGIC=magic,
         OFFSET=offsets is not None,
