@@ -10,10 +10,9 @@ from backend.errors import SettingError
 from backend.measure import hardware, size
 from backend.methods import catalogue
 from backend.methods.base import CacheMethod, DecodeMethod, EncodeMethod, ModelMethod, RepairMethod
-from backend.models import artefact
+from backend.models import artefact, observing
 from backend.models.language_model import TransformersModel
 from backend.models.place import HERE, choose, put
-from backend.models.session import key_value_shape
 from backend.plan import plan
 from backend.recipes import Recipe
 from backend.sources import ModelSource
@@ -42,7 +41,7 @@ def tensors_of(model):
 def treated(recipe, folder, place):
     """A model compressed at a place, saved, and loaded there again."""
     blocks = 2 if isinstance(recipe.stages[0], ModelMethod) else 1
-    model = tiny.build("llama", num_hidden_layers=blocks)
+    model = tiny.build("llama", num_hidden_layers=blocks, num_key_value_heads=4)
     loaded = tiny.loaded(model, folder / "model")
     place.put(model)
     windows = tiny.tokens(4, 16)
@@ -84,10 +83,12 @@ def test_a_method_makes_of_a_model_on_a_gpu_what_it_makes_on_the_processor(
 @pytest.mark.parametrize("key", CACHES)
 def test_a_cache_on_a_gpu_gives_what_it_gives_on_the_processor(key, monkeypatch):
     network, tokens = tiny.build("llama"), tiny.tokens(2, 70)
-    codec = METHODS[key]().at(7).codec(*key_value_shape(network.config))
+    recipe = Recipe((METHODS[key]().at(7),))
 
     def read(place):
-        session = TransformersModel(put(network, place), codec).session(2, 70)
+        tables = observing.learned(recipe, put(network, place), tiny.tokens(4, 40, seed=1))
+        codec = observing.codec_of(recipe, network, tables)
+        session = TransformersModel(network, codec).session(2, 70)
         parts = [session.feed(part.to(place)) for part in tokens.split([60, *[1] * 10], dim=1)]
         return torch.cat(parts, 1), session.cache_bytes()
 

@@ -97,7 +97,7 @@ def save(
         "tables": bool(tables),
     }
     if tables:
-        save_file({name: one.contiguous() for name, one in tables.items()}, partial / TABLES)
+        save_file({name: one.contiguous().cpu() for name, one in tables.items()}, partial / TABLES)
     (partial / "recipe.json").write_text(json.dumps(record))
     for name in SIDE_FILES:
         if (loaded.folder / name).is_file():
