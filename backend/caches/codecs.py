@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
@@ -35,6 +35,10 @@ class Codec(abc.ABC):
     def bits(self, heads: int, head_dim: int) -> float:
         """Bits per number that each further token adds once the window is full."""
 
+    def on_gpu(self, head_dim: int) -> Codec:  # noqa: ARG002 - most have one way alone
+        """The same, its caches asked by an operation of a GPU where there is one."""
+        return self
+
 
 @dataclass(frozen=True)
 class IntegerCodec(Codec):
@@ -45,12 +49,21 @@ class IntegerCodec(Codec):
     group_size: int
     window: int
     keys_by_channel: bool = True
+    in_words: bool = False
+    """Whether codes lie as an operation for a GPU takes them."""
 
     def layer(self, index: int) -> LayerCache:  # noqa: ARG002 - all layers alike
         """An empty cache."""
         from backend.caches.integer import IntegerLayerCache
+        from backend.caches.slotted import SlottedLayerCache
 
-        return IntegerLayerCache(self)
+        return SlottedLayerCache(self) if self.in_words else IntegerLayerCache(self)
+
+    def on_gpu(self, head_dim: int) -> Codec:
+        """The same in words, where heads and widths fill them."""
+        fits = head_dim >= 16 and head_dim & (head_dim - 1) == 0 and self.group_size >= 16
+        known = {self.key_bits, self.value_bits} <= {2, 4, 8}
+        return replace(self, in_words=True) if fits and known else self
 
     def bits(self, heads: int, head_dim: int) -> float:  # noqa: ARG002 - a scale for each head
         """Codes, scales and offsets; the exact window is a fixed cost on top."""

@@ -15,7 +15,7 @@ from backend.caches.attention import Turn
 from backend.caches.codecs import Codec
 from backend.models import held_attention, rotary
 from backend.models.lean import Lean, LeanSession, refusal
-from backend.models.session import Session, held_cache
+from backend.models.session import Session, held_cache, key_value_shape
 from backend.models.view import View
 
 
@@ -33,17 +33,20 @@ class TransformersModel:
         Raises:
             ModelError: the codec wants the queries and this architecture hands out none.
         """
-        self.model, self.codec = model, codec
+        self.model = model
         text = model.config.get_text_config()
         self.vocabulary_size: int = text.vocab_size
         end = model.generation_config.eos_token_id
         self.end_token: int | None = end[0] if isinstance(end, list) else end
         self.has_cache_method = codec is not None
         self._branching = "position_ids" in inspect.signature(model.forward).parameters
-        if codec is not None and codec.layer(0).attends:
-            held_attention.check(model)
         self.loop = refusal(model) if lean else "decoded by transformers as it was asked for"
         self._lean = None if self.loop else Lean(model)
+        if codec is not None and self._lean is not None and self.device.type == "cuda":
+            codec = codec.on_gpu(key_value_shape(model.config)[1])
+        if codec is not None and codec.layer(0).attends:
+            held_attention.check(model)
+        self.codec = codec
         self._open: weakref.WeakSet[LeanSession] = weakref.WeakSet()
 
     @property
