@@ -7,8 +7,10 @@ from backend.formats.base import FEW, Format
 from backend.formats.dense import Dense
 from backend.formats.entropy import EntropyCoded
 from backend.formats.integer import IntegerGroups
+from backend.formats.scalar import ScalarCodebook
 from backend.formats.sparse24 import Sparse24
 from backend.formats.sum import Sum
+from backend.formats.table import TableCodes
 from backend.formats.transposed import Transposed
 from kernels import bitpack, extension
 from tests.test_formats import NAMES, example
@@ -88,6 +90,20 @@ def test_integers_of_every_width_kind_and_odd_shape(bits, kind, rows, columns):
         whole = group_size >= columns or group_size % least == 0
         x = rounded(x) if whole else x.double()
         near(held.multiply(x.float()), x @ held.dense().double().T)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize(("rows", "columns"), ODD)
+def test_tables_of_few_and_of_many_values(bits, rows, columns):
+    codes = torch.randint(0, 1 << bits, (rows, columns), generator=torch.Generator().manual_seed(3))
+    tables, x = random(rows, 1 << bits, seed=1), random(3, columns, seed=2)
+    held = [ScalarCodebook.pack(codes, tables)]
+    for group_size in (columns, 32, 8):
+        scales = random(rows, -(-columns // group_size), seed=4)
+        held.append(TableCodes.pack(codes, tables[0], scales, group_size))
+    for one in held:
+        near(one.matrix().dense(), one.dense())
+        near(one.multiply(x), x.double() @ one.dense().double().T, COARSE)
 
 
 def test_scales_may_be_integers_themselves():

@@ -3,11 +3,43 @@
 
 namespace {
 
-// Codes of four bits into one table a row or one for all, as a register holds it.
-bool has_table(const Codebook &held) {
-    const Codes &codes = held.codes;
-    return held.dimension == 1 && held.size == 16 && codes.planes[2] && !codes.planes[0] &&
-           !codes.planes[1] && !codes.planes[3];
+// Codes into one table a row or one for all, of as many values as a register holds.
+bool has_table(const Codebook &held) { return held.dimension == 1 && held.size <= 16; }
+
+// Codes of one and of two bits, spread to four bits each.
+struct Spread {
+    uint32_t ones[256] = {};
+    uint16_t twos[256] = {};
+
+    Spread() {
+        for (int byte = 0; byte < 256; byte++)
+            for (int bit = 0; bit < 8; bit++) {
+                const uint32_t set = byte >> bit & 1;
+                ones[byte] |= set << 4 * bit;
+                twos[byte] |= static_cast<uint16_t>(set << (bit / 2 * 4 + bit % 2));
+            }
+    }
+};
+
+const Spread SPREAD;
+
+// A row's codes as codes of four bits each: where they lie, or made in a room.
+const uint8_t *in_four_bits(const Codes &codes, int64_t row, int64_t columns,
+                            std::vector<uint8_t> &room) {
+    if (codes.planes[2]) return codes.planes[2] + row * bytes_of(columns, 4);
+    const Lines lines(codes, row, columns);
+    const int64_t pairs = bytes_of(columns, 2);
+    room.resize((columns + 7) / 8 * 4);
+    for (int64_t at = 0; 8 * at < columns; at++) {
+        uint32_t found = 0;
+        if (lines.of[1]) {
+            found = SPREAD.twos[lines.of[1][2 * at]];
+            if (2 * at + 1 < pairs) found |= SPREAD.twos[lines.of[1][2 * at + 1]] << 16;
+        }
+        if (lines.of[0]) found = found << 1 | SPREAD.ones[lines.of[0][at]];
+        std::copy_n(reinterpret_cast<const uint8_t *>(&found), 4, room.data() + 4 * at);
+    }
+    return room.data();
 }
 
 int64_t group_of(const Codebook &held) {
@@ -93,24 +125,28 @@ void dots_of_binary(const BinaryCodes &held, const Run &run, const Fixed &activa
 void dots_of_codebook(const Codebook &held, const Run &run, const Fixed &activations,
                       State &state) {
     const int64_t groups = held.scales ? held.scales->columns : 1, size = run.count * groups;
-    const int64_t bytes = bytes_of(held.shape.columns, 4), several = activations.count();
+    const int64_t columns = held.shape.columns, several = activations.count();
     state.tile.assign(size + 8, 1);  // eight scales are read at a time
     if (held.scales)
         decode_rows(held.scales, run.first, run.count, state.tile.data(), state.inner(0));
     const PlaneView view = activations.view(Fixed::TABLE, group_of(held));
     std::fill_n(run.y, run.count * several, 0.0f);
-    float own[16], scale = 0;
+    float own[16] = {}, scale = 0;
     Table table;
-    if (!held.rows) scale = loops->round_table(held.table, table);
+    if (!held.rows) {
+        std::copy_n(held.table, held.size, own);
+        scale = loops->round_table(own, table);
+    }
     for (int64_t row = 0; row < run.count; row++) {
         if (held.rows) {
-            loops->widen(held.rows + (run.first + row) * 16, 16, own);
+            loops->widen(held.rows + (run.first + row) * held.size, held.size, own);
             scale = loops->round_table(own, table);
         }
         float *scales = state.tile.data() + row * groups;
         loops->scale_by(scales, scale, groups);
-        loops->table_dots(held.codes.planes[2] + (run.first + row) * bytes, bytes, table, view,
-                          several, scales, run.y + row * several);
+        loops->table_dots(in_four_bits(held.codes, run.first + row, columns, state.codes),
+                          bytes_of(columns, 4), table, view, several, scales,
+                          run.y + row * several);
     }
 }
 

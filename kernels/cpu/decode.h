@@ -12,6 +12,7 @@
 struct State {
     int64_t row = -1, passed = 0;      // the last row, and the entries held before the next
     std::vector<uint16_t> table;       // of an entropy code: 256 * length + symbol by 12 bits
+    std::vector<uint8_t> codes;        // of a row, spread to four bits
     std::vector<float> tile;           // of a transposed matrix: some of its rows
     int64_t tile_first = -1;
     std::unique_ptr<State> inside[2];
