@@ -17,12 +17,16 @@ import psutil
 from backend.dimensions import Dimensions
 from backend.errors import ResourceError
 from backend.forecast import Forecast, Forecaster
-from backend.plan import Predicted
+from backend.methods.base import CacheMethod, DecodeMethod, Needs
+from backend.plan import CALIBRATION, Predicted
 from backend.recipes import Recipe
 from backend.sizes import size_of
 from backend.sources import ModelSource
 
 BASE_MEMORY = 400 << 20  # bytes: interpreter, torch and transformers
+WORKING_MEMORY = 64 << 20  # bytes that torch takes once it computes, whatever the model
+STREAMS = 2  # of hidden states: before a block and behind it
+MOMENTS = 3  # matrices of a layer's inputs: their Hessian, its inverse factor, and room for it
 SECONDS_PER_BILLION = {"nothing": 20.0, "norms": 60.0, "hessian": 240.0}
 MEASURING_SECONDS = 8.0
 
@@ -86,7 +90,7 @@ def estimate(
         return None
     size = size_of(recipe, dimensions)
     seconds, basis = _seconds(recipe, source, dimensions.parameters, known)
-    peak = BASE_MEMORY + 2 * dimensions.dense_bytes + size.weights
+    peak = BASE_MEMORY + 2 * dimensions.dense_bytes + size.weights + _working(recipe, dimensions)
     quality = None if forecaster is None else forecaster.quality(recipe, source.name)
     return Estimate(size.weights, dimensions.dense_bytes, peak, seconds, basis, size.exact, quality)
 
@@ -109,6 +113,24 @@ def check_room(found: Estimate, home: Path) -> None:
             f"This run writes about {found.resident_bytes / 1e9:.1f} GB and {disk / 1e9:.1f} GB "
             f"are free in {home}; free some space or set PARETOSCOPE_HOME to another disk."
         )
+
+
+def _working(recipe: Recipe, dimensions: Dimensions) -> int:
+    """Bytes beside the model while its weights are treated; none where they stay."""
+    treating = [one for one in recipe.stages if not isinstance(one, CacheMethod | DecodeMethod)]
+    if not treating:
+        return 0
+    needs = Needs.NOTHING
+    for one in treating:
+        needs |= one.needs
+    states, moments = 0, 0
+    if needs is not Needs.NOTHING:
+        tokens = CALIBRATION["windows"] * CALIBRATION["length"]
+        states = STREAMS * 4 * tokens * dimensions.hidden
+    if Needs.HESSIAN in needs:
+        inputs = {columns for (_, columns), _ in dimensions.matrices}
+        moments = MOMENTS * 4 * sum(columns**2 for columns in inputs)
+    return WORKING_MEMORY + states + moments
 
 
 def _seconds(

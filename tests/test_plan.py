@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from backend.errors import DataError, SettingError
-from backend.estimate import estimate
+from backend.estimate import BASE_MEMORY, WORKING_MEMORY, estimate
 from backend.plan import plan
 from backend.recipes import Recipe
 from backend.sources import ModelSource
@@ -106,6 +106,20 @@ def test_the_estimate_is_dense_bytes_less_what_the_matrices_lose():
     most = 2 * (total - matrices) + matrices // 2 + rotary
     assert 0.999 * most < found.resident_bytes <= most
     assert estimate(Recipe.parse("kv-int@5"), DEFAULT, NOTHING).resident_bytes == found.dense_bytes
+
+
+def test_expected_memory_counts_states_and_moments_of_what_is_looked_at():
+    def beside(text):
+        found = estimate(Recipe.parse(text), DEFAULT, NOTHING)
+        return found.peak_bytes - BASE_MEMORY - 2 * found.dense_bytes - found.resident_bytes
+
+    assert beside("kv-int@5") == beside("copyspec") == 0
+    assert beside("rtn@4") == WORKING_MEMORY
+    # 64 windows of 256 tokens in 128 channels of float32, twice
+    assert beside("wanda@9") == WORKING_MEMORY + 2 * 4 * 64 * 256 * 128
+    # inputs of 128 channels, and of 256 behind the network's first half
+    moments = 3 * 4 * (128**2 + 256**2)
+    assert beside("gptq@4") == WORKING_MEMORY + 2 * 4 * 64 * 256 * 128 + moments
 
 
 def test_seconds_come_from_runs_that_are_known():
