@@ -10,7 +10,7 @@ namespace {
 // Where the kept entries of eight columns lie, by the byte of their mask.
 struct Spread {
     uint32_t place[256][8], kept[256][8];
-    uint8_t marked[256][8];  // the other way: the columns that are kept, one after another
+    uint32_t marked[256][8];  // the other way: the columns that are kept, one after another
     uint32_t first[9][8];    // as many as are kept
 
     Spread() {
@@ -19,7 +19,7 @@ struct Spread {
             std::fill_n(marked[byte], 8, 0);
             for (int bit = 0; bit < 8; bit++) {
                 const bool there = (byte >> bit) & 1;
-                if (there) marked[byte][next] = static_cast<uint8_t>(bit);
+                if (there) marked[byte][next] = static_cast<uint32_t>(bit);
                 place[byte][bit] = there ? next++ : 0;
                 kept[byte][bit] = there ? ~0u : 0;
             }

@@ -244,22 +244,43 @@ void dots(const void *numbers, int64_t count, const float *x, int64_t several, i
     }
 }
 
+// Eight numbers of 16 bits as the upper halves of eight floats, in fewer turns than by widening.
+inline __attribute__((always_inline)) EightFloats upper_halves_at(const uint16_t *from) {
+#ifdef HAS_AVX2
+    typedef long long Pair __attribute__((vector_size(16)));
+    typedef char Bytes __attribute__((vector_size(32)));
+    constexpr char NO = -128;
+    constexpr Bytes PLACES = {NO, NO, 0, 1, NO, NO, 2,  3,  NO, NO, 4,  5,  NO, NO, 6,  7,
+                              NO, NO, 8, 9, NO, NO, 10, 11, NO, NO, 12, 13, NO, NO, 14, 15};
+    Pair found;
+    __builtin_memcpy(&found, from, 16);
+    return (EightFloats)__builtin_ia32_pshufb256((Bytes)__builtin_ia32_vbroadcastsi256(found),
+                                                 PLACES);
+#else
+    return floats_at(from);
+#endif
+}
+
 // One activation with the values in bfloat16 that a mask marks; moves behind those it took.
 float masked_dot(const uint8_t *mask, const float *x, int64_t columns, const uint16_t *&left,
                  const uint16_t *end) {
     const uint16_t *values = left;
-    EightFloats sums = {};
+    EightFloats sums[2] = {};
     int64_t k = 0;
-    for (; k + 8 <= columns && values + 8 <= end; k += 8) {
-        const uint8_t byte = mask[k / 8];
+    const auto add = [&](int64_t at, EightFloats &sum) __attribute__((always_inline)) {
+        const uint8_t byte = mask[at / 8];
         const int64_t count = __builtin_popcount(byte);
-        Eight kept;
+        Eight kept, marked;
         __builtin_memcpy(&kept, SPREAD.first[count], 32);
-        const Eight taken =
-            (Eight)__builtin_shuffle(floats_at(x + k), eight_at(SPREAD.marked[byte]));
-        sums += (EightFloats)(taken & kept) * floats_at(values);
+        __builtin_memcpy(&marked, SPREAD.marked[byte], 32);
+        const Eight taken = (Eight)__builtin_shuffle(floats_at(x + at), marked);
+        sum += (EightFloats)(taken & kept) * upper_halves_at(values);
         values += count;
-    }
+    };
+    // Eight values are read at a time, however few are kept.
+    const int64_t safe = std::min(columns, end - values - 8) / 16 * 16;
+    for (; k < safe; k += 16) add(k, sums[0]), add(k + 8, sums[1]);
+    for (; k + 8 <= columns && values + 8 <= end; k += 8) add(k, sums[0]);
     float rest = 0;
     for (; k < columns; k++)
         if (mask[k / 8] >> k % 8 & 1) {
@@ -269,7 +290,7 @@ float masked_dot(const uint8_t *mask, const float *x, int64_t columns, const uin
             rest += x[k] * value;
         }
     left = values;
-    return all_of(sums) + rest;
+    return all_of(sums[0] + sums[1]) + rest;
 }
 
 // The four of two fours of an activation that a byte of positions names; the others are not used.
