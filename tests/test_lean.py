@@ -167,7 +167,7 @@ def test_a_module_that_is_not_known_is_left_to_transformers():
 
 
 @pytest.mark.parametrize(
-    "codec", ["kv-int", "zipcache", "mustafar", "window", "rotatekv", "cskv", "razor"]
+    "codec", ["kv-int", "zipcache", "mustafar", "window", "rotatekv", "cskv", "razor", "ems"]
 )
 def test_caches_hold_and_answer_the_same(codec, whole):
     model = tiny.build("llama", num_attention_heads=2, num_key_value_heads=1)

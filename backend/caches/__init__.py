@@ -12,12 +12,14 @@ from backend.caches.codecs import (
     SalientCodec,
     WindowCodec,
 )
+from backend.caches.condensed_codec import CondensedCodec
 from backend.caches.heads_codec import HeadsCodec
 from backend.caches.reduced_codec import ReducedCodec
 from backend.caches.rotated_codec import RotatedCodec
 
 __all__ = [
     "BitmapCodec",
+    "CondensedCodec",
     "CorrectedCodec",
     "HeadsCodec",
     "IntegerCodec",

@@ -202,6 +202,8 @@ CLAIMS = (
         "window@4",
         "needle_all",
     ),
+    Claim("ems", "beats forgetting tokens at 4 bits", "ems@4", "window@4", PRESSURE),
+    Claim("ems", "finds more needles than a window at 4 bits", "ems@4", "window@4", "needle_all"),
     Claim("mustafar", "beats forgetting tokens at 8 bits", "mustafar@8", "window@8", PRESSURE),
     Claim("mustafar", "decodes faster than dense", "mustafar@8", "", "decode_speedup", 1.0),
     Claim("window", "decodes faster than dense", "window@8", "", "decode_speedup", 1.0),

@@ -35,7 +35,7 @@ class Rsd(DecodeMethod):
     draft: str = setting("rtn@4", "Recipe of the draft, of weights and structure.", recipe=True)
     first: int = setting(3, "Tokens drawn after the text.", low=1, high=16)
     inner: int = setting(1, "Tokens drawn after each of the tree.", low=1, high=4)
-    depth: int = setting(3, "Tokens one after another.", low=1, high=8)
+    depth: int = setting(4, "Tokens one after another.", low=1, high=8)
 
     @property
     def draft_recipe(self) -> str:
