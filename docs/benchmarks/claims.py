@@ -223,6 +223,13 @@ CLAIMS = (
     Claim("rsd", "keeps more of a draft than a chain", "rsd", "speculative", "mean_accepted"),
     Claim("dyspec", "keeps more of a draft than a chain", "dyspec", "speculative", "mean_accepted"),
     Claim(
+        "smartspec",
+        "decodes faster than drafts of fixed length",
+        "smartspec",
+        "speculative",
+        "decode_speedup",
+    ),
+    Claim(
         "specdec-threshold",
         "decodes faster than drafts of fixed length",
         "specdec-threshold",
