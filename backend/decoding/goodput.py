@@ -55,11 +55,12 @@ class GoodputDrafter(ModelDrafter):
     def learn(
         self,
         tokens: Sequence[int],
-        logits: torch.Tensor,  # noqa: ARG002 - the text tells what was accepted
+        logits: torch.Tensor,
         parents: Sequence[int] | None = None,  # noqa: ARG002
     ) -> None:
         """Note how long the model took; a prompt is not a draft."""
         if self._fed:
+            logits[-1, 0].item()  # waits for a device that computes by itself
             self.verifying[len(tokens)] = _mixed(
                 self.verifying.get(len(tokens)), self._clock() - self._waiting
             )
