@@ -19,8 +19,8 @@ class Smartspec(DecodeMethod):
 
     Before each draft the length is chosen that promises the most tokens a second: by the share of
     drafted tokens that were accepted lately, by what the draft takes for a token and by what the
-    model takes to verify as many. Where no draft pays, the model writes alone, and tries one
-    token again now and then. The output is the model's own.
+    model takes to verify as many. Where no draft pays, the model writes alone. Now and then the
+    other choice is timed again. The output is the model's own.
     """
 
     stage = Stage.DECODE
