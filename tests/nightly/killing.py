@@ -54,7 +54,9 @@ class Killing:
         while active := self._look(submit=False):
             assert time.monotonic() < deadline, f"{active} jobs are not over"
             time.sleep(0.2)
-        assert self.program.stop() == 0
+        code = self.program.stop()
+        said = (self.program.home / "said").read_text(errors="replace")
+        assert code == 0, f"told to end, the program ended with code {code}: {said[-2000:]}"
 
     def _left(self) -> dict[str, int]:
         left = {kind: wanted - self.kills[kind] for kind, wanted in self.wanted.items()}
