@@ -51,11 +51,13 @@ class Units:
         count: how many there are.
         cost: numbers that go with one.
         bias: numbers that a bias of the reader adds, 0 where it has one.
+        neurons: whether they are neurons, not heads.
     """
 
     count: int
     cost: int
     bias: int
+    neurons: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class Anatomy:
             return
         experts, outputs, inner = down
         for _ in range(experts):
-            yield Units(inner, outputs + 2 * block[name][2], outputs)
+            yield Units(inner, outputs + 2 * block[name][2], outputs, neurons=True)
 
     def _heads(self, roles: dict[str, str], block: dict[str, Shape]) -> Units | None:
         """Groups of heads that share keys and values."""
@@ -170,7 +172,7 @@ class Anatomy:
         writers = {roles[one]: rows for one, rows in each.items() if one in roles}
         if not writers:
             return None
-        return self._group(roles["down"], Units(inner, outputs, 0), writers, block)
+        return self._group(roles["down"], Units(inner, outputs, 0, True), writers, block)
 
     def _group(
         self, reader: str, read: Units, writers: dict[str, int], block: dict[str, Shape]
@@ -186,7 +188,8 @@ class Anatomy:
                 return None
             cost += each * (inputs + (_bias(name) in block))
         outputs, _ = self._oriented(block[reader])
-        return Units(read.count, cost, 0 if _bias(reader) in block else outputs)
+        bias = 0 if _bias(reader) in block else outputs
+        return Units(read.count, cost, bias, read.neurons)
 
     def _told(self, name: str) -> int:
         """A whole number of the configuration; 0 where it has none of this name."""

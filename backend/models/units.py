@@ -30,6 +30,7 @@ class Group:
         writers: name of each linear that writes them, and for each unit the rows, [units, rows].
         cost: numbers that go with a unit.
         bias: numbers that a bias of the reader adds, 0 where it has one.
+        neurons: whether they are neurons, not heads.
     """
 
     block: int
@@ -39,6 +40,7 @@ class Group:
     writers: dict[str, Tensor]
     cost: int
     bias: int
+    neurons: bool
 
 
 def find(view: View) -> tuple[list[Group], list[str]]:
@@ -61,7 +63,9 @@ def find(view: View) -> tuple[list[Group], list[str]]:
     return groups, unknown
 
 
-def cut(view: View, group: Group, stay: Tensor, means: Tensor | None) -> None:
+def cut(
+    view: View, group: Group, stay: Tensor, means: Tensor | None, *, biased: bool = True
+) -> None:
     """Take units out of their linears.
 
     Args:
@@ -70,6 +74,7 @@ def cut(view: View, group: Group, stay: Tensor, means: Tensor | None) -> None:
         stay: true for the units that stay, [units].
         means: mean of each channel that the reader reads, made good by its bias; None for a
             skeleton, whose values do not matter.
+        biased: whether the reader gets a bias where it has none.
     """
     if bool(stay.all()):
         return
@@ -78,8 +83,10 @@ def cut(view: View, group: Group, stay: Tensor, means: Tensor | None) -> None:
     columns = stay.repeat_interleave(group.width)
     weight, bias = _oriented(reader), reader.bias
     gone = None if means is None else weight[:, ~columns].float() @ means[~columns].float()
-    total = torch.zeros(weight.shape[0], device=weight.device) if bias is None else bias.detach()
-    if gone is not None:
+    total = None if bias is None else bias.detach()
+    if total is None and biased:
+        total = torch.zeros(weight.shape[0], device=weight.device)
+    if gone is not None and total is not None:
         total = total.float() + gone
     _replace(view, group.reader, weight[:, columns], total)
     for name, rows in group.writers.items():
@@ -140,7 +147,9 @@ def _group(view: View, reader: Site, units: int, width: int, writers: dict[str, 
         columns = _oriented(writer).shape[1] + (writer.bias is not None)
         cost += rows.shape[1] * columns
     bias = outputs if module.bias is None else 0
-    return Group(reader.block, reader.name, units, width, writers, cost, bias)
+    return Group(
+        reader.block, reader.name, units, width, writers, cost, bias, reader.role == "down"
+    )
 
 
 def _rows(view: View, name: str) -> int:

@@ -160,6 +160,9 @@ CLAIMS = (
     Claim("lord", "beats the weights' own low rank at 12 bits", "lord@12", "svd@12"),
     Claim("flap", "beats turning and slicing at 13 bits", "flap@13", "slicegpt@13"),
     Claim("flap", "beats dropping layers at 13 bits", "flap@13", "layer-drop@13"),
+    Claim("cfsp", "beats dropping layers at 13 bits", "cfsp@13", "layer-drop@13"),
+    Claim("cfsp", "beats turning and slicing at 13 bits", "cfsp@13", "slicegpt@13"),
+    Claim("cfsp", "beats FLAP at 13 bits", "cfsp@13", "flap@13"),
     Claim(
         "layer-drop",
         "decodes faster than the dense model",
