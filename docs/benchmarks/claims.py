@@ -112,6 +112,13 @@ CLAIMS = (
     Claim("db-llm", "beats GPTQ at 2.5 bits", "db-llm@2.5", "gptq@2.5"),
     Claim("dgq", "beats rounding to nearest at 4.25 bits", "dgq@4.25", "rtn@4.25"),
     Claim("dgq", "stays within 1 % more perplexity at 4.5 bits", "dgq@4.5", "", "ppl_ratio", 1.01),
+    Claim("lq-lora", "beats rounding to nearest at 3 bits", "lq-lora@3", "rtn@3"),
+    Claim(
+        "lq-lora",
+        "bits by an integer program beat the same for all at 3 bits",
+        "lq-lora@3 by integer-program",
+        "lq-lora@3",
+    ),
     Claim("nupes", "beats rounding to nearest at 3 bits", "nupes@3", "rtn@3"),
     Claim("nupes", "beats ranges found by gradient at 4 bits", "nupes@4", "easyquant@4"),
     Claim("lut-gemm", "beats rounding to nearest at 3 bits", "lut-gemm@3", "rtn@3"),
