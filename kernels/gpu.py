@@ -16,23 +16,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kernels import configs, gpu_cases, slots
+from kernels import configs, gpu_cases
 from kernels.configs import Blocks
+from kernels.gpu_products import PRODUCTS, Tunable
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 600
 REPLAYS = 20
 BEYOND_CACHE = 256 << 20  # bytes of weights that are gone through in turn, more than any L2 holds
-GROUP = 128
 SHAPES = ((4096, 4096), (14336, 4096), (4096, 14336))
 ROWS = (1, 16, 64, 1024)
-BITS = (2, 3, 4, 8)
 
 
 class Progress:
@@ -118,23 +118,17 @@ def sanitize() -> str:
 
 
 def measure(progress: Progress, end: float) -> list[dict[str, Any]]:
-    """The best blocks of each shape and its time beside the dense product, until `end`."""
+    """The best blocks of each product and shape and its time beside the dense one, until `end`."""
     rows = []
-    for (outputs, inputs), bits, count in itertools.product(SHAPES, BITS, ROWS):
+    for product, (outputs, inputs), count in itertools.product(PRODUCTS.values(), SHAPES, ROWS):
         if time.monotonic() > end:
             print("Ten minutes are over; the next run goes on from here.")
             break
-        name = configs.key("wna16_mm", count, outputs, inputs, bits, GROUP)
-        dense = progress.step(
-            f"dense/{count}/{outputs}/{inputs}",
-            lambda count=count, outputs=outputs, inputs=inputs: dense_time(count, outputs, inputs),
-        )
-        best = progress.step(
-            name,
-            lambda count=count, outputs=outputs, inputs=inputs, bits=bits: tuned(
-                count, outputs, inputs, bits
-            ),
-        )
+        shape = count, outputs, inputs
+        about = product.bits, product.group or inputs
+        name = configs.key(product.operation, *shape, *about)
+        dense = progress.step("dense/{}/{}/{}".format(*shape), partial(dense_time, *shape))
+        best = progress.step(name, partial(tuned, product, *shape))
         rows.append({"key": name, "dense": dense, **best})
         print(f"{name}: {best['seconds'] * 1e6:.1f} us, dense {dense * 1e6:.1f} us", flush=True)
     return rows
@@ -151,27 +145,17 @@ def candidates(rows: int, outputs: int, inputs: int) -> list[Blocks]:
     return [rule, *(blocks for blocks in others if blocks != rule)]
 
 
-def tuned(rows: int, outputs: int, inputs: int, bits: int) -> dict[str, Any]:
+def tuned(product: Tunable, rows: int, outputs: int, inputs: int) -> dict[str, Any]:
     """The fastest blocks, their seconds a call and the bytes that a call must read."""
-    from kernels.triton import wna16_mm
-
-    x = torch.randn(rows, inputs, device="cuda", dtype=torch.bfloat16)
-    codes = torch.randint(0, 1 << bits, (outputs, inputs), device="cuda")
-    words = slots.pack(codes, bits, GROUP)
-    scales, offsets = torch.rand(2, inputs // GROUP, outputs, device="cuda").bfloat16()
-    weights = turns(words)
+    case = product.make(rows, outputs, inputs, "cuda")
+    weights = turns(case.held)
     best: tuple[float, Blocks] | None = None
     for blocks in candidates(rows, outputs, inputs):
-        found = seconds(
-            lambda words, blocks=blocks: wna16_mm.wna16_mm(
-                x, words, scales, offsets, bits, GROUP, blocks=blocks
-            ),
-            weights,
-        )
+        found = seconds(lambda held, blocks=blocks: case.call(held, blocks), weights)
         if best is None or found < best[0]:
             best = found, blocks
     assert best is not None
-    read = words.nbytes + scales.nbytes + offsets.nbytes
+    read = case.held.nbytes + case.beside
     return {"seconds": best[0], "blocks": vars(best[1]), "bytes": read}
 
 

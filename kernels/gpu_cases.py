@@ -9,7 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import huffman, kv, lossless, lut_mm, outlier_mm, scaled_mm, slots, sparse_mm, wna16_mm
+from kernels import (
+    bitplane_mm,
+    huffman,
+    kv,
+    lossless,
+    lut_mm,
+    outlier_mm,
+    scaled_mm,
+    slots,
+    sparse_mm,
+    vq_mm,
+    wna16_mm,
+)
 
 BOUND = 1.5e-2
 """Largest difference from the reference, relative to its norm: rounding to bfloat16."""
@@ -23,6 +35,7 @@ def cases() -> Iterator[Case]:
     torch.manual_seed(0)
     yield from _integer_groups()
     yield from _sparse()
+    yield from _signs()
     yield from _eight_bits()
     yield from _states()
     yield "lossless_decode", lossless.decode, _huffman()
@@ -52,6 +65,19 @@ def _integer_groups() -> Iterator[Case]:
     apart = places, mask.nonzero()[:, 1].to(torch.int32), torch.randn(int(mask.sum())).bfloat16()
     words = slots.pack(torch.randint(0, 8, (OUTPUTS, INPUTS)), 3, GROUP)
     yield "outlier_mm", outlier_mm.product, (few(3), words, scales, offsets, 3, GROUP, *apart)
+
+
+def _signs() -> Iterator[Case]:
+    positive = torch.rand(3, OUTPUTS, INPUTS) < 0.5
+    words = torch.stack([slots.pack(one, 1, GROUP) for one in positive])
+    worth = torch.randn(4, INPUTS // GROUP, OUTPUTS).bfloat16()
+    yield "bitplane_mm, 3 planes", bitplane_mm.planes, (few(3), words, worth, GROUP)
+    factors = torch.randn(OUTPUTS, 16).bfloat16(), torch.randn(16, INPUTS).bfloat16()
+    words = slots.pack(positive[0], 1, slots.WIDEST_TILE)
+    yield "signs_mm", bitplane_mm.sized, (few(3), words, *factors)
+    codebook = torch.randn(256, 4).bfloat16()
+    indices = torch.randint(0, 256, (INPUTS, OUTPUTS // 4)).to(torch.uint8)
+    yield "vq_mm", vq_mm.product, (few(3), indices, codebook, OUTPUTS, True)
 
 
 def _sparse() -> Iterator[Case]:

@@ -10,6 +10,7 @@ import torch
 
 from kernels import configs, gpu, gpu_cases, registry
 from kernels.configs import Blocks
+from kernels.gpu_products import PRODUCTS
 
 ROOT = Path(__file__).parents[1]
 
@@ -88,6 +89,27 @@ def test_candidates_begin_with_the_rule_and_never_repeat():
         tried = gpu.candidates(rows, 4096, 4096)
         assert tried[0] == configs.by_rule(rows, 4096, 4096)
         assert len(set(tried)) == len(tried) > 4
+
+
+def test_every_product_is_tuned_under_the_name_that_it_looks_up(monkeypatch):
+    pytest.importorskip("triton")
+    asked = []
+
+    class LookedUpError(Exception):
+        pass
+
+    def pick(operation, device, rows, outputs, inputs, *, bits=16, group=128):
+        asked.append(configs.key(operation, rows, outputs, inputs, bits, group))
+        raise LookedUpError
+
+    monkeypatch.setattr(configs, "pick", pick)
+    for product in PRODUCTS.values():
+        case = product.make(3, 24, 256, "cpu")
+        with pytest.raises(LookedUpError):
+            case.call(case.held, None)
+        about = product.bits, product.group or 256
+        assert asked[-1] == configs.key(product.operation, 3, 24, 256, *about)
+    assert len(set(asked)) == len(PRODUCTS) == len(asked)
 
 
 def test_cases_cover_every_operation_and_run():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from kernels import kv, lut_mm, outlier_mm, slots, wna16_mm
+from kernels import bitplane_mm, kv, lut_mm, outlier_mm, slots, vq_mm, wna16_mm
 
 
 def words(bits):
@@ -37,6 +37,21 @@ CASES = {
         (torch.randn(3, 128), slots.pack(torch.ones(24, 128), 4, 64), torch.randn(1, 16), 4),
         (torch.randn(24), torch.rand(2, 24), 64, *outliers()),
     ),
+    "bitplane_mm": lambda: (
+        bitplane_mm.planes,
+        (torch.randn(3, 128), words(1).expand(2, -1, -1).clone(), torch.rand(3, 2, 24), 64),
+        (torch.randn(24),),
+    ),
+    "signs_mm": lambda: (
+        bitplane_mm.sized,
+        (torch.randn(3, 128), words(1), torch.randn(24, 4), torch.randn(4, 128)),
+        (torch.randn(24),),
+    ),
+    "vq_mm": lambda: (
+        vq_mm.product,
+        (torch.randn(3, 16), torch.ones(16, 6, dtype=torch.uint8), torch.randn(256, 4), 24, True),
+        (torch.randn(24),),
+    ),
     "kv_quant": lambda: (kv.quantise, (torch.randn(2, 32, 16), 4, 16), ()),
     "kv_dequant": lambda: (kv.dequantise, (*states(16), 4, 16, torch.zeros(1)), ()),
     "kv_decode_attn": lambda: (
@@ -65,6 +80,7 @@ def test_compiling_whole_and_exporting_change_no_number(name):
             found = operation(*given)
             return [part + 1 for part in (found if isinstance(found, tuple) else (found,))]
 
+    torch._dynamo.reset()  # each operation is a graph of its own
     module = Module()
     wanted = module(*arguments)
     compiled = torch.compile(module, backend="aot_eager", fullgraph=True)

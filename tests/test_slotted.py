@@ -15,10 +15,12 @@ from backend.formats import (
     Rows,
     ScalarCodebook,
     SharedRows,
+    SignBlock,
     Sparse24,
     Sum,
     TableCodes,
     Transposed,
+    VectorCodebook,
 )
 from backend.formats.slotted import Slotted
 from backend.models.place import put
@@ -93,6 +95,22 @@ def mask_of(columns):
     return BitmaskSparse.pack(draw(ROWS, columns), draw(ROWS, columns, seed=2) > 0)
 
 
+def vectors(lines, length, bits, dimension=4, seed=0):
+    places = codes_of(bits, lines, length // dimension)
+    return VectorCodebook.pack(places, draw(1 << bits, dimension, seed=seed))
+
+
+def binary(planes, columns, group):
+    groups = -(-columns // group)
+    positive = draw(planes, ROWS, columns) > 0
+    return BinaryCodes.pack(positive, draw(planes, ROWS, groups), draw(ROWS, groups), group)
+
+
+def signs(columns, rank=5, seed=0):
+    positive = draw(ROWS, columns, seed=seed) > 0
+    return SignBlock.pack(positive, draw(ROWS, rank, seed=1), draw(rank, columns, seed=seed + 2))
+
+
 CASES = {
     **{
         f"integers of {bits} bits": (lambda b=bits: integers(b), "wna16_mm") for bits in range(1, 9)
@@ -122,6 +140,25 @@ CASES = {
     "mended": (
         lambda: Sum.of(base=integers(3), more=LowRank.pack(draw(ROWS, 4), draw(4, 256))),
         "wna16_mm",
+    ),
+    "vectors": (lambda: vectors(ROWS, 240, 4), "vq_mm"),
+    "vectors along outputs": (lambda: Transposed.of(vectors(64, ROWS, 8)), "vq_mm"),
+    "sums of vectors along outputs": (
+        lambda: Transposed.of(Sum.of(a=vectors(64, ROWS, 8), b=vectors(64, ROWS, 4, seed=3))),
+        "vq_mm",
+    ),
+    "columns of two codebooks": (
+        lambda: Transposed.of(
+            mixed(lambda bits, rows: vectors(rows, 24, bits, seed=bits), 8, 4),
+        ),
+        "vq_mm",
+    ),
+    "planes of signs": (lambda: binary(3, 256, 64), "bitplane_mm"),
+    "planes of signs that end in a tile": (lambda: binary(2, 200, 200), "bitplane_mm"),
+    "signs of factors": (lambda: signs(200), "signs_mm"),
+    "signs of factors, added": (
+        lambda: Sum.of(one=signs(256), other=signs(256, seed=5)),
+        "signs_mm",
     ),
     "factors": (lambda: LowRank(ROWS, 256, integers(4, 32, 32), integers(4, rows=32)), "wna16_mm"),
 }
@@ -162,6 +199,9 @@ def test_the_operations_layout_holds_the_same_matrix_and_gives_its_products(name
         # zero points stay as they are held: 4 groups in planes of 2 and 1 bits, a byte each
         (integers(3, offset="zero-point"), 24 * 256 * 3 // 8 + 24 * 4 * 2 + 24 * 2),
         (scalar(4, ROWS, 172), 24 * 256 * 4 // 8 + 24 * 16 * 2),
+        # 200 columns in tiles of 128; two scales and an offset a row
+        (binary(2, 200, 200), 2 * 24 * 256 // 8 + 3 * 24 * 2),
+        (signs(200), 24 * 256 // 8 + 5 * (24 + 200) * 2),
         (table(4), 24 * 256 * 4 // 8 + 24 * 4 * 2 + 16 * 2),
     ],
 )
@@ -186,12 +226,19 @@ def test_outliers_and_masks_count_every_part():
     [
         integers(3, 256, 48),
         integers(4, 256, 8),
-        BinaryCodes.pack(draw(2, ROWS, 64) > 0, draw(2, ROWS, 1), draw(ROWS, 1), 64),
+        BinaryCodes.pack(draw(2, ROWS, 64) > 0, draw(2, ROWS, 8), draw(ROWS, 8), 8),
         Transposed.of(integers(4)),
         BitmaskSparse(ROWS, 256, integers(4, rows=1)),
         EntropyCoded.pack(draw(ROWS, 64).bfloat16()),
     ],
-    ids=["groups of 48", "groups of 8", "signs", "transposed", "coded values", "entropy"],
+    ids=[
+        "groups of 48",
+        "groups of 8",
+        "signs in groups of 8",
+        "transposed",
+        "coded values",
+        "entropy",
+    ],
 )
 def test_what_no_operation_takes_stays_as_it_is_and_says_so(held, monkeypatch):
     with pretended(monkeypatch):

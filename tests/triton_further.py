@@ -7,12 +7,15 @@ os.environ["TRITON_INTERPRET"] = "1"
 import pytest
 import torch
 
-from kernels import huffman, lossless, scaled_mm, sparse_mm
+from kernels import bitpack, bitplane_mm, huffman, lossless, scaled_mm, slots, sparse_mm, vq_mm
 from kernels.configs import Blocks
+from kernels.gpu_products import PRODUCTS
+from kernels.triton import bitplane_mm as bitplanes
 from kernels.triton import hadamard
 from kernels.triton import huffman as lanes
 from kernels.triton import scaled_mm as scaled
 from kernels.triton import sparse_mm as sparse
+from kernels.triton import vq_mm as vectors
 from tests.triton_checks import checked, close, poison  # noqa: F401 - fixtures for every test
 
 SPLIT = Blocks(16, 64, 2)
@@ -39,6 +42,63 @@ def test_two_of_every_four(dtype, columns):
     wanted = x.double() @ (weight.double() * mask).T
     close(sparse.fours(x, *held, blocks=SPLIT), wanted, dtype)
     close(sparse_mm.fours(x, *held), wanted, dtype)
+
+
+@pytest.mark.parametrize(
+    ("count", "columns", "group", "dtype"),
+    [(1, 256, 64, torch.bfloat16), (3, 200, 32, torch.float16), (2, 200, 200, torch.bfloat16)],
+)
+def test_planes_of_signs_with_scales_of_groups(count, columns, group, dtype):
+    groups = -(-columns // group)
+    positive = torch.rand(count, 72, columns) < 0.5
+    worth = torch.randn(count + 1, groups, 72).to(dtype)
+    spread = torch.arange(columns) // group
+    held = worth[-1].double().T[:, spread]
+    for one, scales in zip(positive, worth[:-1].double(), strict=True):
+        held = held + torch.where(one, 1.0, -1.0).double() * scales.T[:, spread]
+    x, bias = torch.randn(3, columns).to(dtype), torch.randn(72).to(dtype)
+    tile = slots.tile_of(group, columns)
+    words = torch.stack([slots.pack(one, 1, tile) for one in positive])
+    wanted = x.double() @ held.T + bias.double()
+    close(bitplanes.planes(x, words, worth, group, bias, blocks=SPLIT), wanted, dtype)
+    close(bitplane_mm.planes(x, words, worth, group, bias), wanted, dtype)
+
+
+@pytest.mark.parametrize(("rank", "columns"), [(16, 256), (5, 200)])
+def test_signs_before_sizes_of_two_factors(rank, columns):
+    positive = torch.rand(72, columns) < 0.5
+    left, right = torch.randn(72, rank).bfloat16(), torch.randn(rank, columns).bfloat16()
+    held = torch.where(positive, 1.0, -1.0).double() * (left.double() @ right.double())
+    x, bias = torch.randn(3, columns).bfloat16(), torch.randn(72).bfloat16()
+    words = slots.pack(positive, 1, 128)
+    wanted = x.double() @ held.T + bias.double()
+    close(bitplanes.sized(x, words, left, right, bias, blocks=SPLIT), wanted, x.dtype)
+    close(bitplane_mm.sized(x, words, left, right, bias), wanted, x.dtype)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(("bits", "dimension"), [(8, 4), (4, 2), (1, 8), (2, 3)])
+def test_vectors_of_a_codebook_along_inputs_or_outputs(bits, dimension, transposed):
+    outputs, inputs = 72, 120
+    lines, length = (inputs, outputs) if transposed else (outputs, inputs)
+    codebook = torch.randn(1 << bits, dimension).bfloat16()
+    places = torch.randint(0, 1 << bits, (lines, length // dimension))
+    held = codebook.double()[places].view(lines, length)
+    x, bias = torch.randn(3, inputs).bfloat16(), torch.randn(outputs).bfloat16()
+    wanted = x.double() @ (held if transposed else held.T) + bias.double()
+    indices = bitpack.pack_plane(places, bits)
+    arguments = x, indices, codebook, outputs, transposed, bias
+    close(vectors.product(*arguments, blocks=SPLIT), wanted, x.dtype)
+    close(vq_mm.product(*arguments), wanted, x.dtype)
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_what_is_tuned_on_a_gpu_is_the_operation_with_its_blocks(name):
+    case = PRODUCTS[name].make(2, 24, 128, "cpu")
+    wanted = case.reference().double()
+    close(case.call(case.held, SPLIT), wanted, torch.bfloat16)
+    assert not torch.equal(case.call(torch.zeros_like(case.held), SPLIT).double(), wanted)
+    assert case.beside > 0
 
 
 def test_a_mask_that_keeps_three_of_four_is_refused():

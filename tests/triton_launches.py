@@ -3,7 +3,7 @@
 import torch
 
 from kernels.configs import Blocks
-from kernels.triton import hadamard, huffman, kv, scaled_mm, sparse_mm, wna16_mm
+from kernels.triton import bitplane_mm, hadamard, huffman, kv, scaled_mm, sparse_mm, vq_mm, wna16_mm
 
 N = K = 4096
 FEW, MANY = Blocks(16, 64, 4), Blocks(64, 64, 1)
@@ -94,6 +94,28 @@ LAUNCHES = {
     ),
     "sp24_mm": lambda: sparse_mm.fours(
         numbers(1, K), numbers(2, N, K // 4), numbers(N, K // 16, dtype=torch.int16), blocks=FEW
+    ),
+    "bitplane_mm 3 planes": lambda: bitplane_mm.planes(
+        numbers(1, K),
+        numbers(3, N, K // 16, dtype=torch.int16),
+        numbers(4, K // 128, N),
+        128,
+        blocks=FEW,
+    ),
+    "signs_mm": lambda: bitplane_mm.sized(
+        numbers(1, K),
+        numbers(N, K // 16, dtype=torch.int16),
+        numbers(N, 16),
+        numbers(16, K),
+        blocks=FEW,
+    ),
+    "vq_mm 8 bits along outputs": lambda: vq_mm.product(
+        numbers(1, K),
+        numbers(K, N // 4, dtype=torch.uint8),
+        numbers(256, 4),
+        N,
+        transposed=True,
+        blocks=FEW,
     ),
     "w8a8_mm": lambda: eight(torch.int8),
     "fp8_mm": lambda: eight(torch.float8_e4m3fn),

@@ -47,7 +47,7 @@ def test_integer_groups_times_few_rows(bits, dtype):
     close(wna16_mm.product(*arguments), wanted, dtype)
 
 
-@pytest.mark.parametrize(("inputs", "group"), [(200, 32), (200, 1 << 20), (256, 128)])
+@pytest.mark.parametrize(("inputs", "group"), [(200, 32), (200, 200), (200, 1 << 20), (256, 128)])
 def test_rows_that_end_within_a_tile_and_groups_of_all_sizes(inputs, group):
     size = min(group, inputs)
     codes, scales, offsets = weight(3, 40, inputs, size, torch.bfloat16)

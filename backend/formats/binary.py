@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from backend.formats.base import FEW, Format, empty
 from backend.formats.dense import Dense
+from backend.formats.slotted_signs import SlottedPlanes
 from kernels import bitpack, packed
 
 CHUNK = 8
@@ -101,6 +102,17 @@ class BinaryCodes(Format):
             sums = tables.gather(1, places).view(groups, -1, self.rows).sum(1)
             total = total + (scale * sums.T).sum(1)
         return total
+
+    def slotted(self) -> Format:
+        """Signs in words, where groups of this size fill them."""
+        if not isinstance(self.scales, Dense):
+            return self
+        planes = [bitpack.unpack_plane(one, 1, self.columns) for one in self.signs]
+        worth = self.scales.values.view(self.planes + 1, self.rows, -1)
+        try:
+            return SlottedPlanes(torch.stack(planes), worth, self.group_size)
+        except ValueError:  # groups of another size: no operation, so it is made dense
+            return self
 
     def matrix(self) -> packed.Matrix | None:
         """Signs, scales and offsets where they lie."""

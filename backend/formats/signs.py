@@ -9,6 +9,7 @@ from torch import Tensor
 
 from backend.formats.base import Format, empty
 from backend.formats.dense import Dense
+from backend.formats.slotted_signs import SlottedSigns
 from kernels import bitpack, packed
 
 
@@ -34,6 +35,13 @@ class SignBlock(Format):
     def matrix(self) -> packed.Matrix | None:
         """Signs and factors where they lie."""
         return packed.signs(self.signs, self.left.matrix(), self.right.matrix())
+
+    def slotted(self) -> Format:
+        """Signs in words beside the factors."""
+        if not (isinstance(self.left, Dense) and isinstance(self.right, Dense)):
+            return self
+        positive = bitpack.unpack_plane(self.signs, 1, self.columns)
+        return SlottedSigns(positive, self.left.values, self.right.values)
 
     def dense(self) -> Tensor:
         """The matrix in float32."""

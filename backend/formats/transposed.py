@@ -7,6 +7,10 @@ from typing import Self
 from torch import Tensor
 
 from backend.formats.base import Format
+from backend.formats.rows import Rows
+from backend.formats.slotted_signs import SlottedInputs, SlottedVectors
+from backend.formats.sum import Sum
+from backend.formats.vector import VectorCodebook
 from kernels import packed
 
 
@@ -33,5 +37,25 @@ class Transposed(Format):
         return self.held.dense().T
 
     def packed(self) -> Format:
-        """Itself: the layouts for products go along the other side."""
-        return self
+        """Itself on a processor: the layouts for products go along the other side."""
+        return self.slotted() if self.on_gpu else self
+
+    def slotted(self) -> Format:
+        """The transpose as an operation takes it: of vectors, and of sums and rows of them."""
+        return _transpose(self.held) or self
+
+
+def _transpose(held: Format) -> Format | None:
+    """The transpose of what is held, as operations take it; None where none does."""
+    if isinstance(held, VectorCodebook):
+        parts = held.indices, held.codebook
+        return SlottedVectors(held.columns, held.rows, *parts, transposed=True)
+    if isinstance(held, Sum):
+        terms = {name: _transpose(term) for name, term in held.inner().items()}
+        known = {name: term for name, term in terms.items() if term is not None}
+        return Sum.of(**known) if len(known) == len(terms) else None
+    if isinstance(held, Rows):
+        fine, coarse = _transpose(held.fine), _transpose(held.coarse)
+        if fine is not None and coarse is not None:
+            return SlottedInputs(held.fine_rows(), fine, coarse)
+    return None

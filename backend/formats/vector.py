@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from backend.formats.base import Format, empty
+from backend.formats.slotted_signs import SlottedVectors
 from kernels import bitpack, packed
 
 
@@ -46,6 +47,10 @@ class VectorCodebook(Format):
     def settings(self) -> dict[str, Any]:
         """Bits of an index and length of a vector."""
         return {"bits": self.index_bits, "dimension": self.dimension}
+
+    def slotted(self) -> Format:
+        """As it is held, for the operation that reads it."""
+        return SlottedVectors(*self.shape, self.indices, self.codebook, transposed=False)
 
     def matrix(self) -> packed.Matrix | None:
         """Indices where they lie, beside the codebook in float32."""

@@ -240,7 +240,7 @@ def _parts(
         WIDTH_1=widths[1],
         WIDTH_2=widths[2],
         TILE=tile,
-        TILES_A_GROUP=max(1, min(group_size, tiles * tile) // tile),
+        TILES_A_GROUP=tiles if group_size >= inputs else group_size // tile,
         SHARED=table and len(scales) == 1,
         MODE=TABLE.value if table else few,
         MAGIC=magic,
