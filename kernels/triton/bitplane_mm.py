@@ -14,6 +14,9 @@ from kernels import configs, slots
 from kernels.triton.common import dot, finish, parts_for, store_part
 
 
+STAGES = 1  # three of all planes' words would take more shared memory than small GPUs have
+
+
 @triton.jit
 def signs_of(start, j: tl.constexpr, RUN: tl.constexpr, COUNT: tl.constexpr):
     """+1 and -1 [outputs, RUN] of run `j` of a tile whose words begin at `start` [outputs, 1]."""
@@ -157,6 +160,7 @@ def planes(
         COLUMNS=blocks.columns,
         SPLITS=blocks.splits,
         num_warps=blocks.warps,
+        num_stages=STAGES,
     )
     return finish(parts, activation, bias)
 
@@ -191,5 +195,6 @@ def sized(
         COLUMNS=blocks.columns,
         SPLITS=blocks.splits,
         num_warps=blocks.warps,
+        num_stages=STAGES,
     )
     return finish(parts, activation, bias)
