@@ -14,7 +14,6 @@ from collections import Counter
 
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_iter, tree_map
 
 GPU = torch.device("cuda", 0)
 TENSOR = torch.Tensor
@@ -41,9 +40,32 @@ def on_gpu(numbers):
     return made
 
 
+def mapped(value, change):
+    """A value with every leaf of its lists, tuples and dictionaries changed."""
+    if isinstance(value, list):
+        return [mapped(one, change) for one in value]
+    if isinstance(value, tuple) and not isinstance(value, torch.Size):
+        found = [mapped(one, change) for one in value]
+        return tuple(found) if type(value) is tuple else type(value)(found)
+    if isinstance(value, dict):
+        return {key: mapped(one, change) for key, one in value.items()}
+    return change(value)
+
+
+def tensors_in(value):
+    """Every tensor in a value."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [one for part in value for one in tensors_in(part)]
+    return []
+
+
 def performed(function, arguments, keywords, called=None):
     """One call, on the numbers."""
-    tensors = [one for one in tree_iter((arguments, keywords)) if isinstance(one, torch.Tensor)]
+    tensors = tensors_in((arguments, keywords))
     there = [one for one in tensors if isinstance(one, OnGpu)]
     if function == TENSOR.device.__get__ and there:
         return GPU
@@ -73,7 +95,7 @@ def performed(function, arguments, keywords, called=None):
             return one
         return known.get(id(one)) if id(one) in known else on_gpu(one)
 
-    return tree_map(up, function(*tree_map(down, arguments), **tree_map(down, keywords)))
+    return mapped(function(*mapped(arguments, down), **mapped(keywords, down)), up)
 
 
 def _refuse(function, arguments, keywords, there, tensors):
@@ -85,8 +107,7 @@ def _refuse(function, arguments, keywords, there, tensors):
     if function is TENSOR.__getitem__ and not isinstance(arguments[0], OnGpu):
         raise PlaceError("a tensor of the processor is asked for places that lie on a GPU")
     if function is TENSOR.__setitem__:  # a slice is copied, places are put
-        places = [one for one in tree_iter(arguments[1]) if isinstance(one, torch.Tensor)]
-        if not places:
+        if not tensors_in(arguments[1]):
             return
     if function not in ACROSS:
         shapes = [(type(one).__name__, *one.shape) for one in tensors]

@@ -13,7 +13,6 @@ from torch import Tensor
 from kernels import configs, slots
 from kernels.triton.common import dot, finish, parts_for, store_part
 
-
 STAGES = 1  # three of all planes' words would take more shared memory than small GPUs have
 
 
