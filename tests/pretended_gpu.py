@@ -106,9 +106,8 @@ def _refuse(function, arguments, keywords, there, tensors):
         return
     if function is TENSOR.__getitem__ and not isinstance(arguments[0], OnGpu):
         raise PlaceError("a tensor of the processor is asked for places that lie on a GPU")
-    if function is TENSOR.__setitem__:  # a slice is copied, places are put
-        if not tensors_in(arguments[1]):
-            return
+    if function is TENSOR.__setitem__ and not tensors_in(arguments[1]):
+        return  # a slice is copied, places are put
     if function not in ACROSS:
         shapes = [(type(one).__name__, *one.shape) for one in tensors]
         raise PlaceError(f"{getattr(function, '__name__', function)}: {shapes}, {keywords.keys()}")

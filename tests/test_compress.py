@@ -29,6 +29,7 @@ from backend.methods.base import (
     Leveled,
     ModelMethod,
     Needs,
+    RankingMethod,
     RepairMethod,
     StackMethod,
 )
@@ -301,9 +302,9 @@ def test_every_admissible_pair_composes(recipe, tmp_path):
 
 
 def assert_within(view, recipe, limit):
-    """Every matrix keeps the budget, or all together where blocks go to those that need them."""
+    """Every matrix keeps the budget, or all together where bits go to those that need them."""
     held = [view.held(site) for site in view.all_sites()]
-    if any(isinstance(stage, StackMethod) for stage in recipe.stages):
+    if any(isinstance(stage, StackMethod | RankingMethod) for stage in recipe.stages):
         numbers = sum(math.prod(one.shape) for one in held)
         assert 8 * sum(one.nbytes for one in held) <= limit * numbers
     else:
