@@ -10,6 +10,7 @@ import threading
 import duckdb
 import pytest
 
+from backend.store import database
 from backend.store.database import MIGRATIONS, Database
 from backend.store.errors import HomeBusyError, NewerSchemaError, StoreError
 from backend.store.store import Store
@@ -104,12 +105,14 @@ def test_the_connection_reaches_no_other_file_and_cannot_be_reconfigured(tmp_pat
 
 
 @pytest.mark.security
-def test_a_statement_without_end_is_stopped(tmp_path):
+def test_a_statement_without_end_is_stopped(tmp_path, monkeypatch):
+    assert int(database._SETTINGS["max_execution_time"]) == 30_000
+    monkeypatch.setitem(database._SETTINGS, "max_execution_time", "300")
     endless = "SELECT sum(a.i * b.i) FROM range(10_000_000) a(i), range(10_000_000) b(i)"
-    with Database(tmp_path) as database:
-        with pytest.raises(duckdb.Error, match="execution time"), database.reading() as cursor:
+    with Database(tmp_path) as owner:
+        with pytest.raises(duckdb.Error, match="execution time"), owner.reading() as cursor:
             cursor.execute(endless).fetchall()
-        with database.reading() as cursor:
+        with owner.reading() as cursor:
             assert cursor.execute("SELECT count(*) FROM results").fetchone() == (0,)
 
 
