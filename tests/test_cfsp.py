@@ -43,6 +43,13 @@ def test_a_block_that_is_full_leaves_the_rest_of_the_budget_to_others():
     assert Cfsp(8.05, sharpness=500.0).counts(400, groups, [0.1, 0.2]) == [1, 99]
 
 
+def test_the_steepest_sigmoid_spends_the_budget_however_far_apart_blocks_are():
+    """Shares differ by e^250: only the surest block keeps more than a neuron until it is full."""
+    groups = [group(0, 100, 2), group(1, 100, 2)]
+    assert Cfsp(12.0, sharpness=500.0).counts(400, groups, [0.0, 0.5]) == [50, 100]
+    assert Cfsp(6.0, sharpness=500.0).counts(400, groups, [0.0, 1.0]) == [1, 74]
+
+
 def test_the_score_is_relative_weights_times_loudness():
     """By hand, on weights written into a model: two neurons count, and the second is twice as loud.
 

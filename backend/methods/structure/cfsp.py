@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from backend.models.units import Group
     from backend.models.view import View
 
-HALVINGS = 60  # of an interval, down to a neuron and far beyond
+HALVINGS = 800  # of an interval of up to 2^723 at the steepest, down to a neuron and beyond
 
 
 @dataclass(frozen=True)
