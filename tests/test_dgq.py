@@ -62,13 +62,18 @@ def test_each_group_keeps_the_best_share_beside_what_those_before_it_changed():
         assert losses[-1] == pytest.approx(float(lost[row]), rel=1e-3)
 
 
-def test_a_row_on_such_a_grid_is_held_as_it_is():
-    """Multiples 8 and 3 of 1/64: the first search finds both steps, the second their number."""
+def on_a_grid(rows, columns):
+    """Groups of 32 with steps that are multiples 8 and 3 of 1/64 in turns."""
     draw = torch.Generator().manual_seed(0)
-    codes = torch.randint(0, 16, (8, 256), generator=draw)
+    codes = torch.randint(0, 16, (rows, columns), generator=draw)
     codes[:, ::32], codes[:, 1::32] = 0, 15
-    steps = torch.tensor([8.0, 3.0]).repeat(4).repeat_interleave(32) / 64
-    weight = (codes - 7) * steps
+    steps = torch.tensor([8.0, 3.0]).repeat(columns // 64).repeat_interleave(32) / 64
+    return (codes - 7) * steps
+
+
+def test_a_row_on_such_a_grid_is_held_as_it_is():
+    """The first search finds both steps, the second their number."""
+    weight = on_a_grid(8, 256)
     held = Dgq(4.5).fit(weight, statistics_of(inputs_of(256)))
     assert torch.equal(held.dense(), weight)
 
@@ -81,6 +86,18 @@ def test_smaller_groups_lose_less_and_a_row_that_does_better_in_larger_ones_keep
     hessian = statistics.damped(0.01)
     fine, coarse = (dgq._Rows(weight, hessian, place).losses for place in (4, 3))
     assert 0 < held[2].fine.rows == int((fine < coarse).sum()) < 32
+
+
+def test_a_row_in_larger_groups_does_not_take_more_than_the_budget_by_its_mask():
+    """By hand: 4 bits, 12 of 32 and 16 of 128 are 4.5; one row saves 24 bits, 64 of mask cost 64.
+
+    The row of zeros does as well in larger groups, all others lie on a grid of the smaller ones.
+    """
+    weight = on_a_grid(64, 128)
+    weight[7] = 0.0
+    held = Dgq(4.5).fit(weight, statistics_of(inputs_of(128)))
+    assert held.bits == 4.5
+    assert torch.equal(held.dense(), weight)
 
 
 def test_a_budget_between_two_sizes_gives_smaller_groups_to_the_rows_that_gain_most():

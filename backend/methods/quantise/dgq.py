@@ -82,9 +82,13 @@ class Dgq(LayerMethod):
         mask = torch.zeros(len(weight), dtype=torch.bool, device=weight.device)
         mask[gains.topk(fine_rows).indices] = True
         better = mask & (gains > 0)
-        if bool(better.any()) and not bool(better.all()):
-            return formats.Rows.pack(better, wide.held(better), narrow.held(~better))
-        return wide.held(slice(None)) if bool(better.all()) else narrow.held(slice(None))
+        count = int(better.sum())
+        taken = _grid.split_bytes(len(weight), costs, fine, coarse, count)
+        if count == len(weight) or 8 * taken > self.bits * weight.numel() + 1e-6:
+            return wide.held(slice(None))  # a mask may take more than a few larger groups save
+        if not count:
+            return narrow.held(slice(None))
+        return formats.Rows.pack(better, wide.held(better), narrow.held(~better))
 
 
 class _Rows:
