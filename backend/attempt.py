@@ -130,6 +130,7 @@ def run_measure(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
     torch.set_num_threads(quickest_threads(usable_cores()))
     home = _home(folder)
     target = _artefact(spec, folder)
+    shelf.used(target)  # it may have waited long, and measuring reads it more than once
     source, recipe = _source(spec), Recipe.from_json(spec["recipe"])
     order = Order(
         target,

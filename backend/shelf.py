@@ -26,7 +26,10 @@ def tidy(shelf: Path, limit: int, in_use: float = IN_USE) -> None:
         limit: bytes that they may take.
         in_use: seconds; what was used since then stays.
     """
-    ages = {path: path.stat().st_mtime for path in shelf.iterdir()}
+    ages = {}
+    for path in shelf.iterdir():
+        with suppress(FileNotFoundError):  # others may be tidying up as well
+            ages[path] = path.stat().st_mtime
     unused = [path for path, age in ages.items() if age < time.time() - in_use]
     oldest_first = sorted(unused, key=lambda path: ages[path])
     while oldest_first and _bytes(shelf) > limit:
@@ -43,6 +46,6 @@ def _bytes(folder: Path) -> int:
     total = 0
     for below, _, names in os.walk(folder):
         for name in names:
-            with suppress(FileNotFoundError):  # others may be tidying up as well
+            with suppress(FileNotFoundError):
                 total += Path(below, name).stat().st_size
     return total

@@ -40,5 +40,15 @@ def test_what_was_used_a_moment_ago_stays_whatever_it_takes(tmp_path):
     assert _names(tmp_path) == ["large"]
 
 
+def test_what_another_process_removes_meanwhile_is_no_error(tmp_path, monkeypatch):
+    for name, hours in (("old", 9), ("new", 5)):
+        _keep(tmp_path, name, 100, hours)
+    listed = [*tmp_path.iterdir(), tmp_path / "gone"]
+    monkeypatch.setattr(type(tmp_path), "iterdir", lambda _: iter(listed))
+    shelf.tidy(tmp_path, 150, in_use=3600)
+    monkeypatch.undo()
+    assert _names(tmp_path) == ["new"]
+
+
 def test_to_note_the_use_of_what_is_gone_is_no_error(tmp_path):
     shelf.used(tmp_path / "gone")
