@@ -61,6 +61,20 @@ def test_merging_is_the_mean_by_worth():
     assert cache.held.keys[0, 0, 0].tolist() == pytest.approx([3.0, 0, 0, 0])
 
 
+def test_a_kept_token_that_nothing_looked_at_stays_as_it_is():
+    """Scores apart by more than float32 can tell leave no attention at all to most tokens."""
+    keys = torch.zeros(1, 1, 32, 4)
+    keys[:, :, 0, 0] = 1e4
+    queries = torch.zeros(1, 2, 32, 4)
+    queries[..., 0] = 1.0
+    values = torch.arange(32.0).view(1, 1, 32, 1).expand(1, 1, 32, 4).contiguous()
+    cache = CondensedCodec(3, 16, 1.0, 0.9, 64).layer(0)
+    ask(cache, keys, values, 0, queries)
+    assert cache.held.values[0, 0, :3, 0].tolist()[:1] == [0.0]
+    assert bool(cache.held.keys.isfinite().all())
+    assert cache.held.values[0, 0, :3, 0].tolist() == [0.0, 1.0, 2.0]
+
+
 def test_until_there_is_too_much_nothing_is_lost():
     cache = CondensedCodec(20, 12, 1.0, 0.5, 64).layer(0)
     keys, values = normal(2, 2, 32, 8), normal(2, 2, 32, 8, seed=1)

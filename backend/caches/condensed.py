@@ -86,7 +86,7 @@ class CondensedLayerCache(LayerCache):
         merged = order[..., codec.kept : codec.kept + int(codec.merged * codec.kept)]
         keys, values = (part[:, :, :count].float() for part in (self.held.keys, self.held.values))
         home = homes(keys, kept, merged, codec.alike)
-        weight = worth.unsqueeze(-1)
+        weight = worth.unsqueeze(-1).clamp(min=1e-30)  # a token that nothing looked at stays itself
         divisor = gathered(weight, kept, merged, home)
         self.held.keys, self.held.values = (
             torch.cat(
