@@ -80,6 +80,10 @@ def test_the_oldest_pairs_give_way():
     for before in (0, 1, 2):
         drafter.learn([before, 5], says([1 / 6] * 6, [1 / 6] * 6))
     assert [bool(drafter.after(before, 5)) for before in (0, 1, 2)] == [False, True, True]
+    drafter.learn([1, 5], says([1 / 6] * 6, [1 / 6] * 6))
+    drafter.learn([3, 5], says([1 / 6] * 6, [1 / 6] * 6))
+    drafter.learn([4, 5], says([1 / 6] * 6, [1 / 6] * 6))
+    assert [before for before in range(6) if drafter.after(before, 5)] == [3, 4]
     assert drafter._tokens.shape == (2, 3)
     assert drafter.nbytes > drafter._tokens.nbytes + drafter._chances.nbytes
 

@@ -47,13 +47,15 @@ class TrigramDrafter(Drafter):
         self._row: dict[int, int] = {}
         self._tokens = np.zeros((0, width), np.int32)
         self._chances = np.zeros((0, width), np.float32)
+        self._keys = np.zeros(0, np.int64)
+        self._oldest = 0
         self._before: int | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes of all that is kept."""
         keys = sys.getsizeof(self._row) + ENTRY * len(self._row)
-        return self._tokens.nbytes + self._chances.nbytes + keys
+        return self._tokens.nbytes + self._chances.nbytes + self._keys.nbytes + keys
 
     def begin(self, writing: Writing) -> None:  # noqa: ARG002
         """A new text begins; what was learned of others stays."""
@@ -97,8 +99,10 @@ class TrigramDrafter(Drafter):
         """The row of two tokens, an old one's where there is no room."""
         if key in self._row:
             return self._row[key]
-        if len(self._row) >= self.contexts:
-            row = self._row.pop(next(iter(self._row)))
+        if len(self._row) >= self.contexts:  # rows are filled in turn, so the oldest come in turn
+            row = self._oldest
+            self._oldest = (row + 1) % self.contexts
+            del self._row[int(self._keys[row])]
         else:
             row = len(self._row)
             if row == len(self._tokens):
@@ -106,7 +110,8 @@ class TrigramDrafter(Drafter):
                 blank = np.zeros((room, self._width))
                 self._tokens = np.concatenate([self._tokens, blank.astype(np.int32)])
                 self._chances = np.concatenate([self._chances, blank.astype(np.float32)])
-        self._row[key] = row
+                self._keys = np.concatenate([self._keys, np.zeros(room, np.int64)])
+        self._row[key], self._keys[row] = row, key
         return row
 
     def propose(self, tokens: Sequence[int], limit: int) -> Draft:
