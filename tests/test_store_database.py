@@ -149,6 +149,17 @@ def test_migrations_run_once_each_and_in_order(tmp_path):
         assert cursor.execute("SELECT value FROM meta").fetchall() == [(version,)]
 
 
+def test_a_migration_takes_the_time_it_needs(tmp_path):
+    Database(tmp_path).close()
+    found = []
+
+    def ask(connection):
+        found.append(connection.execute("SELECT current_setting('max_execution_time')").fetchone())
+
+    with Database(tmp_path, [*MIGRATIONS, ask]):
+        assert [int(one) for (one,) in found] == [0]
+
+
 def test_a_migration_that_fails_changes_nothing(tmp_path):
     Database(tmp_path).close()
 

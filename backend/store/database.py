@@ -191,9 +191,9 @@ class Database:
                 connection.close()  # first, for closing any handle would drop its lock
                 _keep_copy(self.path, self.path.with_name(f"{self.path.name}.schema-{version}"))
                 connection = duckdb.connect(str(self.path), config=_SETTINGS)
+            connection.execute("SET max_execution_time = 0")  # for this alone, not for cursors
             self._bring_up_to_date(connection)
             # A result that is not fetched keeps its transaction open, and with it all later ones.
-            connection.execute("SET max_execution_time = 0")  # for this alone, not for cursors
             connection.execute(_READ_THROUGH).fetchall()
             connection.execute("SET lock_configuration = true")
         except BaseException:
