@@ -54,10 +54,14 @@ class Baseline:
         """The dense model in the type that decodes fastest here, and that type's name.
 
         Half the bytes are not always faster: without bfloat16 instructions, or on a model that
-        fits the cache, float32 may win. What wins is what compression has to beat.
+        fits the cache, float32 may win. What wins is what compression has to beat. On a GPU a model
+        too large for float32 to be its computing type is not tried in it: it would not fit beside.
         """
         types: dict[str, TransformersModel] = {}
         short = str(self._place.dtype).removeprefix("torch.")
+        computed = self._place.computing_dtype(self._loaded.parameters)
+        if self._place.kind != "cpu" and computed is self._place.dtype:
+            return self.model, short
 
         def of(name: str) -> TransformersModel:
             if name not in types:

@@ -1,9 +1,11 @@
 """Where models are computed: the whole path on a GPU that is none."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from backend import device, layers
+from backend import baseline, device, layers
 from backend.compress import compress
 from backend.decoding.speculate import speculate
 from backend.errors import SettingError
@@ -12,7 +14,7 @@ from backend.methods import catalogue
 from backend.methods.base import CacheMethod, DecodeMethod, EncodeMethod, ModelMethod, RepairMethod
 from backend.models import artefact, observing
 from backend.models.language_model import TransformersModel
-from backend.models.place import HERE, choose, put
+from backend.models.place import HERE, Place, choose, put
 from backend.plan import plan
 from backend.recipes import Recipe
 from backend.sources import ModelSource
@@ -223,3 +225,11 @@ def test_a_model_deployed_on_a_gpu_is_multiplied_by_operations(
         assert called.keys() == {operation}
         assert called.total() >= 3 * 7 * len(there.view.blocks)  # seven linears, some of two widths
         assert far(torch.cat(parts, 1), expected) < 0.03  # eight bits of bfloat16, two blocks
+
+
+def test_a_large_model_on_a_gpu_is_not_copied_in_float32_to_be_timed(tmp_path, monkeypatch):
+    place = Place(torch.device("cuda", 0), "", torch.float16, "a GPU")
+    monkeypatch.setattr(baseline, "load", lambda *_: pytest.fail("nothing else is loaded"))
+    dense = baseline.Baseline(ModelSource("large", tmp_path), tmp_path, "0", place)
+    vars(dense).update(model="the model", _loaded=SimpleNamespace(parameters=10**9))
+    assert dense.quickest() == ("the model", "float16")
