@@ -19,7 +19,7 @@ def make_room(folder: Path, limit: int = LIMIT) -> None:
 
 
 def tidy(shelf: Path, limit: int, in_use: float = IN_USE) -> None:
-    """Drop the oldest folders of a shelf while all take more than `limit` bytes.
+    """Drop the oldest folders and files of a shelf while all take more than `limit` bytes.
 
     Args:
         shelf: the folder that holds them.
@@ -33,7 +33,16 @@ def tidy(shelf: Path, limit: int, in_use: float = IN_USE) -> None:
     unused = [path for path, age in ages.items() if age < time.time() - in_use]
     oldest_first = sorted(unused, key=lambda path: ages[path])
     while oldest_first and _bytes(shelf) > limit:
-        shutil.rmtree(oldest_first.pop(0), ignore_errors=True)
+        _drop(oldest_first.pop(0))
+
+
+def _drop(path: Path) -> None:
+    """Delete a folder, or a file that lies among them."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with suppress(OSError):
+        path.unlink()
 
 
 def used(folder: Path) -> None:

@@ -34,6 +34,17 @@ def test_the_longest_unused_make_room_until_all_fit(tmp_path):
     assert _names(tmp_path) == ["old"]
 
 
+@pytest.mark.faults
+def test_files_among_the_folders_go_in_their_turn(tmp_path):
+    for name, hours in (("old", 9), ("new", 5)):
+        _keep(tmp_path, name, 100, hours)
+    beside = tmp_path / "old.tokens.safetensors"
+    beside.write_bytes(bytes(100))
+    os.utime(beside, (0, 0))
+    shelf.tidy(tmp_path, 250, in_use=3600)
+    assert _names(tmp_path) == ["new", "old"]
+
+
 def test_what_was_used_a_moment_ago_stays_whatever_it_takes(tmp_path):
     _keep(tmp_path, "large", 1000, 0.5)
     shelf.tidy(tmp_path, 10, in_use=3600)
