@@ -27,7 +27,7 @@ BASE_MEMORY = 400 << 20  # bytes: interpreter, torch and transformers
 WORKING_MEMORY = 64 << 20  # bytes that torch takes once it computes, whatever the model
 STREAMS = 2  # of hidden states: before a block and behind it
 MOMENTS = 3  # matrices of a layer's inputs: their Hessian, its inverse factor, and room for it
-SECONDS_PER_BILLION = {"nothing": 20.0, "norms": 60.0, "hessian": 240.0}
+SECONDS_PER_BILLION = {"nothing": 20.0, "text": 60.0, "norms": 60.0, "hessian": 240.0}
 MEASURING_SECONDS = 8.0
 
 

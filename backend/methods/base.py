@@ -71,7 +71,7 @@ class Needs(enum.Flag):
     NORMS = enum.auto()
     HESSIAN = enum.auto()
     GRADIENTS = enum.auto()
-    OUTPUTS = enum.auto()
+    TEXT = enum.auto()  # read once by the model as it is by then
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from backend import caches
-from backend.methods.base import CacheMethod, Stage, setting
+from backend.methods.base import CacheMethod, Needs, Stage, setting
 from backend.methods.cache._codes import widest
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ class Cskv(CacheMethod):
     """
 
     stage = Stage.CACHE
+    needs = Needs.TEXT
     paper = "arXiv 2409.10593"
     claim = "80 % smaller caches of long contexts, 95 % with 4-bit codes."
     limits = (

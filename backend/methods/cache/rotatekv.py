@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from backend import caches
-from backend.methods.base import CacheMethod, Stage, setting
+from backend.methods.base import CacheMethod, Needs, Stage, setting
 from backend.methods.cache._codes import code_widths, widest
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ class Rotatekv(CacheMethod):
     """
 
     stage = Stage.CACHE
+    needs = Needs.TEXT
     paper = "arXiv 2501.16383"
     claim = "2-bit caches with less than 0.3 more perplexity, 3.97x less peak memory."
     limits = (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from backend import formats
 from backend.errors import ModelError
 from backend.later import torch
-from backend.methods.base import ModelMethod, Stage, setting
+from backend.methods.base import ModelMethod, Needs, Stage, setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +34,7 @@ class VocabTrim(ModelMethod):
     """
 
     stage = Stage.RESHAPE
+    needs = Needs.TEXT
     version = 2
     paper = "arXiv 2305.15020"
     claim = "About half of the vocabulary is enough to keep the quality in one language."
