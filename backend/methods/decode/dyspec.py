@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from backend.errors import SettingError
-from backend.methods.base import DecodeMethod, Stage, setting
+from backend.methods.base import setting
+from backend.methods.decode._drafted import Drafted
 
 if TYPE_CHECKING:
     from backend.decoding.drawn_tree import DynamicTreeDrafter
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Dyspec(DecodeMethod):
+class Dyspec(Drafted):
     """Let a compressed version of the model draw a tree that grows where it is likely to be kept.
 
     The draft's own chances tell how likely a place of the tree is reached: that of the token
@@ -23,7 +23,6 @@ class Dyspec(DecodeMethod):
     a bush. The model verifies the tree in one pass, with exactly its own chances.
     """
 
-    stage = Stage.DECODE
     paper = "arXiv 2410.11744"
     claim = "Up to 9.1x throughput of a 70B model; longer accepted paths than fixed trees."
     limits = (
@@ -32,30 +31,14 @@ class Dyspec(DecodeMethod):
         "positions from outside gets chains."
     )
 
-    draft: str = setting("rtn@4", "Recipe of the draft, of weights and structure.", recipe=True)
     nodes: int = setting(15, "Most tokens of a tree.", low=1, high=128)
     depth: int = setting(5, "Most tokens one after another.", low=1, high=16)
     threshold: float = setting(
         0.1, "Least chance of being reached at which a token is drawn.", low=0.001, high=1.0
     )
 
-    @property
-    def draft_recipe(self) -> str:
-        """As set."""
-        return self.draft
-
-    def drafter(
-        self,
-        model: LanguageModel,  # noqa: ARG002
-        draft: LanguageModel | None = None,
-    ) -> DynamicTreeDrafter:
-        """A drafter that runs `draft`.
-
-        Raises:
-            SettingError: there is no second model.
-        """
+    def drafting(self, draft: LanguageModel) -> DynamicTreeDrafter:
+        """A drafter that runs `draft`."""
         from backend.decoding.drawn_tree import DynamicTreeDrafter
 
-        if draft is None:
-            raise SettingError(f"{self.key()} needs the model that {self.draft} makes.")
         return DynamicTreeDrafter(draft, self.depth, self.nodes, self.threshold)

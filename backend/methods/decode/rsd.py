@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from backend.errors import SettingError
-from backend.methods.base import DecodeMethod, Stage, setting
+from backend.methods.base import setting
+from backend.methods.decode._drafted import Drafted
 
 if TYPE_CHECKING:
     from backend.decoding.drawn_tree import EvenTreeDrafter
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Rsd(DecodeMethod):
+class Rsd(Drafted):
     """Let a compressed version of the model draw several tokens at a place, none of them twice.
 
     After the text several tokens are drawn, after each of those some more, one depth after another.
@@ -23,7 +23,6 @@ class Rsd(DecodeMethod):
     has exactly the model's own chances, and more drafts are kept than of one alone.
     """
 
-    stage = Stage.DECODE
     paper = "arXiv 2402.14160"
     claim = "Up to 2.13x, more tokens a call than chains or trees drawn independently."
     limits = (
@@ -32,24 +31,12 @@ class Rsd(DecodeMethod):
         "outside gets chains."
     )
 
-    draft: str = setting("rtn@4", "Recipe of the draft, of weights and structure.", recipe=True)
     first: int = setting(3, "Tokens drawn after the text.", low=1, high=16)
     inner: int = setting(1, "Tokens drawn after each of the tree.", low=1, high=4)
     depth: int = setting(4, "Tokens one after another.", low=1, high=8)
 
-    @property
-    def draft_recipe(self) -> str:
-        """As set."""
-        return self.draft
-
-    def drafter(self, model: LanguageModel, draft: LanguageModel | None = None) -> EvenTreeDrafter:  # noqa: ARG002
-        """A drafter that runs `draft`.
-
-        Raises:
-            SettingError: there is no second model.
-        """
+    def drafting(self, draft: LanguageModel) -> EvenTreeDrafter:
+        """A drafter that runs `draft`."""
         from backend.decoding.drawn_tree import EvenTreeDrafter
 
-        if draft is None:
-            raise SettingError(f"{self.key()} needs the model that {self.draft} makes.")
         return EvenTreeDrafter(draft, self.depth, self.first, self.inner)

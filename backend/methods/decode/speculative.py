@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from backend.errors import SettingError
-from backend.methods.base import DecodeMethod, Stage, setting
+from backend.methods.base import setting
+from backend.methods.decode._drafted import Drafted
 
 if TYPE_CHECKING:
     from backend.decoding.model import LanguageModel
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Speculative(DecodeMethod):
+class Speculative(Drafted):
     """Let a compressed version of the model write ahead, and verify what it wrote in one pass.
 
     The draft is made as part of the run, by any recipe of weights and structure, and lies beside
@@ -23,27 +23,14 @@ class Speculative(DecodeMethod):
     token is replaced so that each comes out with exactly the model's own chance.
     """
 
-    stage = Stage.DECODE
     paper = "arXiv 2211.17192"
     claim = "2x to 3x with a draft much cheaper than the model, the output unchanged."
     limits = "Pays only where the draft runs much faster than the model, not where it is smaller."
 
-    draft: str = setting("rtn@4", "Recipe of the draft, of weights and structure.", recipe=True)
     draft_length: int = setting(4, "Tokens written ahead at a time.", low=1, high=32)
 
-    @property
-    def draft_recipe(self) -> str:
-        """As set."""
-        return self.draft
-
-    def drafter(self, model: LanguageModel, draft: LanguageModel | None = None) -> ModelDrafter:  # noqa: ARG002
-        """A drafter that runs `draft`.
-
-        Raises:
-            SettingError: there is no second model.
-        """
+    def drafting(self, draft: LanguageModel) -> ModelDrafter:
+        """A drafter that runs `draft`."""
         from backend.decoding.second_model import ModelDrafter
 
-        if draft is None:
-            raise SettingError(f"{self.key()} needs the model that {self.draft} makes.")
         return ModelDrafter(draft, self.draft_length)
