@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from backend.later import torch
+from backend.methods.quantise import _grid
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,8 +45,9 @@ def descend(
     direction = left / weights
     size = (left * direction).sum(1, keepdim=True)
     for _ in range(steps):
-        along = spread(direction) @ hessian
-        bend = (spread(direction) * along).sum(1, keepdim=True)
+        change = spread(direction)
+        along = change @ hessian
+        bend = (change * along).sum(1, keepdim=True)
         step = torch.where(bend > 1e-30, size / bend, 0.0)
         found += step * direction
         left -= step * gather(along)
@@ -53,6 +55,37 @@ def descend(
         after = (left * scaled).sum(1, keepdim=True)
         direction = scaled + torch.where(size > 1e-30, after / size, 0.0) * direction
         size = after
+    return _better(found, start, target, hessian, spread)
+
+
+def settle(
+    target: Tensor,
+    start: Tensor,
+    hessian: Tensor,
+    spread: Callable[[Tensor], Tensor],
+    gather: Callable[[Tensor], Tensor],
+    *,
+    weights: Tensor,
+    steps: int,
+) -> Tensor:
+    """As `descend`, in 16 bits; those at the start where rounding undoes what was gained."""
+    found = descend(target, start, hessian, spread, gather, weights=weights, steps=steps)
+    return _better(_grid.in_16_bits(found), start, target, hessian, spread)
+
+
+def feasible(hessian: Tensor, steps: int) -> int:
+    """Steps to go down: none where the Hessian bends some way upwards, which has no foot."""
+    return 0 if torch.linalg.cholesky_ex(hessian).info else steps
+
+
+def _better(
+    found: Tensor,
+    start: Tensor,
+    target: Tensor,
+    hessian: Tensor,
+    spread: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Of two sets of free numbers that with which each row loses less."""
     better = loss(target, spread(found), hessian) < loss(target, spread(start), hessian)
     return torch.where(better.unsqueeze(1), found, start)
 

@@ -70,7 +70,7 @@ class DbLlm(LayerMethod):
         (fine, coarse, fine_rows), _ = self.sizes(*weight.shape)
         weight = statistics.alive(weight)
         hessian = statistics.damped(self.damping)
-        steps = 0 if torch.linalg.cholesky_ex(hessian).info else self.steps
+        steps = _descent.feasible(hessian, self.steps)
 
         def part(rows: Tensor, place: int) -> _Sets:
             sets = _Sets(rows, statistics.mean_squares, _group_sizes.GROUPS[place] or rows.shape[1])
@@ -116,7 +116,7 @@ class _Sets:
     def settle(self, weight: Tensor, hessian: Tensor, steps: int) -> None:
         """Scales of least change of the outputs with these digits, all groups together."""
         counts = hessian.diagonal()
-        free = _descent.descend(
+        free = _descent.settle(
             weight,
             self.scales.flatten(1),
             hessian,
@@ -125,13 +125,7 @@ class _Sets:
             weights=self._gather_each(self.digits.square() * counts),
             steps=steps,
         )
-        rounded = _grid.in_16_bits(free)
-        before, after = (
-            _descent.loss(weight, self._spread(one), hessian)
-            for one in (self.scales.flatten(1), rounded)
-        )
-        better = (after < before)[:, None, None]
-        self.scales = torch.where(better, rounded.view(self.scales.shape), self.scales)
+        self.scales = free.view(self.scales.shape)
 
     def held(self, rows: Tensor | slice) -> Format:
         """Some of the rows: one bit a digit, zero as the code that stands for it."""

@@ -90,7 +90,7 @@ class Gqsa(LayerMethod):
         smooth = self._settled(weight, inside, hessian)
         grid = _Grid(smooth, inside, size)
         _surgeon.sweep(_surgeon.columns_of(smooth), factor, grid.round)
-        scales = grid.settled(weight, hessian, self._steps(hessian))
+        scales = grid.settled(weight, hessian, _descent.feasible(hessian, self.steps))
         values = formats.IntegerGroups.pack(
             grid.groups()[mask].view(1, -1),
             scales[mask].view(1, -1),
@@ -109,12 +109,8 @@ class Gqsa(LayerMethod):
             lambda free: free,
             lambda rows: rows * inside,
             weights=inside * hessian.diagonal(),
-            steps=self._steps(hessian),
+            steps=_descent.feasible(hessian, self.steps),
         )
-
-    def _steps(self, hessian: Tensor) -> int:
-        """Steps to go down: none where the Hessian bends some way upwards, which has no foot."""
-        return 0 if torch.linalg.cholesky_ex(hessian).info else self.steps
 
     def _size(self, columns: int) -> int:
         return min(self.group_size, columns)
@@ -176,13 +172,9 @@ class _Grid:
 
         counts = _filled(hessian.diagonal().expand(weight.shape), self._size)
         bends = (points.square() * counts).sum(-1)
-        found = _descent.descend(
+        return _descent.settle(
             weight, self.scales, hessian, spread, gather, weights=bends, steps=steps
         )
-        found = _grid.in_16_bits(found)
-        losses = (_descent.loss(weight, spread(scales), hessian) for scales in (found, self.scales))
-        better = torch.lt(*losses)
-        return torch.where(better.unsqueeze(1), found, self.scales)
 
 
 def _filled(matrix: Tensor, group_size: int) -> Tensor:

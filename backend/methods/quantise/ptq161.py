@@ -9,7 +9,7 @@ from backend import formats
 from backend.later import torch
 from backend.methods import _surgeon
 from backend.methods.base import LayerMethod, Needs, Outline, Stage, setting
-from backend.methods.quantise import _grid
+from backend.methods.quantise import _descent, _grid
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,7 +86,7 @@ class Ptq161(LayerMethod):
         target = weight.clone()
         target[:, apart] -= fine.dense()  # the signs may make good what the codes change
         hessian = statistics.damped(self.damping)
-        rounds = 0 if torch.linalg.cholesky_ex(hessian).info else self.rounds
+        rounds = _descent.feasible(hessian, self.rounds)
         signs = _Signs(target, points, hessian, rounds)
         coarse = formats.BinaryCodes.pack(
             signs.positive.unsqueeze(0),
