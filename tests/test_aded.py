@@ -32,6 +32,18 @@ def test_chances_are_drawn_half_way_to_the_models():
     assert drafter.after(2, 4) == {}
 
 
+def test_a_long_prompt_is_heard_in_parts_as_one():
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(6, (150,), generator=generator).tolist()
+    logits = torch.randn(150, 6, generator=generator)
+    whole, single = drafter_of(keep=0.0), drafter_of(keep=0.0)
+    whole.learn(tokens, logits)
+    for place in range(1, 150):
+        single.learn(tokens[place - 1 : place + 1], logits[place - 1 : place + 1])
+    for before, token in itertools.product(range(6), range(6)):
+        assert whole.after(before, token) == pytest.approx(single.after(before, token))
+
+
 def test_tokens_of_a_tree_follow_their_own_branch():
     drafter = drafter_of()
     drafter.propose([1, 3], 4)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 EXPLORE, SLOWLY = 1.25, 19652  # how much untried tokens weigh, and after how many visits more so
 VISITS = 2  # for each token of a draft, after which the search ends
+TOGETHER = 64  # tokens whose chances are made at once
 ENTRY = 64  # bytes of a key and its row in a dictionary
 
 
@@ -65,8 +66,9 @@ class TrigramDrafter(Drafter):
         self, tokens: Sequence[int], logits: torch.Tensor, parents: Sequence[int] | None = None
     ) -> None:
         """Draw the chances after each token and the one it follows towards the model's."""
-        best = logits.float().softmax(-1).topk(self._width, dim=-1)
-        found, chances = best.indices.cpu().numpy(), best.values.cpu().numpy()
+        parts = logits.split(TOGETHER)  # chances of a long prompt's whole vocabulary take gigabytes
+        best = [part.float().softmax(-1).topk(self._width, dim=-1) for part in parts]
+        found, chances = (np.concatenate([one[place].cpu() for one in best]) for place in (1, 0))
         for index, token in enumerate(tokens):
             parent = index - 1 if parents is None else parents[index]
             before = tokens[parent] if parent >= 0 else self._before

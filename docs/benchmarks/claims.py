@@ -322,10 +322,8 @@ def _runs(service: Service, claims: list[Claim], model: str, tier: str) -> dict[
         try:
             wish = {"tier": tier, "speed": "sweep" if recipe in timed else ""}
             done = service.submit(recipe, model, **wish)
-            if (
-                not done.job_id
-                and not _kept_tokens(service.home, service.run(done.run_id)).exists()
-            ):
+            known = None if done.job_id else service.run(done.run_id)
+            if known and not _kept_tokens(service.home, known).exists():
                 done = service.submit(recipe, model, **wish, again=True)  # measured elsewhere
             submissions[recipe] = done
         except ParetoscopeError as error:
