@@ -7,6 +7,7 @@ none.
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import psutil
 from backend.dimensions import Dimensions
 from backend.errors import ResourceError
 from backend.forecast import Forecast, Forecaster
-from backend.methods.base import CacheMethod, DecodeMethod, Needs
+from backend.methods.base import CacheMethod, DecodeMethod, Needs, RankingMethod
 from backend.plan import CALIBRATION, Predicted
 from backend.recipes import Recipe
 from backend.sizes import size_of
@@ -27,6 +28,7 @@ BASE_MEMORY = 400 << 20  # bytes: interpreter, torch and transformers
 WORKING_MEMORY = 64 << 20  # bytes that torch takes once it computes, whatever the model
 STREAMS = 2  # of hidden states: before a block and behind it
 MOMENTS = 3  # matrices of a layer's inputs: their Hessian, its inverse factor, and room for it
+WINDOWS = 8  # whose gradients of a matrix are there at once
 SECONDS_PER_BILLION = {"nothing": 20.0, "text": 60.0, "norms": 60.0, "hessian": 240.0}
 MEASURING_SECONDS = 8.0
 
@@ -130,7 +132,11 @@ def _working(recipe: Recipe, dimensions: Dimensions) -> int:
     if Needs.HESSIAN in needs:
         inputs = {columns for (_, columns), _ in dimensions.matrices}
         moments = MOMENTS * 4 * sum(columns**2 for columns in inputs)
-    return WORKING_MEMORY + states + moments
+    gradients = 0
+    if Needs.GRADIENTS in needs or any(isinstance(one, RankingMethod) for one in treating):
+        largest = max((math.prod(shape) for shape, _ in dimensions.matrices), default=0)
+        gradients = 4 * (dimensions.linear + WINDOWS * largest)  # a number to each weight is kept
+    return WORKING_MEMORY + states + moments + gradients
 
 
 def _seconds(

@@ -120,6 +120,11 @@ def test_expected_memory_counts_states_and_moments_of_what_is_looked_at():
     # inputs of 128 channels, and of 256 behind the network's first half
     moments = 3 * 4 * (128**2 + 256**2)
     assert beside("gptq@4") == WORKING_MEMORY + 2 * 4 * 64 * 256 * 128 + moments
+    # a float32 for each weight, and eight gradients of a matrix [256, 128]
+    sizes = [math.prod(one) for name, one in DEFAULT.shapes().items() if "proj" in name]
+    gradients = 4 * (sum(sizes) + 8 * 256 * 128)
+    assert beside("mixllm@5") == beside("gptq@4") + gradients
+    assert beside("lq-lora@4") == beside("mixllm@5")
 
 
 def test_seconds_come_from_runs_that_are_known():
