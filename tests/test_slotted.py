@@ -1,14 +1,18 @@
 """Formats as a GPU multiplies them: the same matrix, bytes by hand, the operation called."""
 
+import copy
+
 import pytest
 import torch
 
 from backend.formats import (
     BinaryCodes,
     BitmaskSparse,
+    Columns,
     Dense,
     EntropyCoded,
     FloatCodes,
+    GroupSparse,
     IntegerGroups,
     LowRank,
     Outliers,
@@ -93,6 +97,14 @@ def fours():
 
 def mask_of(columns):
     return BitmaskSparse.pack(draw(ROWS, columns), draw(ROWS, columns, seed=2) > 0)
+
+
+def coded_mask():
+    held = BitmaskSparse.pack(
+        draw(ROWS, 256), (torch.arange(ROWS * 256) % ROWS == 0).view(ROWS, 256)
+    )
+    held.values = integers(4, rows=1)
+    return held
 
 
 def vectors(lines, length, bits, dimension=4, seed=0):
@@ -228,8 +240,14 @@ def test_outliers_and_masks_count_every_part():
         integers(4, 256, 8),
         BinaryCodes.pack(draw(2, ROWS, 64) > 0, draw(2, ROWS, 8), draw(ROWS, 8), 8),
         Transposed.of(integers(4)),
-        BitmaskSparse(ROWS, 256, integers(4, rows=1)),
+        coded_mask(),
         EntropyCoded.pack(draw(ROWS, 64).bfloat16()),
+        GroupSparse.pack(
+            (torch.arange(4 * ROWS) % 2 == 0).view(ROWS, 4), integers(4, 3072, rows=1), 256
+        ),
+        Columns.pack(
+            torch.arange(256) % 4 == 0, integers(4, 64), binary(1, 192, 192), draw(192, seed=6)
+        ),
     ],
     ids=[
         "groups of 48",
@@ -238,14 +256,21 @@ def test_outliers_and_masks_count_every_part():
         "transposed",
         "coded values",
         "entropy",
+        "groups left out",
+        "columns of two kinds",
     ],
 )
 def test_what_no_operation_takes_stays_as_it_is_and_says_so(held, monkeypatch):
-    with pretended(monkeypatch):
+    held = copy.deepcopy(held)
+    x, wanted = draw(2, held.columns, seed=7), held.dense()
+    with pretended(monkeypatch) as called:
         there = held.to(GPU)
         assert there.packed() is there
         assert not isinstance(there, Slotted)
         assert there.speed == "emulated"
+        found = there.multiply(x.to(GPU)).cpu()
+        assert torch.allclose(found, x @ wanted.T, atol=1e-3)
+        assert not called.keys() - {"lossless_decode"}
 
 
 def test_numbers_in_huffman_codes_come_from_the_operation(monkeypatch):

@@ -79,9 +79,9 @@ class BinaryCodes(Format):
         return total
 
     def multiply(self, activation: Tensor) -> Tensor:
-        """By tables for few activations where there is no extension, by the matrix for many."""
+        """By tables for few activations on a processor without the extension, else as others."""
         many = activation.numel() > FEW * self.columns or activation.requires_grad
-        if many or self.matrix() is not None:
+        if many or activation.device.type != "cpu" or self.matrix() is not None:
             return super().multiply(activation)
         flat = activation.reshape(-1, self.columns).to(torch.float32)
         found = torch.stack([self._by_tables(one) for one in flat])
@@ -94,7 +94,7 @@ class BinaryCodes(Format):
         size = min(self.group_size, self.columns)
         padded = functional.pad(activation, (0, groups * size - self.columns)).view(groups, size)
         chunks = functional.pad(padded, (0, -size % CHUNK)).view(groups, -1, CHUNK)
-        tables = chunks.flatten(0, 1) @ _ways(activation.device)
+        tables = chunks.flatten(0, 1) @ _ways()
         total = offsets @ padded.sum(1)
         short = tables.shape[0] - self.signs.shape[2]  # of a last group that is not full
         for bits, scale in zip(self.signs, scales, strict=True):
@@ -120,8 +120,8 @@ class BinaryCodes(Format):
         return packed.binary(self.signs, self.columns, worth, self.group_size)
 
 
-def _ways(device: torch.device) -> Tensor:
+def _ways() -> Tensor:
     """Every way to give eight activations signs, [8, 256]; the first in the lowest bit."""
-    codes = torch.arange(1 << CHUNK, device=device)
-    bits = codes >> torch.arange(CHUNK, device=device).unsqueeze(1) & 1
+    codes = torch.arange(1 << CHUNK)
+    bits = codes >> torch.arange(CHUNK).unsqueeze(1) & 1
     return (2 * bits - 1).to(torch.float32)
