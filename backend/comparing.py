@@ -153,7 +153,7 @@ class Comparing:
         for run in runs:
             if run.recipe == "dense":
                 continue
-            folder = self._service.artefact_folder(run.run_id)
+            folder = self._service.artefact_folder(run.run_id, use=True)
             if folder is None:
                 raise NoArtefactError(
                     f"The model of {run.recipe} is not on this machine; have it made first."

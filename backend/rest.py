@@ -160,7 +160,7 @@ def _add_runs(router: APIRouter, service: Service, answers: Answers) -> None:
     @router.get(f"{PREFIX}/runs/{{run_id}}/artefact", tags=["results"])
     def download_artefact(run_id: str) -> FileResponse:
         """The compressed model of a run that was made here, as a tar file."""
-        folder = service.artefact_folder(run_id)
+        folder = service.artefact_folder(run_id, use=True)
         if folder is None:
             raise UnknownNameError(
                 f"The model of run {run_id} is not on this machine; its recipe makes it again."

@@ -304,14 +304,14 @@ class Service:
         """Every model, protocol, hardware and family that occurs."""
         return self.store.results.choices()
 
-    def artefact_folder(self, run_id: str) -> Path | None:
-        """Where the compressed model of a run lies, if it was made here."""
+    def artefact_folder(self, run_id: str, *, use: bool = False) -> Path | None:
+        """Where the compressed model of a run lies, if it was made here; to `use` it is noted."""
         key = str(self.run(run_id).artefact.get("key", ""))
         folder = self.home / "artefacts" / key
-        if not (RUN_ID.fullmatch(key) and (folder / "recipe.json").is_file()):
-            return None
-        shelf.used(folder)  # or it might make room for others
-        return folder
+        made = RUN_ID.fullmatch(key) and (folder / "recipe.json").is_file()
+        if made and use:
+            shelf.used(folder)  # or it might make room for others
+        return folder if made else None
 
     # Sharing
 

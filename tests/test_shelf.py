@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from backend import shelf
+from backend.service import Service
 
 
 def _keep(folder, name, size, hours_ago):
@@ -59,6 +61,22 @@ def test_what_another_process_removes_meanwhile_is_no_error(tmp_path, monkeypatc
     shelf.tidy(tmp_path, 150, in_use=3600)
     monkeypatch.undo()
     assert _names(tmp_path) == ["new"]
+
+
+def test_a_model_that_is_only_looked_at_is_not_used(tmp_path):
+    """Whoever opens card after card would keep all models in use, and no limit would hold."""
+    key = "0123456789abcdef"
+    run = SimpleNamespace(artefact={"key": key})
+    service = SimpleNamespace(home=tmp_path, run=lambda _: run)
+    (tmp_path / "artefacts").mkdir()
+    assert Service.artefact_folder(service, key, use=True) is None
+    _keep(tmp_path / "artefacts", key, 100, 5)
+    (tmp_path / "artefacts" / key / "recipe.json").touch()
+    os.utime(tmp_path / "artefacts" / key, (0, 0))
+    folder = Service.artefact_folder(service, key)
+    assert folder.stat().st_mtime == 0
+    assert Service.artefact_folder(service, key, use=True) == folder
+    assert folder.stat().st_mtime > time.time() - 60
 
 
 def test_to_note_the_use_of_what_is_gone_is_no_error(tmp_path):
