@@ -20,6 +20,8 @@ COPIES = 3
 """Models that are in memory at once while one is measured: dense, exact and deployed."""
 BESIDE = 2 << 30
 """Bytes of logits, states and statistics beside them."""
+BFLOAT16_FROM = 8
+"""Compute capability from which a GPU has instructions for bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,6 @@ def choose(wish: str, parameters: int) -> Place:
     device = torch.device("cuda", index)
     dtype = precision.DEPLOYED if about.major >= BFLOAT16_FROM else torch.float16
     return Place(device, f"Computed on {about.name} ({device}).", dtype, about.name)
-
-
-BFLOAT16_FROM = 8
-"""Compute capability from which a GPU has instructions for bfloat16."""
 
 
 def put(model: nn.Module, device: torch.device) -> nn.Module:
