@@ -57,8 +57,8 @@ class Limits:
         if (size := service.store.database.size) > self.database:
             raise LimitError(
                 f"The database of results takes {size / 1e9:.1f} GB and may take "
-                f"{self.database / 1e9:.1f} GB; export what you want to keep and start with "
-                "another home folder."
+                f"{self.database / 1e9:.1f} GB; whoever runs this copy can export what is to be "
+                "kept and start with another home folder."
             )
         active, own = service.load(owner)
         if active + jobs > self.queue:

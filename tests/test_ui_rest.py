@@ -291,7 +291,7 @@ def test_a_database_beyond_its_limit_takes_no_more_jobs(tmp_path):
     with Service(fill(tmp_path), run_jobs=False) as service:
         size = service.store.database.size
         replace(AT_HOME, database=size).admit(service, "default", 1, "")
-        with pytest.raises(LimitError, match="export what you want to keep"):
+        with pytest.raises(LimitError, match="export what is to be kept"):
             replace(AT_HOME, database=size - 1).admit(service, "default", 1, "")
 
 
