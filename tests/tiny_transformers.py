@@ -57,6 +57,10 @@ CONFIGS = {
 }
 
 
+WIDE = {"hidden_size": 128, "intermediate_size": 192}
+"""Changes of a family, where a method holds too much beside each row of narrow matrices."""
+
+
 def build(family, seed=0, dtype=torch.float32, **changes):
     """A random model in evaluation mode, every parameter away from zero, norms too."""
     torch.manual_seed(seed)
