@@ -57,7 +57,7 @@ CONFIGS = {
 }
 
 
-WIDE = {"hidden_size": 128, "intermediate_size": 192}
+WIDE = {"hidden_size": 192, "intermediate_size": 192}
 """Changes of a family, where a method holds too much beside each row of narrow matrices."""
 
 
