@@ -109,14 +109,13 @@ def _draws(rows: pd.DataFrame, axis: str, name: str, sums: Sums, seed: int = 0) 
     low, high = (rows[f"{axis}_{end}"].to_numpy(np.float64) for end in ("low", "high"))
     held = np.isfinite(low) & np.isfinite(high)
     positive = held & (low > 0)
-    apart = np.zeros(len(values))
-    apart[positive] = np.log(high[positive] / low[positive]) / 3.92
     plain = held & ~positive
-    spread = np.zeros(len(values))
+    spread = np.zeros(len(values))  # of the logarithm where a reading is positive
+    spread[positive] = np.log(high[positive] / low[positive]) / 3.92
     spread[plain] = (high[plain] - low[plain]) / 3.92
     # In place, since of hundreds of runs each such array takes megabytes.
     drawn = np.random.default_rng(seed).standard_normal((REPLICATES, len(values)))
-    drawn *= apart + spread
+    drawn *= spread
     np.exp(drawn, out=drawn, where=positive)
     drawn *= np.where(positive, values, 1.0)
     drawn += np.where(positive, 0.0, values)
