@@ -35,12 +35,17 @@ class Walk:
         self.restart()
 
     def restart(self) -> None:
-        """Go back before the first block, with the model as it is now."""
-        size = _batch_size(*self.windows.shape)
-        batches = self.windows.split(size)
-        hidden, self._blocks = self.view.enter(batches[0])
-        self.hidden: list[Tensor] = [hidden]
-        self.hidden += [self.view.embed(batch) for batch in batches[1:]]
+        """Go back before the first block; the model runs once states are asked for."""
+        self._hidden: list[Tensor] = []
+
+    @property
+    def hidden(self) -> list[Tensor]:
+        """States before the next block, [batch, length, hidden] each."""
+        if not self._hidden:
+            batches = self.windows.split(_batch_size(*self.windows.shape))
+            first, self._blocks = self.view.enter(batches[0])
+            self._hidden = [first, *map(self.view.embed, batches[1:])]
+        return self._hidden
 
     @torch.no_grad()
     def gather(self, block: int, needs: Needs) -> dict[str, InputStatistics]:
@@ -60,7 +65,7 @@ class Walk:
 
     def advance(self, block: int) -> None:
         """Pass the hidden states through a block, as it is now."""
-        self.hidden = [self._blocks[block](hidden) for hidden in self.hidden]
+        self._hidden = [self._blocks[block](hidden) for hidden in self.hidden]
 
     def _observe(
         self, block: int, hidden: Tensor, gathered: dict[str, InputStatistics], needs: Needs
