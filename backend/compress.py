@@ -45,6 +45,8 @@ from backend.search.level_table import LevelTable
 from backend.search.trial import Trial
 
 Progress = Callable[[str, int, int], None]
+CHECKED = 32
+"""Tokens of a window on which blocks alone are compared with the model."""
 
 
 @dataclass
@@ -88,7 +90,7 @@ def compress(
     model_methods = [stage for stage in recipe.stages if isinstance(stage, ModelMethod)]
     if not model_methods and not recipe.weight_methods and recipe.encoder is None:
         return result
-    view.check(windows[:1])
+    view.check(windows[:2, :CHECKED])
     walk: Walk | None = None
     for method in model_methods:
         progress(method.key(), 0, 1)

@@ -29,9 +29,10 @@ def pack_plane(codes: Tensor, width: int) -> Tensor:
     """Pack codes below 2**width, [rows, columns], into bytes [rows, packed_columns]."""
     rows, columns = codes.shape
     per_byte = 8 // width
-    padding = -columns % per_byte
-    codes = torch.nn.functional.pad(codes.to(torch.uint8), (0, padding)).contiguous()
-    codes = codes.view(rows, -1, per_byte)
+    codes = codes.to(torch.uint8)
+    if padding := -columns % per_byte:
+        codes = torch.nn.functional.pad(codes, (0, padding))
+    codes = codes.contiguous().view(rows, -1, per_byte)
     packed = codes[..., 0].clone()
     for slot in range(1, per_byte):
         packed |= codes[..., slot] << (slot * width)
@@ -52,7 +53,9 @@ def pack(codes: Tensor, bits: int) -> dict[int, Tensor]:
     planes, shift = {}, 0
     codes = codes.to(torch.uint8)
     for width in reversed(plane_widths(bits)):
-        part = (codes >> shift) & ((1 << width) - 1)
+        part = codes >> shift if shift else codes
+        if shift + width < bits:
+            part = part & ((1 << width) - 1)
         planes[width] = pack_plane(part, width)
         shift += width
     return planes

@@ -59,6 +59,7 @@ class View:
         )
         self.blocks_name, blocks = _find_blocks(model)
         self.blocks: nn.ModuleList = blocks
+        self._alike = False
 
     @property
     def embedding(self) -> nn.Module:
@@ -170,6 +171,8 @@ class View:
         Returns:
             Hidden states [batch, length, hidden] and one function for each block.
         """
+        if self._alike and len(tokens) > 1:
+            return self.embed(tokens), self.enter(tokens[:1])[1]
         calls: list[tuple[tuple, dict[str, Any]]] = []
 
         def note(_: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> None:
@@ -211,6 +214,12 @@ class View:
     def check(self, tokens: Tensor) -> None:
         """Make sure that running block by block gives what the model gives.
 
+        Also finds out whether a block is called alike for every sequence, so that one of them
+        tells how (`enter`).
+
+        Args:
+            tokens: [batch, length], at best a few sequences.
+
         Raises:
             ModelError: it does not, so that no method may be trusted with this model.
         """
@@ -219,16 +228,24 @@ class View:
             lambda _module, _arguments, output: outputs.append(_first(output))
         )
         try:
-            hidden, blocks = self.enter(tokens)
+            self.model(input_ids=tokens, use_cache=False)
         finally:
             hook.remove()
-        for block in blocks:
-            hidden = block(hidden)
-        if not torch.allclose(hidden, outputs[0], rtol=1e-2, atol=1e-2):
-            raise ModelError(
-                f"{type(self.model).__name__} does more between its blocks than pass hidden "
-                "states on, so that it cannot be compressed block by block."
-            )
+        for self._alike in (True, False):
+            try:
+                hidden, blocks = self.enter(tokens)
+                for block in blocks:
+                    hidden = block(hidden)
+            except RuntimeError:  # what one sequence is called with does not fit several
+                if not self._alike:
+                    raise
+                continue
+            if torch.allclose(hidden, outputs[0], rtol=1e-2, atol=1e-2):
+                return
+        raise ModelError(
+            f"{type(self.model).__name__} does more between its blocks than pass hidden "
+            "states on, so that it cannot be compressed block by block."
+        )
 
 
 class _Reached(Exception):  # noqa: N818 - not an error: how a forward pass is left early

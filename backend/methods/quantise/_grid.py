@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 WIDTHS = (1, 2, 3, 4, 5, 6, 8)
 LOWEST, HIGHEST = 1.25, 9.0  # codes of 1 and 8 bits, 32 bits to a group of 128 and of 32
 TINY = 1e-8
+PIECE = 1 << 19  # numbers that are rounded at a time
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def encode(weight: Tensor, scale: Tensor, offset: Tensor, width: int) -> Tensor:
 
 def decode(codes: Tensor, scale: Tensor, offset: Tensor, width: int) -> Tensor:
     """Weights that codes stand for."""
-    return (codes - (1 << (width - 1))) * scale + offset
+    return (codes.to(scale.dtype) - (1 << (width - 1))) * scale + offset
 
 
 def fine_mask(errors: Tensor, plan: Plan) -> Tensor:
@@ -184,11 +185,16 @@ def grouped(weight: Tensor, group_size: int) -> Tensor:
 def round_to_nearest(
     weight: Tensor, width: int, group_size: int, symmetric: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes [rows, columns], scales and offsets [rows, groups] of the nearest grid points."""
-    groups = grouped(weight, group_size)
-    scale, offset = ranges(groups, width, symmetric)
-    codes = encode(groups, scale.unsqueeze(-1), offset.unsqueeze(-1), width)
-    return codes.flatten(1)[:, : weight.shape[1]], scale, offset
+    """Nearest grid points: codes [rows, columns] in uint8, scales and offsets [rows, groups]."""
+    found = []
+    for part in _pieces(weight):
+        groups = grouped(part, group_size)
+        scale, offset = ranges(groups, width, symmetric)
+        codes = encode(groups, scale.unsqueeze(-1), offset.unsqueeze(-1), width)
+        codes = codes.flatten(1)[:, : weight.shape[1]].to(torch.uint8)
+        found.append((codes, scale, offset))
+    codes, scales, offsets = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return codes, scales, offsets
 
 
 def rounding_error(weight: Tensor, width: int, group_size: int, symmetric: bool) -> Tensor:
@@ -203,15 +209,24 @@ def rounding_error(weight: Tensor, width: int, group_size: int, symmetric: bool)
 def nearest(weight: Tensor, plan: Plan) -> formats.Format:
     """A weight [rows, columns] at its nearest grid points; rows with large errors are finer."""
     settings = plan.group_size, plan.symmetric
-    errors = rounding_error(weight, plan.coarse, *settings).square().sum(1)
-    mask = fine_mask(errors, plan)
-    coarse = round_to_nearest(weight, plan.coarse, *settings)
-    fine = round_to_nearest(weight, plan.fine, *settings)
-    mixed = [
-        torch.where(mask.unsqueeze(1), wide, narrow)
-        for wide, narrow in zip(fine, coarse, strict=True)
-    ]
-    return hold(*mixed, mask, plan)
+    held = round_to_nearest(weight, plan.coarse, *settings)
+    mask = torch.zeros(weight.shape[0], dtype=torch.bool, device=weight.device)
+    if plan.fine != plan.coarse and plan.fine_rows:
+        errors = [
+            rounding_error(part, plan.coarse, *settings).square_().sum(1)
+            for part in _pieces(weight)
+        ]
+        mask = fine_mask(torch.cat(errors), plan)
+        for mine, finer in zip(
+            held, round_to_nearest(weight[mask], plan.fine, *settings), strict=True
+        ):
+            mine[mask] = finer
+    return hold(*held, mask, plan)
+
+
+def _pieces(weight: Tensor) -> tuple[Tensor, ...]:
+    """Rows of a weight in parts that stay in a cache while they are worked on."""
+    return weight.split(max(1, PIECE // weight.shape[1]))
 
 
 def in_16_bits(values: Tensor) -> Tensor:
