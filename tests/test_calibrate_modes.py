@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from backend.calibrate import statistics
 from backend.calibrate.modes import Kept, Parallel, Sequential
 from backend.calibrate.walk import Walk
 from backend.compress import compress
@@ -83,3 +84,16 @@ def test_a_second_run_on_kept_statistics_gives_the_same_model(recipe, tmp_path):
     second = dense(recipe, parallel=True, statistics=folder)
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == times
     assert all(torch.equal(weight, second[name]) for name, weight in first.items())
+
+
+@pytest.mark.parametrize("columns", [5, 8, 19])
+def test_products_gathered_tile_by_tile_are_whole(columns, monkeypatch):
+    monkeypatch.setattr(statistics, "TILE", 8)
+    found = statistics.InputStatistics(columns, Needs.HESSIAN)
+    inputs = torch.randn(2, 7, columns, generator=torch.Generator().manual_seed(columns))
+    for part in inputs:
+        found.add(part)
+        found.bent(torch.ones(2, columns)).products  # noqa: B018 - whole in between, too
+    flat = inputs.flatten(0, 1)
+    torch.testing.assert_close(found.products, flat.T @ flat)
+    torch.testing.assert_close(found.mean_squares, flat.square().mean(0))

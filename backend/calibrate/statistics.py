@@ -11,6 +11,10 @@ from torch import Tensor
 from backend.methods.base import Needs
 
 
+TILE = 2048
+"""Columns whose products with those before them are gathered at a time; the rest is mirrored."""
+
+
 class InputStatistics:
     """Norms and second moments of the inputs [tokens, columns] of a layer.
 
@@ -22,7 +26,8 @@ class InputStatistics:
         self.count = 0
         self.sums: Tensor | None = None
         self.squares: Tensor | None = None
-        self.products: Tensor | None = None
+        self._products: Tensor | None = None
+        self._whole = True  # whether both halves of the products are there
         self.fisher: Tensor | None = None
         self.fine_rows: Tensor | None = None
         self._factors: dict[tuple[float, bool], Tensor] = {}
@@ -37,19 +42,36 @@ class InputStatistics:
             sums = flat.sum(0)
             self.sums = sums if self.sums is None else self.sums + sums
         if Needs.HESSIAN in self.needs:
-            if self.products is None:
-                self.products = flat.new_zeros(self.columns, self.columns)
-            self.products.addmm_(flat.T, flat)
+            if self._products is None:
+                self._products = flat.new_zeros(self.columns, self.columns)
+            self._whole = self.columns <= TILE
+            for stop in range(TILE, self.columns + TILE, TILE):
+                part = flat[:, stop - TILE : stop]
+                self._products[:stop, stop - TILE : stop].addmm_(flat[:, :stop].T, part)
         elif Needs.NORMS in self.needs:
             squares = flat.square().sum(0)
             self.squares = squares if self.squares is None else self.squares + squares
+
+    @property
+    def products(self) -> Tensor | None:
+        """Sum of x x^T over the inputs, [columns, columns]; None if it was not gathered."""
+        if not self._whole:  # gathered on and above the diagonal alone
+            for start in range(0, self.columns - TILE, TILE):
+                stop = start + TILE
+                self._products[stop:, start:stop] = self._products[start:stop, stop:].T
+            self._whole = True
+        return self._products
+
+    @products.setter
+    def products(self, products: Tensor | None) -> None:
+        self._products, self._whole = products, True
 
     @property
     def mean_squares(self) -> Tensor:
         """Mean square of each input column, [columns]; ones if nothing was seen."""
         if self.count == 0:
             return torch.ones(self.columns, device=self.device)
-        squares = self.squares if self.products is None else self.products.diagonal()
+        squares = self.squares if self._products is None else self._products.diagonal()
         if squares is None:
             raise RuntimeError("These statistics were gathered without norms.")
         return squares / self.count
@@ -111,7 +133,7 @@ class InputStatistics:
 
     def damped(self, damping: float) -> Tensor:
         """The Hessian plus `damping` times its mean diagonal; a dead column gets that mean."""
-        hessian = self.hessian.clone()
+        hessian = self.hessian
         diagonal = hessian.diagonal()
         live = diagonal > 0
         mean = diagonal[live].mean() if bool(live.any()) else diagonal.new_ones(())
@@ -128,11 +150,7 @@ class InputStatistics:
         """
         key = damping, ordered
         if key not in self._factors:
-            hessian = self.damped(damping)
-            if ordered:
-                order = self.order
-                hessian = hessian[order[:, None], order]
-            self._factors[key] = _invert(hessian)
+            self._factors[key] = _inverse_factor(self.damped(damping), self.order, ordered)
         return self._factors[key]
 
     def through(self, matrix: Tensor) -> InputStatistics:
@@ -145,22 +163,27 @@ class InputStatistics:
         return derived
 
 
-def _invert(hessian: Tensor) -> Tensor:
+def _inverse_factor(hessian: Tensor, order: Tensor, ordered: bool) -> Tensor:
     """U with H^-1 = U^T U, from H = R R^T with R upper: U = R^-1.
 
     R is the lower factor of H with both axes reversed, reversed back: one factorisation and
     one triangular solve, where inverting H and factoring that takes three steps and more care.
+    Three such matrices are there at a time, as one of them may take half a gigabyte.
     """
-    identity = torch.eye(hessian.shape[0], dtype=hessian.dtype, device=hessian.device)
-    reversed_hessian = hessian.flip(0, 1)
+    mean = float(hessian.diagonal().mean())
+    order = order if ordered else torch.arange(len(hessian), device=hessian.device)
+    backwards = order.flip(0)
+    hessian = hessian[backwards[:, None], backwards]
     step = 0.0
     for _ in range(8):
-        lower, failed = torch.linalg.cholesky_ex(reversed_hessian)
+        factor, failed = torch.linalg.cholesky_ex(hessian)
         if not failed:
-            factor = torch.linalg.solve_triangular(lower.flip(0, 1), identity, upper=True)
+            factor = factor.flip(0, 1)
+            identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
+            factor = torch.linalg.solve_triangular(factor, identity, upper=True)
             if bool(torch.isfinite(factor).all()):
                 return factor
-        raised = max(step * 10, 1e-4 * float(hessian.diagonal().mean()))
-        reversed_hessian.diagonal().add_(raised - step)
+        raised = max(step * 10, 1e-4 * mean)
+        hessian.diagonal().add_(raised - step)
         step = raised
-    return torch.diag(hessian.diagonal().rsqrt())
+    return torch.diag(hessian.diagonal().flip(0).rsqrt())

@@ -36,15 +36,16 @@ def sweep(
         treat: from a column's place and values [rows], after mending, to its new values.
         leaf: columns mended one by one.
     """
-    shares = factor / factor.diagonal().unsqueeze(1)  # of a column's error, to those after it
-    errors = torch.empty_like(columns)
+    diagonal = factor.diagonal().tolist()
+    errors = torch.empty_like(columns)  # each divided by its column's place in the diagonal
     values, losses = columns.unbind(), errors.unbind()
 
     def treat_leaf(start: int, stop: int) -> None:
         for place in range(start, stop):
             error = torch.sub(values[place], treat(place, values[place]), out=losses[place])
+            error.div_(diagonal[place])
             if place + 1 < stop:
-                columns[place + 1 : stop].addr_(shares[place, place + 1 : stop], error, alpha=-1)
+                columns[place + 1 : stop].addr_(factor[place, place + 1 : stop], error, alpha=-1)
 
     def treat_range(start: int, stop: int) -> None:
         count = stop - start
@@ -54,7 +55,7 @@ def sweep(
         middle = start + (1 << (count - 1).bit_length() - 1)
         treat_range(start, middle)
         columns[middle:stop].addmm_(
-            shares[start:middle, middle:stop].T, errors[start:middle], alpha=-1
+            factor[start:middle, middle:stop].T, errors[start:middle], alpha=-1
         )
         treat_range(middle, stop)
 

@@ -5,8 +5,9 @@ library that its interpreter's path names take turns, each time in a process of 
 writes the weights that came out. CPU seconds of all cores count from a loaded model to finished
 weights, calibration and all; so does the highest memory above that of the loaded model. What
 came out is judged here, all by the same: the KL divergence from the dense model on held-out
-text. Subjects are the embedded model, and one block shaped as in a Llama of 7B parameters, with
-random weights and random tokens.
+text. Subjects are the embedded model; one block shaped as in a Llama of 7B parameters on 4,096
+tokens; and one of half its width on 16,384, three for each of its widest inputs, as a Hessian
+wants them. Weights and tokens of both blocks are random.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ RECIPES = {
     "wanda": "wanda(bits=9, pattern=2:4)",
 }
 GROUP, BITS = 128, 4
+BLOCKS = {"block": (128, 16), "half": (64, 64)}
+"""Size of a head, of which there are 32, and windows of 256 tokens."""
 OURS = "paretoscope"
 Weights = dict[str, Tensor]
 
@@ -41,7 +44,7 @@ def main() -> None:
     """Take turns, judge and print; or be one turn."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer", action="append", default=[], help="an interpreter's path")
-    parser.add_argument("--on", default="embedded,block")
+    parser.add_argument("--on", default="embedded,half,block")
     parser.add_argument("--methods", default=",".join(RECIPES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--turn", nargs=3, metavar=("LIBRARY", "METHOD", "FOLDER"))
@@ -117,13 +120,16 @@ def _prepare(subject: str, folder: Path) -> None:
         held_out = calibration_windows(loaded, texts.heldout, 64, 256)
     else:
         torch.manual_seed(0)
+        width, windows = BLOCKS[subject]
+        vocabulary = loaded.model.config.vocab_size
         model = LlamaForCausalLM(
             LlamaConfig(
-                vocab_size=loaded.model.config.vocab_size, hidden_size=4096, num_hidden_layers=1,
-                intermediate_size=11008, num_attention_heads=32, max_position_embeddings=512,
+                vocab_size=vocabulary, hidden_size=32 * width, intermediate_size=86 * width,
+                num_hidden_layers=1, num_attention_heads=32, max_position_embeddings=512,
             )
         )  # fmt: skip
-        calibration, held_out = torch.randint(0, model.config.vocab_size, (2, 16, 256))
+        calibration = torch.randint(0, vocabulary, (windows, 256))
+        held_out = torch.randint(0, vocabulary, (16, 256))
     model.to(torch.bfloat16).save_pretrained(folder / "model")
     loaded.tokenizer.save_pretrained(folder / "model")
     save_file({"calibration": calibration, "held_out": held_out}, folder / "tokens")
