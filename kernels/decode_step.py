@@ -111,11 +111,13 @@ class Product:
         return self.structure.columns
 
     def plus(self, bias: Tensor | None) -> Product:
-        """The same with a bias [rows] added."""
+        """The same with a bias [rows] added, to the one that it may have."""
         if bias is None:
             return self
-        bias = bias.detach().to(torch.float32).contiguous()
         one = self.structure
+        bias = bias.detach().to(torch.float32).contiguous()
+        if one.bias:
+            bias = bias + self.kept[-1]
         whole = ProductStructure(one.multiply, one.matrix, bias.data_ptr(), one.rows, one.columns)
         return Product(whole, (*self.kept, bias))
 

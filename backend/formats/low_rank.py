@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
+import torch
 from torch import Tensor
 
-from backend.formats.base import Format
+from backend.formats.base import Format, empty
 from backend.formats.dense import Dense
 from kernels import decode_step
 from kernels.decode_step import Product
 
 
 class LowRank(Format):
-    """Left [rows, rank] times right [rank, columns]: 16 rank (1 / rows + 1 / columns) bits."""
+    """Left [rows, rank] times right [rank, columns]: 16 rank (1 / rows + 1 / columns) bits.
+
+    May hold a shift [rows] as well, which every product gets added: what the outputs that no
+    factor reaches say on average. It is no part of the matrix.
+    """
 
     key = "low-rank"
+    shift: Tensor
 
-    def __init__(self, rows: int, columns: int, left: Format, right: Format) -> None:
+    def __init__(
+        self, rows: int, columns: int, left: Format, right: Format, *, shifted: bool = False
+    ) -> None:
         super().__init__(rows, columns)
-        self.left, self.right = left, right
+        self.left, self.right, self.shifted = left, right, shifted
+        if shifted:
+            self.register_buffer("shift", empty(rows, dtype=torch.bfloat16))
 
     @classmethod
-    def pack(cls, left: Tensor, right: Tensor) -> Self:
-        """Hold the factors [rows, rank] and [rank, columns] in bfloat16."""
-        return cls(left.shape[0], right.shape[1], Dense.pack(left), Dense.pack(right))
+    def pack(cls, left: Tensor, right: Tensor, shift: Tensor | None = None) -> Self:
+        """Hold the factors [rows, rank] and [rank, columns], and a shift [rows], in bfloat16."""
+        parts = Dense.pack(left), Dense.pack(right)
+        held = cls(left.shape[0], right.shape[1], *parts, shifted=shift is not None)
+        if shift is not None:
+            held.shift = shift.to(torch.bfloat16)
+        return held
+
+    def settings(self) -> dict[str, Any]:
+        """Whether a shift is added, where one is."""
+        return {"shifted": True} if self.shifted else {}
 
     @property
     def rank(self) -> int:
@@ -36,12 +54,14 @@ class LowRank(Format):
         return self.left.dense() @ self.right.dense()
 
     def multiply(self, activation: Tensor) -> Tensor:
-        """Two thin products."""
-        return self.left.multiply(self.right.multiply(activation))
+        """Two thin products, and the shift."""
+        found = self.left.multiply(self.right.multiply(activation))
+        return found + self.shift.to(found.dtype) if self.shifted else found
 
     def product(self) -> Product | None:
-        """Two thin products."""
-        return decode_step.chain(self.right.product(), self.left.product())
+        """Two thin products, and the shift."""
+        found = decode_step.chain(self.right.product(), self.left.product())
+        return found.plus(self.shift) if self.shifted and found is not None else found
 
     def slotted(self) -> Format:
         """Its parts as operations take them."""

@@ -118,7 +118,11 @@ def weights(view: View) -> dict[str, Tensor]:
     for module in [*(view.module(site) for site in view.all_sites()), *ends]:
         if isinstance(module, HeldLinear | HeldEmbedding):
             dtype = next(view.model.parameters()).dtype
-            found[f"{view.name_of(module)}.weight"] = module.held.dense().to(dtype)
+            name, held = view.name_of(module), module.held
+            found[f"{name}.weight"] = held.dense().to(dtype)
+            if getattr(held, "shifted", False):  # in a dense layer it is a bias
+                bias = found.get(f"{name}.bias", 0)
+                found[f"{name}.bias"] = held.shift.to(dtype) + bias
     for site in view.all_sites():  # one orientation for all
         name = f"{site.name}.weight"
         found[name] = view.weight(site).to(found[name].dtype)
