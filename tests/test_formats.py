@@ -17,6 +17,7 @@ from backend.formats import (
     HeldLinear,
     IntegerGroups,
     LowRank,
+    Monarch,
     Outliers,
     Rows,
     ScalarCodebook,
@@ -103,6 +104,7 @@ def example(name):
         "2:4": lambda: Sparse24.pack(weight, two_of_four(ROWS, COLUMNS)),
         "outliers": lambda: Outliers.pack(weight, mask),
         "low rank": lambda: LowRank.pack(normal(ROWS, 8), normal(8, COLUMNS)),
+        "monarch": lambda: Monarch.pack(normal(4, 32, 8, 3), normal(8, 4, 3, 32)),
         "sum": lambda: Sum.of(
             base=integers(2, 64), correction=LowRank.pack(normal(ROWS, 4), normal(4, COLUMNS))
         ),
@@ -137,7 +139,7 @@ NAMES = [
     "int5 with a short last group", "two-level scales", "bitmask", "2:4", "outliers",
     "low rank", "sum", "rows", "codebook", "scalar codebook", "float codes", "transposed",
     "entropy", "signs", "shared rows", "binary codes",
-    "table codes", "groups", "columns",
+    "table codes", "groups", "columns", "monarch",
 ]  # fmt: skip
 
 
@@ -150,6 +152,7 @@ NAMES = [
         (lambda: BitmaskSparse.pack(normal(100, 320), EVERY % 2 == 0), 9.0),
         (lambda: BitmaskSparse.pack(normal(100, 320), EVERY % 5 > 0), 13.8),
         (lambda: Dense.pack(normal(ROWS, COLUMNS)), 16.0),
+        (lambda: Monarch.pack(normal(4, 32, 8, 3), normal(8, 4, 3, 32)), 48 * (1 / 32 + 1 / 32)),
         (lambda: LowRank.pack(normal(288, 16), normal(16, 288)), 16 * 16 * 576 / 288**2),
         (
             lambda: VectorCodebook.pack(BYTE_INDICES, normal(256, 8)),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from backend.formats.integer import IntegerGroups
     from backend.formats.linear import HeldLinear
     from backend.formats.low_rank import LowRank
+    from backend.formats.monarch import Monarch
     from backend.formats.outliers import Outliers
     from backend.formats.rows import Rows
     from backend.formats.scalar import ScalarCodebook
@@ -44,6 +45,7 @@ _HOMES = {
     "IntegerGroups": "integer",
     "HeldLinear": "linear",
     "LowRank": "low_rank",
+    "Monarch": "monarch",
     "Outliers": "outliers",
     "Rows": "rows",
     "Sparse24": "sparse24",
@@ -73,6 +75,7 @@ __all__ = [
     "HeldLinear",
     "IntegerGroups",
     "LowRank",
+    "Monarch",
     "Outliers",
     "Rows",
     "ScalarCodebook",

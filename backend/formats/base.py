@@ -172,6 +172,7 @@ _MODULES = {
     "group-sparse": "group_sparse",
     "integer-groups": "integer",
     "low-rank": "low_rank",
+    "monarch": "monarch",
     "outliers": "outliers",
     "rows": "rows",
     "sparse-2-4": "sparse24",

@@ -120,6 +120,7 @@ CLAIMS = (
     Claim("lord", "beats the weights' own low rank at 12 bits", "lord@12", "svd@12"),
     Claim("afm", "beats the weights' own low rank at 12 bits", "afm@12", "svd@12"),
     Claim("afm", "beats outputs about zero, not about their mean, at 12 bits", "afm@12", "lord@12"),
+    Claim("monarch", "beats low rank at 12 bits", "monarch@12", "svd@12"),
     Claim("flap", "beats turning and slicing at 13 bits", "flap@13", "slicegpt@13"),
     Claim("flap", "beats dropping layers at 13 bits", "flap@13", "layer-drop@13"),
     Claim("cfsp", "beats dropping layers at 13 bits", "cfsp@13", "layer-drop@13"),

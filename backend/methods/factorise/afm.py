@@ -31,8 +31,8 @@ class Afm(_rank.Factoriser):
     paper = "arXiv 2405.18146"
     claim = "Models 3 to 5 times smaller answer better than whole ones (click-through rates)."
     limits = (
-        "Activations between the factors, tables of embeddings and fine-tuning are left out. Where a "
-        "budget is divided over layers, the choice looks at the factors without their shift."
+        "Activations between the factors, tables of embeddings and fine-tuning are left out. Where "
+        "a budget is divided over layers, the choice looks at the factors without their shift."
     )
 
     def outline(self, rows: int, columns: int) -> Outline:
