@@ -26,6 +26,7 @@ from backend.formats import (
     Sparse24,
     Sum,
     TableCodes,
+    TensorTrain,
     Transposed,
     VectorCodebook,
     from_header,
@@ -105,6 +106,9 @@ def example(name):
         "outliers": lambda: Outliers.pack(weight, mask),
         "low rank": lambda: LowRank.pack(normal(ROWS, 8), normal(8, COLUMNS)),
         "monarch": lambda: Monarch.pack(normal(4, 32, 8, 3), normal(8, 4, 3, 32)),
+        "tensor train": lambda: TensorTrain.pack(
+            [normal(1, 8, 4, 5), normal(5, 4, 8, 6), normal(6, 4, 8, 1)]
+        ),
         "sum": lambda: Sum.of(
             base=integers(2, 64), correction=LowRank.pack(normal(ROWS, 4), normal(4, COLUMNS))
         ),
@@ -139,7 +143,7 @@ NAMES = [
     "int5 with a short last group", "two-level scales", "bitmask", "2:4", "outliers",
     "low rank", "sum", "rows", "codebook", "scalar codebook", "float codes", "transposed",
     "entropy", "signs", "shared rows", "binary codes",
-    "table codes", "groups", "columns", "monarch",
+    "table codes", "groups", "columns", "monarch", "tensor train",
 ]  # fmt: skip
 
 

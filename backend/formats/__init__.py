@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from backend.formats.sparse24 import Sparse24
     from backend.formats.sum import Sum
     from backend.formats.table import TableCodes
+    from backend.formats.tensor_train import TensorTrain
     from backend.formats.transposed import Transposed
     from backend.formats.vector import VectorCodebook
 
@@ -59,6 +60,7 @@ _HOMES = {
     "HeldEmbedding": "embedding",
     "Sum": "sum",
     "TableCodes": "table",
+    "TensorTrain": "tensor_train",
     "VectorCodebook": "vector",
 }
 
@@ -85,6 +87,7 @@ __all__ = [
     "Sparse24",
     "Sum",
     "TableCodes",
+    "TensorTrain",
     "Transposed",
     "VectorCodebook",
     "from_header",

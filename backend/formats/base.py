@@ -178,6 +178,7 @@ _MODULES = {
     "sparse-2-4": "sparse24",
     "sum": "sum",
     "table-codes": "table",
+    "tensor-train": "tensor_train",
     "vector-codebook": "vector",
 }
 

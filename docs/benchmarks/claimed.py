@@ -121,6 +121,13 @@ CLAIMS = (
     Claim("afm", "beats the weights' own low rank at 12 bits", "afm@12", "svd@12"),
     Claim("afm", "beats outputs about zero, not about their mean, at 12 bits", "afm@12", "lord@12"),
     Claim("monarch", "beats low rank at 12 bits", "monarch@12", "svd@12"),
+    Claim("compactifai", "beats low rank at 12 bits", "compactifai@12", "svd@12"),
+    Claim(
+        "compactifai",
+        "cores of 8 bits beat those of 16 at 8 bits",
+        "compactifai(bits=8, precision=8)",
+        "compactifai@8",
+    ),
     Claim("flap", "beats turning and slicing at 13 bits", "flap@13", "slicegpt@13"),
     Claim("flap", "beats dropping layers at 13 bits", "flap@13", "layer-drop@13"),
     Claim("cfsp", "beats dropping layers at 13 bits", "cfsp@13", "layer-drop@13"),

@@ -1,0 +1,104 @@
+"""A matrix as a chain of small tensors: a matrix product operator (arXiv 2401.14109)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from backend.formats.base import Format
+from backend.formats.dense import Dense
+from kernels import torch_product
+from kernels.decode_step import Product
+
+
+class TensorTrain(Format):
+    """Rows and columns are written as digits; each core joins a digit of both to its neighbours.
+
+    Core k is a tensor [bond before, row digit, column digit, bond after], held as a matrix of
+    [bond before * row digit, column digit * bond after] in a format of its own.
+    """
+
+    key = "tensor-train"
+
+    def __init__(
+        self,
+        rows: int,
+        columns: int,
+        *,
+        row_digits: list[int],
+        column_digits: list[int],
+        bonds: list[int],
+        **cores: Format,
+    ) -> None:
+        super().__init__(rows, columns)
+        if math.prod(row_digits) != rows or math.prod(column_digits) != columns:
+            raise ValueError(
+                f"Digits {row_digits} and {column_digits} make no matrix {rows} x {columns}."
+            )
+        self.row_digits, self.column_digits = list(row_digits), list(column_digits)
+        self.bonds = list(bonds)  # between cores, one fewer than these
+        for name, core in cores.items():
+            self.add_module(name, core)
+        for core, shape in zip(self.inner().values(), self.shapes(), strict=True):
+            if core.shape != (shape[0] * shape[1], shape[2] * shape[3]):
+                raise ValueError(f"A core {shape} is no matrix {core.shape}.")
+
+    @classmethod
+    def pack(cls, cores: list[Tensor], formats: list[Format] | None = None) -> Self:
+        """Hold cores [bond, row digit, column digit, bond] in bfloat16, or as they are held."""
+        held = formats or [Dense.pack(core.flatten(2).flatten(0, 1)) for core in cores]
+        row_digits, column_digits = ([core.shape[axis] for core in cores] for axis in (1, 2))
+        return cls(
+            math.prod(row_digits),
+            math.prod(column_digits),
+            row_digits=row_digits,
+            column_digits=column_digits,
+            bonds=[core.shape[3] for core in cores[:-1]],
+            **{f"core{place}": one for place, one in enumerate(held)},
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Digits of both sides and the bonds between cores."""
+        digits = {"row_digits": self.row_digits, "column_digits": self.column_digits}
+        return digits | {"bonds": self.bonds}
+
+    def shapes(self) -> list[tuple[int, int, int, int]]:
+        """Of each core: bond before, row digit, column digit, bond after."""
+        before, after = [1, *self.bonds], [*self.bonds, 1]
+        return list(zip(before, self.row_digits, self.column_digits, after, strict=True))
+
+    def cores(self) -> list[Tensor]:
+        """Each core as it is contracted, float32."""
+        held = self.inner().values()
+        return [core.dense().view(shape) for core, shape in zip(held, self.shapes(), strict=True)]
+
+    def dense(self) -> Tensor:
+        """The matrix in float32."""
+        total = torch.ones(1, 1, 1, device=next(self.buffers()).device)
+        for core in self.cores():  # [rows so far, columns so far, bond]
+            total = torch.einsum("rcb,bijd->ricjd", total, core)
+            total = total.flatten(0, 1).flatten(1, 2)
+        return total.view(self.shape)
+
+    def multiply(self, activation: Tensor) -> Tensor:
+        """Contract the activations with one core after another; the matrix is never made."""
+        state = activation.reshape(-1, 1, self.columns)  # [tokens and rows so far, bond, the rest]
+        for core, (before, digit, across, after) in zip(self.cores(), self.shapes(), strict=True):
+            count, _, rest = state.shape
+            taken = state.reshape(count, before * across, rest // across)
+            map_ = core.permute(1, 3, 0, 2).reshape(digit * after, before * across)
+            found = torch.matmul(map_.to(activation.dtype), taken)  # [.., digit * after, rest]
+            state = found.view(count * digit, after, rest // across)
+        return state.reshape(*activation.shape[:-1], self.rows)
+
+    def product(self) -> Product | None:
+        """As above, in a decode step."""
+        return torch_product.made(self.multiply, self.rows, self.columns)
+
+    @property
+    def speed(self) -> str:
+        """Runs core by core as it lies."""
+        return "measured"
