@@ -2,15 +2,19 @@
 
 One activation and sixteen times a matrix out of every cache: copies of it are gone through in
 turn, and all products alternate within each round, so that what disturbs one disturbs all.
-Beside each ratio to torch's dense product stand its interval over rounds and the share of the
-bandwidth at which this machine reads. `--peer PYTHON` names an interpreter with another library
-(`kernels/peers.py`), whose products take part in every round.
+Before each, the cores are waited for until no thread of this process or of a peer's still spins,
+and each is timed at its second copy of a turn, when its own threads are awake as between the
+products of a model. Beside each ratio to torch's dense product stand its interval over rounds and
+the share of the bandwidth at which this machine reads. `--peer PYTHON` names an interpreter with
+another library (`kernels/peers.py`), whose products take part in every round.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -27,6 +31,8 @@ from kernels import bitpack, packed, wna16_mm
 
 ROTATED = 160 * 2**20  # bytes of copies that are gone through: more than caches hold
 GROUP = 128
+QUIET = 0.1  # of one core: what threads may still use when the next product begins
+LOOK, PATIENCE = 0.004, 1.0  # seconds: between two looks at the cores, and of all of them
 Timed = Callable[[Tensor], float]
 """Multiplies and returns its seconds."""
 
@@ -68,13 +74,15 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     read = bandwidth()
-    contenders = products(options.size)
+    contenders, busy = products(options.size), [os.getpid()]
     for path in options.peer:
-        contenders += peer(path, options.size, options.threads)
+        process, offered = peer(path, options.size, options.threads)
+        contenders += offered
+        busy.append(process)
     found = [
         one
         for count in (1, 16)
-        for one in measure(contenders, options.size, count, options.rounds, read)
+        for one in measure(contenders, options.size, count, options.rounds, read, busy)
     ]
     if options.json:
         facts = {"bytes_per_second": read, "threads": options.threads, "size": options.size}
@@ -104,8 +112,8 @@ class Contender:
     rotated: bool = True
 
 
-def peer(path: str, size: int, threads: int) -> list[Contender]:
-    """What another interpreter offers; it times its products itself, when it is asked to."""
+def peer(path: str, size: int, threads: int) -> tuple[int, list[Contender]]:
+    """Another interpreter's process and products; it times them itself, when it is asked to."""
     process = subprocess.Popen(
         [path, "-P", Path(__file__).with_name("peers.py"), str(size), str(threads)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -117,7 +125,7 @@ def peer(path: str, size: int, threads: int) -> list[Contender]:
         return json.loads(process.stdout.readline())
 
     offers = json.loads(process.stdout.readline())
-    return [
+    return process.pid, [
         Contender(one["product"], one["nbytes"], lambda i=i: lambda x: ask(i, x), rotated=False)
         for i, one in enumerate(offers)
     ]
@@ -247,7 +255,7 @@ def _held_bytes(matrix: packed.Matrix) -> int:
 
 
 def measure(
-    contenders: list[Contender], size: int, count: int, rounds: int, read: float
+    contenders: list[Contender], size: int, count: int, rounds: int, read: float, busy: list[int]
 ) -> list[Measured]:
     """Times of all contenders, in alternating rounds; the first is what others are held against."""
     copies = [
@@ -259,13 +267,41 @@ def measure(
     for turn in range(rounds + 2):
         order = range(len(contenders)) if turn % 2 else reversed(range(len(contenders)))
         for which in order:
-            product = copies[which][turn % len(copies[which])]
-            seconds = product(x)
+            several = copies[which]
+            settle(busy)
+            if contenders[which].rotated:  # a peer does so itself
+                several[2 * turn % len(several)](x)
+            seconds = several[(2 * turn + 1) % len(several)](x)
             if turn > 1:
                 times[which].append(seconds)
     return [
         _judged(one, own, times[0], count, read) for one, own in zip(contenders, times, strict=True)
     ]
+
+
+def settle(processes: list[int]) -> None:
+    """Wait until the threads of these processes rest; at most a second, and a moment elsewhere.
+
+    Threads of OpenMP and of other pools spin for a while when their work is done.
+    """
+    began, before = time.perf_counter(), _nanoseconds(processes)
+    while (now := time.perf_counter()) - began < PATIENCE:
+        time.sleep(LOOK)
+        used = _nanoseconds(processes)
+        if used - before < 1e9 * QUIET * (time.perf_counter() - now):
+            return
+        before = used
+
+
+def _nanoseconds(processes: list[int]) -> int:
+    """Of processor time that the other threads of this process and all of others have used."""
+    total = 0
+    for process in processes:
+        for thread in Path(f"/proc/{process}/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError):  # it may have ended
+                if thread.parent.name != str(os.getpid()):
+                    total += int(thread.read_text().split()[0])
+    return total
 
 
 def _judged(
