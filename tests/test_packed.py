@@ -17,15 +17,16 @@ from tests.test_formats import NAMES, example
 
 COARSE = 6e-5
 """Of the norm: what activations and tables of 16 bits leave."""
+KINDS = ["portable", "AVX2", "AVX-512", "VNNI"]
 ODD = [(7, 24), (33, 172), (64, 128), (5, 9), (300, 130)]
 
 
-@pytest.fixture(params=["portable", "AVX2", "AVX-512"], autouse=True)
+@pytest.fixture(params=KINDS, autouse=True)
 def loops(request):
     """Each kind of loops that this processor can run."""
     library = extension.library()
     assert library is not None, extension.reason()
-    kind = ["portable", "AVX2", "AVX-512"].index(request.param)
+    kind = KINDS.index(request.param)
     if library.use_loops(kind) != kind:
         pytest.skip(f"this processor has no {request.param}")
     yield request.param

@@ -63,20 +63,28 @@ void begin_with_groups(const Run &run, const float *worth, int64_t groups,
                        const Fixed &activations, int64_t group_size) {
     const int64_t several = activations.count();
     const float *sums = activations.sums(group_size);
-    for (int64_t row = 0; row < run.count; row++)
-        for (int64_t one = 0; one < several; one++) {
-            float sum = 0;
-            for (int64_t group = 0; group < groups; group++)
-                sum += worth[row * groups + group] * sums[one * groups + group];
-            run.y[row * several + one] = sum;
-        }
+    if (several == 1)
+        loops->dots(worth, run.count, sums, 1, groups, run.y, 0);
+    else  // what is a row and what an activation changes no sum
+        loops->dots(sums, several, worth, run.count, groups, run.y, several);
 }
+
+// A plane for each bit: those that are there.
+int planes_of(const Codes &codes) {
+    int planes = 0;
+    for (int plane = 0; plane < 4; plane++)
+        if (codes.planes[plane]) planes |= 1 << plane;
+    return planes;
+}
+
+// The plane whose blocks codes of several planes are multiplied by together: the widest.
+int64_t widest(int planes) { return planes & 8 ? 3 : planes & 4 ? 2 : planes & 2 ? 1 : 0; }
 
 // (code - middle) * scale + offset: codes times scales as integers, the rest by sums of groups.
 void dots_of_integers(const IntegerGroups &held, const Run &run, const Fixed &activations,
                       State &state) {
     const int64_t groups = held.scales->columns, size = run.count * groups;
-    state.tile.resize(2 * size + 8);  // eight scales are read at a time
+    state.tile.resize(2 * size + 16);  // sixteen scales are read at a time
     float *rest = state.tile.data(), *scales = rest + size;
     decode_rows(held.scales, run.first, run.count, scales, state.inner(0));
     if (held.offsets) {
@@ -90,6 +98,18 @@ void dots_of_integers(const IntegerGroups &held, const Run &run, const Fixed &ac
         }
     }
     begin_with_groups(run, rest, groups, activations, held.group_size);
+    if (const int planes = planes_of(held.codes); loops->code_dots[planes]) {
+        CodeRows rows = {{}, {}, scales, groups, 1};
+        for (int64_t plane = 0; plane < 4; plane++) {
+            rows.bytes[plane] = bytes_of(held.shape.columns, 1 << plane);
+            if (planes >> plane & 1)
+                rows.lines[plane] = held.codes.planes[plane] + run.first * rows.bytes[plane];
+        }
+        loops->code_dots[planes](rows, run.count,
+                                 activations.view(widest(planes), held.group_size),
+                                 activations.count(), run.y);
+        return;
+    }
     float factor = 1;
     for (int64_t plane = 0; plane < 4; plane++) {
         if (!held.codes.planes[plane]) continue;
@@ -106,7 +126,7 @@ void dots_of_binary(const BinaryCodes &held, const Run &run, const Fixed &activa
                     State &state) {
     const int64_t groups = held.worth->columns, rows = held.shape.rows, size = run.count * groups;
     const int64_t bytes = bytes_of(held.shape.columns, 1);
-    state.tile.resize((held.planes + 1) * size + 8);  // eight scales are read at a time
+    state.tile.resize((held.planes + 1) * size + 16);  // sixteen scales are read at a time
     float *rest = state.tile.data();
     decode_rows(held.worth, held.planes * rows + run.first, run.count, rest, state.inner(0));
     for (int64_t plane = 0; plane < held.planes; plane++) {
@@ -117,7 +137,15 @@ void dots_of_binary(const BinaryCodes &held, const Run &run, const Fixed &activa
     begin_with_groups(run, rest, groups, activations, held.group_size);
     const PlaneView view = activations.view(0, held.group_size);
     for (int64_t plane = 0; plane < held.planes; plane++)
-        loops->plane_dots[0]({held.signs + (plane * rows + run.first) * bytes, bytes,
+        if (loops->code_dots[1])
+            loops->code_dots[1]({{held.signs + (plane * rows + run.first) * bytes},
+                                 {bytes},
+                                 rest + (plane + 1) * size,
+                                 groups,
+                                 2},
+                                run.count, view, activations.count(), run.y);
+        else
+            loops->plane_dots[0]({held.signs + (plane * rows + run.first) * bytes, bytes,
                               rest + (plane + 1) * size, groups, 2},
                              run.count, view, activations.count(), run.y);
 }
@@ -126,7 +154,7 @@ void dots_of_codebook(const Codebook &held, const Run &run, const Fixed &activat
                       State &state) {
     const int64_t groups = held.scales ? held.scales->columns : 1, size = run.count * groups;
     const int64_t columns = held.shape.columns, several = activations.count();
-    state.tile.assign(size + 8, 1);  // eight scales are read at a time
+    state.tile.assign(size + 16, 1);  // sixteen scales are read at a time
     if (held.scales)
         decode_rows(held.scales, run.first, run.count, state.tile.data(), state.inner(0));
     const PlaneView view = activations.view(Fixed::TABLE, group_of(held));
@@ -202,8 +230,10 @@ void lay(Fixed &activations, const Packed *matrix) {
         activations.lay(0, as<BinaryCodes>(matrix).group_size);
     } else {
         const IntegerGroups &held = as<IntegerGroups>(matrix);
+        const int planes = planes_of(held.codes);
         for (int64_t plane = 0; plane < 4; plane++)
-            if (held.codes.planes[plane]) activations.lay(plane, held.group_size);
+            if (loops->code_dots[planes] ? plane == widest(planes) : planes >> plane & 1)
+                activations.lay(plane, held.group_size);
     }
 }
 

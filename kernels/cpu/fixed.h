@@ -2,6 +2,7 @@
 //
 // 32 neighbours share a scale, their largest size over 32767: the rounding is 2e-5 of a product's
 // norm, a fiftieth of what bfloat16 leaves. Sums of integers are exact, so their order is free.
+// Loops of 8 sums take them as they are; loops of 16 as a signed upper and an unsigned lower byte.
 #pragma once
 
 #include <algorithm>
@@ -10,21 +11,24 @@
 #include <memory>
 #include <vector>
 
-// What one plane of codes, or codes that point into a table, is multiplied by.
+// What one plane of codes, or codes that point into a table, is multiplied by; a block has 8 or 16
+// sums of 4 bytes of codes each.
 struct PlaneView {
-    const int16_t *words;  // [activations, blocks, codes of a word, 16]
-    const float *lanes;    // [activations, blocks, 8]: scales of the sums of a block
+    const int16_t *words;  // [activations, blocks, codes of a word, 16], 32 of tables of 16 sums;
+                           // else bytes [activations, blocks, codes of a byte, 2, 64]
+    const float *lanes;    // [activations, blocks, sums]: scales of the sums of a block
     int64_t words_apart, lanes_apart;
     const int32_t *first;   // [blocks]: the group of a block's first sum
-    const int32_t *places;  // [blocks, 8]: how many groups after it each sum's group comes
+    const int32_t *places;  // [blocks, sums]: how many groups after it each sum's group comes
+    bool whole;             // no block has two groups
 };
 
 class Fixed {
   public:
-    static constexpr int64_t SHARED = 32, PADDING = 256, PLANES = 5, TABLE = 4;
+    static constexpr int64_t SHARED = 32, PLANES = 5, TABLE = 4;
 
-    // Columns of a block of 32 bytes, and of one of its eight sums.
-    static int64_t block(int64_t plane) { return plane == TABLE ? 64 : 256 >> plane; }
+    // Columns of a block, and of one of its sums.
+    int64_t block(int64_t plane) const { return sums_ * (plane == TABLE ? 8 : 32 >> plane); }
 
     static int64_t lane(int64_t plane) { return plane == TABLE ? 32 : 32 >> plane; }
 
@@ -36,13 +40,13 @@ class Fixed {
     typedef void (*Round)(const float *, int64_t, int16_t *, float *);
 
     // Rounds activations, unless they are those of before: query, key and value share theirs.
-    void take(const float *x, int64_t count, int64_t columns, Round round) {
-        if (count == count_ && columns == columns_ &&
+    void take(const float *x, int64_t count, int64_t columns, Round round, int64_t sums) {
+        if (count == count_ && columns == columns_ && sums == sums_ &&
             !std::memcmp(x, taken_.data(), count * columns * sizeof(float)))
             return;
         taken_.assign(x, x + count * columns);
-        count_ = count, columns_ = columns;
-        padded_ = (columns + PADDING - 1) / PADDING * PADDING;
+        count_ = count, columns_ = columns, sums_ = sums;
+        padded_ = (columns + block(0) - 1) / block(0) * block(0);
         numbers_.assign(count * padded_, 0);
         scales_.assign(count * padded_ / SHARED, 0);
         for (int64_t one = 0; one < count; one++)
@@ -62,15 +66,15 @@ class Fixed {
         if (!grouping.first[plane].empty()) return;
         const int64_t groups = grouping.groups, blocks = padded_ / block(plane);
         grouping.first[plane].resize(blocks);
-        grouping.places[plane].resize(8 * blocks);
+        grouping.places[plane].resize(sums_ * blocks);
         const auto group_at = [&](int64_t column) {
             return std::min(column / group_size, groups - 1);
         };
         for (int64_t b = 0; b < blocks; b++) {
             const int64_t first = group_at(b * block(plane));
             grouping.first[plane][b] = static_cast<int32_t>(first);
-            for (int64_t i = 0; i < 8; i++)
-                grouping.places[plane][8 * b + i] =
+            for (int64_t i = 0; i < sums_; i++)
+                grouping.places[plane][sums_ * b + i] =
                     static_cast<int32_t>(group_at(start_of(plane, b, i)) - first);
         }
     }
@@ -78,8 +82,9 @@ class Fixed {
     PlaneView view(int64_t plane, int64_t group_size) const {
         const Grouping &grouping = found(group_size);
         return {words_[plane].data(),          lanes_[plane].data(),
-                padded_,                       padded_ / block(plane) * 8,
-                grouping.first[plane].data(), grouping.places[plane].data()};
+                padded_,                       padded_ / block(plane) * sums_,
+                grouping.first[plane].data(), grouping.places[plane].data(),
+                group_size >= columns_ || group_size % block(plane) == 0};
     }
 
     // Sums of the activations of each group, [activations, groups].
@@ -92,7 +97,7 @@ class Fixed {
         std::vector<int32_t> first[PLANES], places[PLANES];
     };
 
-    static int64_t start_of(int64_t plane, int64_t b, int64_t i) {
+    int64_t start_of(int64_t plane, int64_t b, int64_t i) const {
         return b * block(plane) + (plane == TABLE ? i / 4 * 32 : i * lane(plane));
     }
 
@@ -141,34 +146,48 @@ class Fixed {
                 for (int64_t i = 0; i < 16; i++) to[16 * j + i] = from[i * EACH + j];
     }
 
+    // Code j of byte i of a block lies at column i * (codes of a byte) + j of it.
+    template <int64_t EACH>
+    static void deal_bytes(const int16_t *from, int64_t blocks, int16_t *words) {
+        auto *to = reinterpret_cast<uint8_t *>(words);
+        for (int64_t b = 0; b < blocks; b++, from += 64 * EACH)
+            for (int64_t j = 0; j < EACH; j++, to += 128)
+                for (int64_t i = 0; i < 64; i++) {
+                    const auto number = static_cast<uint16_t>(from[i * EACH + j]);
+                    to[i] = static_cast<uint8_t>(number >> 8);
+                    to[64 + i] = static_cast<uint8_t>(number);
+                }
+    }
+
     // Low codes of the bytes that interleaving brings together, then high ones.
-    static void deal_table(const int16_t *from, int64_t blocks, int16_t *to) {
-        for (int64_t b = 0; b < blocks; b++, from += 64)
+    static void deal_table(const int16_t *from, int64_t blocks, int64_t words, int16_t *to) {
+        for (int64_t b = 0; b < blocks; b++, from += 4 * words)
             for (int64_t j = 0; j < 4; j++)
-                for (int64_t i = 0; i < 16; i++)
+                for (int64_t i = 0; i < words; i++)
                     *to++ = from[2 * (i / 8 * 16 + j % 2 * 8 + i % 8) + j / 2];
     }
 
     void lay_words(int64_t plane) {
         const int64_t blocks = padded_ / block(plane);
         words_[plane].resize(count_ * padded_);
-        lanes_[plane].resize(count_ * blocks * 8);
+        lanes_[plane].resize(count_ * blocks * sums_);
         for (int64_t one = 0; one < count_; one++) {
             const int16_t *from = numbers_.data() + one * padded_;
             int16_t *to = words_[plane].data() + one * padded_;
-            if (plane == 0) deal<16>(from, blocks, to);
-            if (plane == 1) deal<8>(from, blocks, to);
-            if (plane == 2) deal<4>(from, blocks, to);
-            if (plane == 3) deal<2>(from, blocks, to);
-            if (plane == TABLE) deal_table(from, blocks, to);
-            for (int64_t at = 0; at < blocks * 8; at++)
-                lanes_[plane][one * blocks * 8 + at] =
-                    scales_[(one * padded_ + start_of(plane, at / 8, at % 8)) / SHARED];
+            const bool bytes = sums_ == 16;
+            if (plane == 0) (bytes ? deal_bytes<8> : deal<16>)(from, blocks, to);
+            if (plane == 1) (bytes ? deal_bytes<4> : deal<8>)(from, blocks, to);
+            if (plane == 2) (bytes ? deal_bytes<2> : deal<4>)(from, blocks, to);
+            if (plane == 3) (bytes ? deal_bytes<1> : deal<2>)(from, blocks, to);
+            if (plane == TABLE) deal_table(from, blocks, 2 * sums_, to);
+            for (int64_t at = 0; at < blocks * sums_; at++)
+                lanes_[plane][one * blocks * sums_ + at] =
+                    scales_[(one * padded_ + start_of(plane, at / sums_, at % sums_)) / SHARED];
         }
     }
 
     std::vector<float> taken_;
-    int64_t count_ = 0, columns_ = 0, padded_ = 0, groupings_ = 0;
+    int64_t count_ = 0, columns_ = 0, sums_ = 8, padded_ = 0, groupings_ = 0;
     std::vector<int16_t> numbers_;
     std::vector<float> scales_;
     bool laid_[PLANES] = {};

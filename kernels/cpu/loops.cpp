@@ -5,6 +5,11 @@
 #include <cmath>
 #include <cstring>
 
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define SEVERAL_KINDS
+#include <immintrin.h>
+#endif
+
 namespace {
 
 // Where the kept entries of eight columns lie, by the byte of their mask.
@@ -54,8 +59,7 @@ namespace portable {
 #include "loops.inl"
 }
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define SEVERAL_KINDS
+#ifdef SEVERAL_KINDS
 #define HAS_AVX2  // __AVX2__ stays as it was before the pragma
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,bmi,bmi2,popcnt")
@@ -70,6 +74,34 @@ namespace avx512 {
 }
 #pragma GCC pop_options
 #undef HAS_AVX2
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx512vbmi2")
+#pragma GCC target("avx2,fma,bmi,bmi2,popcnt")
+namespace vnni {
+#include "vnni.inl"
+}
+#pragma GCC pop_options
+
+// Made by code that runs on every processor.
+Loops with_vnni() {
+    Loops found = avx512::LOOPS;
+    found.table_dots = vnni::table_dots;
+    found.sums = 16;
+    found.code_dots[1] = vnni::code_dots<1>;
+    found.code_dots[2] = vnni::code_dots<2>;
+    found.code_dots[3] = vnni::code_dots<3>;
+    found.code_dots[4] = vnni::code_dots<4>;
+    found.code_dots[5] = vnni::code_dots<5>;
+    found.code_dots[6] = vnni::code_dots<6>;
+    found.code_dots[7] = vnni::code_dots<7>;
+    found.code_dots[8] = vnni::code_dots<8>;
+    found.deal_pairs = vnni::deal_pairs;
+    found.masked_pairs_dot = vnni::masked_pairs_dot;
+    found.masks_of_fours = vnni::masks_of_fours;
+    return found;
+}
+
+const Loops WITH_VNNI = with_vnni();
 
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
@@ -78,7 +110,13 @@ bool has_avx512() {
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
+bool has_vnni() {
+    return has_avx512() && __builtin_cpu_supports("avx512vnni") &&
+           __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2");
+}
+
 const Loops *best() {
+    if (has_vnni()) return &WITH_VNNI;
     return has_avx512() ? &avx512::LOOPS : has_avx2() ? &avx2::LOOPS : &portable::LOOPS;
 }
 #else
@@ -91,13 +129,16 @@ const Loops *loops = best();
 
 extern "C" {
 
-// Takes the loops of a kind, 0 portable, 1 AVX2, 2 AVX-512, the best below 0; returns which run.
+// Takes the loops of a kind, 0 portable, 1 AVX2, 2 AVX-512, 3 AVX-512 with VNNI and VBMI, the best
+// below 0; returns which run.
 int use_loops(int kind) {
     if (kind == 0) loops = &portable::LOOPS;
     if (kind < 0) loops = best();
 #ifdef SEVERAL_KINDS
     if (kind == 1 && has_avx2()) loops = &avx2::LOOPS;
     if (kind == 2 && has_avx512()) loops = &avx512::LOOPS;
+    if (kind == 3 && has_vnni()) loops = &WITH_VNNI;
+    if (loops == &WITH_VNNI) return 3;
     return loops == &avx512::LOOPS ? 2 : loops == &avx2::LOOPS ? 1 : 0;
 #else
     return 0;

@@ -19,6 +19,15 @@ struct Plane {
     float factor;
 };
 
+// Rows of codes in several planes, multiplied as one; of each plane as `Plane` has it.
+struct CodeRows {
+    const uint8_t *lines[4];
+    int64_t bytes[4];
+    const float *scales;  // [rows, groups], and sixteen behind the last can be read
+    int64_t groups;
+    float factor;
+};
+
 // The loops of one kind of processor; the first two by the planes that there are.
 struct Loops {
     void (*unpack[16])(const uint8_t *const *, int64_t, int64_t, uint32_t *);
@@ -44,6 +53,14 @@ struct Loops {
     void (*plane_dots[4])(const Plane &, int64_t, const PlaneView &, int64_t, float *);
     void (*table_dots)(const uint8_t *, int64_t, const Table &, const PlaneView &, int64_t,
                        const float *, float *);
+    int64_t sums;  // of a block, of which `Fixed` lays activations out
+    // By the planes; null: each plane by `plane_dots`.
+    void (*code_dots[16])(const CodeRows &, int64_t, const PlaneView &, int64_t, float *);
+    // An activation, dealt first, with values in bfloat16 behind a mask; null: by `masked_dot`.
+    void (*deal_pairs)(const float *, int64_t, float *);
+    float (*masked_pairs_dot)(const uint8_t *, const float *, int64_t, const uint16_t *&,
+                              const uint16_t *);
+    void (*masks_of_fours)(const uint8_t *, int64_t, uint8_t *);
 };
 
 extern const Loops *loops;

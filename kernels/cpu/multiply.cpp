@@ -23,6 +23,7 @@ struct Work {
     int64_t count;
     float *y;  // [count, rows]
     const Fixed *activations;
+    const float *dealt = nullptr;  // the activation for values behind masks, where loops ask for it
     int64_t starts[PIECES] = {};  // values behind a mask before each piece
 };
 
@@ -56,17 +57,30 @@ void rows_behind_masks(const Work &work, int64_t piece, int64_t first, int64_t e
     const Bitmask &held = as<Bitmask>(work.matrix);
     const int64_t bytes = bytes_of(work.matrix->columns, 1);
     const uint16_t *values = halves(held.values) + work.starts[piece];
+    const uint16_t *behind = halves(held.values) + held.values->columns;
+    const auto dot = work.dealt ? loops->masked_pairs_dot : loops->masked_dot;
+    const float *x = work.dealt ? work.dealt : work.x;
     for (int64_t row = first; row < end; row++)
-        work.y[row] = loops->masked_dot(held.mask + row * bytes, work.x, work.matrix->columns,
-                                        values, halves(held.values) + held.values->columns);
+        work.y[row] = dot(held.mask + row * bytes, x, work.matrix->columns, values, behind);
 }
 
 void rows_of_fours(const Work &work, int64_t, int64_t first, int64_t end) {
     const TwoOfFour &held = as<TwoOfFour>(work.matrix);
-    const int64_t half = work.matrix->columns / 2;
+    const int64_t half = work.matrix->columns / 2, bytes = bytes_of(half, 2);
+    if (work.dealt) {
+        std::vector<uint8_t> masks(bytes);
+        const uint16_t *values = halves(held.values) + first * half;
+        const uint16_t *behind = halves(held.values) + work.matrix->rows * half;
+        for (int64_t row = first; row < end; row++) {
+            loops->masks_of_fours(held.positions + row * bytes, bytes, masks.data());
+            work.y[row] = loops->masked_pairs_dot(masks.data(), work.dealt, work.matrix->columns,
+                                                  values, behind);
+        }
+        return;
+    }
     for (int64_t row = first; row < end; row++)
         work.y[row] =
-            loops->fours_dot(held.positions + row * bytes_of(half, 2), work.x,
+            loops->fours_dot(held.positions + row * bytes, work.x,
                              work.matrix->columns, halves(held.values) + row * half);
 }
 
@@ -182,10 +196,16 @@ void multiply_many(const Packed *matrix, const float *x, int64_t count, float *y
     const MakeRows make = way_of(matrix, count);
     thread_local Fixed activations;  // keeps its rooms
     if (make == rows_of_codes) {
-        activations.take(x, count, matrix->columns, loops->round_to_fixed);
+        activations.take(x, count, matrix->columns, loops->round_to_fixed, loops->sums);
         lay(activations, matrix);
     }
     Work work = {matrix, x, count, y, &activations};
+    std::vector<float> dealt;
+    if ((make == rows_behind_masks || make == rows_of_fours) && loops->deal_pairs) {
+        dealt.resize((matrix->columns + 31) / 32 * 32);
+        loops->deal_pairs(x, matrix->columns, dealt.data());
+        work.dealt = dealt.data();
+    }
     const int64_t size = matrix->rows * matrix->columns * (make == rows_decoded ? 1 : count);
     const int64_t pieces = size >= (make == rows_decoded ? DECODED : ALONE) ? PIECES : 1;
     const auto first = [&](int64_t piece) { return matrix->rows * piece / pieces; };

@@ -1,0 +1,142 @@
+// Products of numbers that lie dense or behind masks, in float32; a part of loops.inl.
+
+template <typename Number>
+inline __attribute__((always_inline)) EightFloats floats_at(const Number *from, int64_t count) {
+    if (count >= 8) return floats_at(from);
+    Number several[8] = {};
+    std::copy_n(from, count, several);
+    return floats_at(several);
+}
+
+inline __attribute__((always_inline)) float all_of(EightFloats sums) {
+    return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
+// Up to four rows with one or two activations; each sum in the same order, whatever stands beside.
+template <typename Number, int MANY>
+inline __attribute__((always_inline)) void some_dots(const Number *rows, int64_t count,
+                                                     const float *x, int64_t columns, float *y,
+                                                     int64_t apart) {
+    const Number *of[4];
+    for (int64_t i = 0; i < 4; i++) of[i] = rows + std::min(i, count - 1) * columns;
+    EightFloats sums[MANY][4] = {};
+    const auto add = [&](int64_t k, auto read) __attribute__((always_inline)) {
+        EightFloats several[MANY];
+        for (int one = 0; one < MANY; one++) several[one] = read(x + one * columns + k);
+        for (int i = 0; i < 4; i++) {
+            const EightFloats row = read(of[i] + k);
+            for (int one = 0; one < MANY; one++) sums[one][i] += row * several[one];
+        }
+    };
+    int64_t k = 0;
+    for (; k + 8 <= columns; k += 8) add(k, [](auto from) { return floats_at(from); });
+    if (k < columns) add(k, [&](auto from) { return floats_at(from, columns - k); });
+    for (int one = 0; one < MANY; one++)
+        for (int64_t i = 0; i < count; i++) y[one * apart + i] = all_of(sums[one][i]);
+}
+
+// Products of rows with activations [several, columns]; those of an activation lie `apart`.
+template <typename Number>
+void dots(const void *numbers, int64_t count, const float *x, int64_t several, int64_t columns,
+          float *y, int64_t apart) {
+    const Number *rows = static_cast<const Number *>(numbers);
+    for (int64_t row = 0; row < count; row += 4) {
+        const int64_t four = std::min<int64_t>(4, count - row);
+        int64_t one = 0;
+        for (; one + 2 <= several; one += 2)
+            some_dots<Number, 2>(rows + row * columns, four, x + one * columns, columns,
+                                 y + one * apart + row, apart);
+        if (one < several)
+            some_dots<Number, 1>(rows + row * columns, four, x + one * columns, columns,
+                                 y + one * apart + row, apart);
+    }
+}
+
+// Eight numbers of 16 bits as the upper halves of eight floats, in fewer turns than by widening.
+inline __attribute__((always_inline)) EightFloats upper_halves_at(const uint16_t *from) {
+#ifdef HAS_AVX2
+    typedef long long Pair __attribute__((vector_size(16)));
+    typedef char Bytes __attribute__((vector_size(32)));
+    constexpr char NO = -128;
+    constexpr Bytes PLACES = {NO, NO, 0, 1, NO, NO, 2,  3,  NO, NO, 4,  5,  NO, NO, 6,  7,
+                              NO, NO, 8, 9, NO, NO, 10, 11, NO, NO, 12, 13, NO, NO, 14, 15};
+    Pair found;
+    __builtin_memcpy(&found, from, 16);
+    return (EightFloats)__builtin_ia32_pshufb256((Bytes)__builtin_ia32_vbroadcastsi256(found),
+                                                 PLACES);
+#else
+    return floats_at(from);
+#endif
+}
+
+// One activation with the values in bfloat16 that a mask marks; moves behind those it took.
+float masked_dot(const uint8_t *mask, const float *x, int64_t columns, const uint16_t *&left,
+                 const uint16_t *end) {
+    const uint16_t *values = left;
+    EightFloats sums[2] = {};
+    int64_t k = 0;
+    const auto add = [&](int64_t at, EightFloats &sum) __attribute__((always_inline)) {
+        const uint8_t byte = mask[at / 8];
+        const int64_t count = __builtin_popcount(byte);
+        Eight kept, marked;
+        __builtin_memcpy(&kept, SPREAD.first[count], 32);
+        __builtin_memcpy(&marked, SPREAD.marked[byte], 32);
+        const Eight taken = (Eight)__builtin_shuffle(floats_at(x + at), marked);
+        sum += (EightFloats)(taken & kept) * upper_halves_at(values);
+        values += count;
+    };
+    // Eight values are read at a time, however few are kept.
+    const int64_t safe = std::min(columns, end - values - 8) / 16 * 16;
+    for (; k < safe; k += 16) add(k, sums[0]), add(k + 8, sums[1]);
+    for (; k + 8 <= columns && values + 8 <= end; k += 8) add(k, sums[0]);
+    float rest = 0;
+    for (; k < columns; k++)
+        if (mask[k / 8] >> k % 8 & 1) {
+            const uint32_t bits = static_cast<uint32_t>(*values++) << 16;
+            float value;
+            __builtin_memcpy(&value, &bits, 4);
+            rest += x[k] * value;
+        }
+    left = values;
+    return all_of(sums[0] + sums[1]) + rest;
+}
+
+// The four of two fours of an activation that a byte of positions names; the others are not used.
+inline __attribute__((always_inline)) EightFloats of_two_fours(const float *x, Eight positions) {
+#ifdef HAS_AVX2
+    return __builtin_ia32_vpermilvarps256(floats_at(x), (EightSigned)positions);
+#else
+    EightFloats found = {};
+    for (int i = 0; i < 8; i++) found[i] = x[i / 4 * 4 + (positions[i] & 3)];
+    return found;
+#endif
+}
+
+// One activation with a row of which two of every four are held, in bfloat16.
+float fours_dot(const uint8_t *positions, const float *x, int64_t columns,
+                const uint16_t *values) {
+    typedef uint32_t Pairs __attribute__((vector_size(16)));
+    EightFloats sums = {};
+    int64_t k = 0;
+    for (; k + 16 <= columns; k += 16) {
+        const Eight both = Eight{} + (positions[k / 8] | positions[k / 8 + 1] << 8);
+        const EightFloats first = of_two_fours(x + k, both >> Eight{0, 2, 0, 0, 4, 6, 0, 0});
+        const EightFloats second =
+            of_two_fours(x + k + 8, both >> Eight{8, 10, 0, 0, 12, 14, 0, 0});
+        const EightFloats taken =
+            __builtin_shuffle(first, second, Eight{0, 1, 8, 9, 4, 5, 12, 13});
+        Pairs pairs;
+        __builtin_memcpy(&pairs, values + k / 2, 16);
+        pairs = __builtin_shuffle(pairs, Pairs{0, 2, 1, 3});
+        sums += taken * floats_at(reinterpret_cast<const uint16_t *>(&pairs));
+    }
+    float rest = 0;
+    for (int64_t value = k / 2; value < columns / 2; value++) {
+        const int64_t place = positions[value / 4] >> value % 4 * 2 & 3;
+        const uint32_t bits = static_cast<uint32_t>(values[value]) << 16;
+        float number;
+        __builtin_memcpy(&number, &bits, 4);
+        rest += x[value / 2 * 4 + place] * number;
+    }
+    return all_of(sums) + rest;
+}

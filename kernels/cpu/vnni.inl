@@ -1,0 +1,264 @@
+// Loops of AVX-512 with VNNI and VBMI, where they differ from those of AVX-512; included by
+// loops.cpp alone.
+//
+// Codes stay bytes: `vpdpbusd` takes each with the upper byte of an activation and with its lower
+// one, so that sums are those of integers of 16 bits. Codes of several planes become one first.
+
+// The sums of a block by what its groups and the activation's columns are worth.
+inline __attribute__((always_inline)) __m512 worth_of(const PlaneView &view, int64_t block,
+                                                      const float *scales) {
+    if (view.whole) return _mm512_set1_ps(scales[view.first[block]]);
+    return _mm512_permutexvar_ps(_mm512_loadu_si512(view.places + 16 * block),
+                                 _mm512_loadu_ps(scales + view.first[block]));
+}
+
+inline __attribute__((always_inline)) __m512i bytes_at(const uint8_t *from, int64_t count) {
+    if (count >= 64) return _mm512_loadu_si512(from);
+    return _mm512_maskz_loadu_epi8(count > 0 ? (1ull << count) - 1 : 0, from);
+}
+
+// Codes of a narrower plane, so many times as narrow, in the bytes of their neighbours' codes.
+template <int TIMES>
+inline __attribute__((always_inline)) __m512i spread_codes(const uint8_t *from, int64_t count) {
+    const __m512i turns = TIMES == 2 ? _mm512_set1_epi64(0x1C1814100C080400)
+                                     : _mm512_set1_epi64(0x0E0C0A0806040200);
+    const __m512i held = count >= 64 / TIMES
+                             ? (TIMES == 2 ? _mm512_castsi256_si512(_mm256_loadu_si256(
+                                                 reinterpret_cast<const __m256i *>(from)))
+                                           : _mm512_castsi128_si512(_mm_loadu_si128(
+                                                 reinterpret_cast<const __m128i *>(from))))
+                             : bytes_at(from, count);
+    const __m512i wide = TIMES == 2 ? _mm512_cvtepu32_epi64(_mm512_castsi512_si256(held))
+                                    : _mm512_cvtepu16_epi64(_mm512_castsi512_si128(held));
+    return _mm512_multishift_epi64_epi8(turns, wide);
+}
+
+inline __attribute__((always_inline)) __m512i turned(__m512i held, int right) {
+    return right >= 0 ? _mm512_srli_epi16(held, right) : _mm512_slli_epi16(held, -right);
+}
+
+// What a block of a row holds in each of its planes.
+template <int PLANES>
+struct Held {
+    static constexpr int WIDTH = PLANES & 8 ? 8 : PLANES & 4 ? 4 : PLANES & 2 ? 2 : 1;
+    static constexpr int EACH = 8 / WIDTH, LOWER = PLANES & (WIDTH - 1);
+    static constexpr int WIDEST = WIDTH == 8 ? 3 : WIDTH / 2;
+    __m512i widest, ones, twos;
+
+    __attribute__((always_inline)) Held(const CodeRows &rows, int64_t row, int64_t block) {
+        const auto of = [&](int plane, int each, auto read) __attribute__((always_inline)) {
+            const int64_t done = block * each;
+            return read(rows.lines[plane] + row * rows.bytes[plane] + done,
+                        rows.bytes[plane] - done);
+        };
+        widest = of(WIDEST, 64, [](const uint8_t *from, int64_t count)
+                                    __attribute__((always_inline)) { return bytes_at(from, count); });
+        if (LOWER & 1)
+            ones = of(0, 64 / WIDTH, [](const uint8_t *from, int64_t count) __attribute__((
+                                         always_inline)) { return spread_codes<WIDTH>(from, count); });
+        if (LOWER & 2)
+            twos = of(1, 32, [](const uint8_t *from, int64_t count)
+                                 __attribute__((always_inline)) { return spread_codes<2>(from, count); });
+    }
+
+    // The j-th code of each byte.
+    __attribute__((always_inline)) __m512i codes(int j) const {
+        if (WIDTH == 8) return widest;
+        constexpr int NARROW = LOWER == 3 ? 3 : LOWER == 2 ? 2 : LOWER;
+        const __m512i mask = _mm512_set1_epi8(((1 << WIDTH) - 1) << NARROW);
+        const __m512i upper = turned(widest, WIDTH * j - NARROW);
+        if (!LOWER) return _mm512_and_si512(upper, mask);
+        __m512i lower = _mm512_setzero_si512();
+        if (LOWER & 1) lower = _mm512_and_si512(turned(ones, j), _mm512_set1_epi8(1));
+        if (LOWER == 2) lower = _mm512_and_si512(turned(twos, 2 * j), _mm512_set1_epi8(3));
+        if (LOWER == 3)
+            lower = _mm512_ternarylogic_epi64(turned(twos, 2 * j - 1), _mm512_set1_epi8(6), lower,
+                                              0xEA);
+        return _mm512_ternarylogic_epi64(upper, mask, lower, 0xEA);  // upper & mask | lower
+    }
+};
+
+// Rows with one or two activations; each sum in the same order, whatever stands beside.
+template <int PLANES, int ROWS, int MANY>
+inline __attribute__((always_inline)) void some_code_dots(const CodeRows &rows, int64_t row,
+                                                          const PlaneView &view, int64_t one,
+                                                          float *y, int64_t apart) {
+    typedef Held<PLANES> Of;
+    constexpr int WIDEST = Of::WIDEST, EACH = Of::EACH;
+    const auto *bytes = reinterpret_cast<const uint8_t *>(view.words + one * view.words_apart);
+    __m512 sums[MANY][ROWS];
+    for (auto &several : sums)
+        for (auto &sum : several) sum = _mm512_setzero_ps();
+    for (int64_t block = 0; 64 * block < rows.bytes[WIDEST]; block++) {
+        __m512i upper[MANY][ROWS], lower[MANY][ROWS];
+        const uint8_t *x = bytes + 128 * EACH * block;
+        for (int i = 0; i < MANY; i++) {
+            __m512i first = _mm512_setzero_si512();
+            if (Of::WIDTH == 8)  // codes less 128, so that they have a sign as the operation asks
+                first = _mm512_sub_epi32(
+                    first, _mm512_dpbusd_epi32(
+                               first, _mm512_loadu_si512(x + i * 2 * view.words_apart + 64),
+                               _mm512_set1_epi8(-128)));
+            for (int r = 0; r < ROWS; r++) upper[i][r] = _mm512_setzero_si512(), lower[i][r] = first;
+        }
+#pragma GCC unroll 4
+        for (int r = 0; r < ROWS; r++) {
+            const Of held(rows, row + r, block);
+#pragma GCC unroll 8
+            for (int j = 0; j < EACH; j++) {
+                const __m512i codes = held.codes(j);
+                const __m512i with_sign =
+                    Of::WIDTH == 8 ? _mm512_xor_si512(codes, _mm512_set1_epi8(-128)) : codes;
+#pragma GCC unroll 2
+                for (int i = 0; i < MANY; i++) {
+                    const uint8_t *pair = x + i * 2 * view.words_apart + 128 * j;
+                    upper[i][r] =
+                        _mm512_dpbusd_epi32(upper[i][r], codes, _mm512_loadu_si512(pair));
+                    lower[i][r] = _mm512_dpbusd_epi32(lower[i][r], _mm512_loadu_si512(pair + 64),
+                                                      with_sign);
+                }
+            }
+        }
+        __m512 lanes[MANY];
+        for (int i = 0; i < MANY; i++)
+            lanes[i] = _mm512_loadu_ps(view.lanes + (one + i) * view.lanes_apart + 16 * block);
+        for (int r = 0; r < ROWS; r++) {
+            const __m512 own = worth_of(view, block, rows.scales + (row + r) * rows.groups);
+            for (int i = 0; i < MANY; i++)
+                sums[i][r] = _mm512_fmadd_ps(
+                    _mm512_cvtepi32_ps(
+                        _mm512_add_epi32(_mm512_slli_epi32(upper[i][r], 8), lower[i][r])),
+                    _mm512_mul_ps(own, lanes[i]), sums[i][r]);
+        }
+    }
+    for (int r = 0; r < ROWS; r++)
+        for (int i = 0; i < MANY; i++)
+            y[(row + r) * apart + one + i] += rows.factor * _mm512_reduce_add_ps(sums[i][r]);
+}
+
+// Adds the products of rows of codes with all activations, times their factor, to y [rows,
+// activations].
+template <int PLANES>
+void code_dots(const CodeRows &rows, int64_t count, const PlaneView &view, int64_t several,
+               float *y) {
+    for (int64_t one = 0; one < several; one += 2) {
+        const bool both = one + 2 <= several;
+        int64_t row = 0;
+        for (; row + 4 <= count; row += 4)
+            if (both)
+                some_code_dots<PLANES, 4, 2>(rows, row, view, one, y, several);
+            else
+                some_code_dots<PLANES, 4, 1>(rows, row, view, one, y, several);
+        for (; row < count; row++)
+            if (both)
+                some_code_dots<PLANES, 1, 2>(rows, row, view, one, y, several);
+            else
+                some_code_dots<PLANES, 1, 1>(rows, row, view, one, y, several);
+    }
+}
+
+// Codes of four bits as numbers of 16 bits, in the order of bytes that `Fixed` deals them in.
+inline __attribute__((always_inline)) void look_up_words(__m512i held, const Table &table,
+                                                         __m512i found[4]) {
+    const auto everywhere = [](const uint8_t *bytes) __attribute__((always_inline)) {
+        return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i *>(bytes)));
+    };
+    const __m512i low = everywhere(table.low), high = everywhere(table.high);
+    for (int which = 0; which < 2; which++) {
+        const __m512i codes =
+            _mm512_and_si512(which ? _mm512_srli_epi16(held, 4) : held, _mm512_set1_epi8(15));
+        const __m512i a = _mm512_shuffle_epi8(low, codes), b = _mm512_shuffle_epi8(high, codes);
+        found[2 * which] = _mm512_unpacklo_epi8(a, b);
+        found[2 * which + 1] = _mm512_unpackhi_epi8(a, b);
+    }
+}
+
+template <int MANY>
+inline __attribute__((always_inline)) void some_table_dots(const uint8_t *line, int64_t bytes,
+                                                           const Table &table,
+                                                           const PlaneView &view, int64_t one,
+                                                           const float *scales, float *y) {
+    __m512 sums[MANY];
+    for (auto &sum : sums) sum = _mm512_setzero_ps();
+    for (int64_t block = 0; 64 * block < bytes; block++) {
+        __m512i values[4];
+        look_up_words(bytes_at(line + 64 * block, bytes - 64 * block), table, values);
+        const __m512 own = worth_of(view, block, scales);
+        for (int i = 0; i < MANY; i++) {
+            const int16_t *x = view.words + (one + i) * view.words_apart + 128 * block;
+            __m512 found[4];  // one more sum of such products would leave 32 bits
+            for (int j = 0; j < 4; j++)
+                found[j] = _mm512_cvtepi32_ps(
+                    _mm512_madd_epi16(values[j], _mm512_loadu_si512(x + 32 * j)));
+            const __m512 lanes =
+                _mm512_loadu_ps(view.lanes + (one + i) * view.lanes_apart + 16 * block);
+            sums[i] = _mm512_fmadd_ps(_mm512_add_ps(_mm512_add_ps(found[0], found[1]),
+                                                    _mm512_add_ps(found[2], found[3])),
+                                      _mm512_mul_ps(own, lanes), sums[i]);
+        }
+    }
+    for (int i = 0; i < MANY; i++) y[one + i] += _mm512_reduce_add_ps(sums[i]);
+}
+
+// Adds the products of a row of codes into a table with all activations to y.
+void table_dots(const uint8_t *line, int64_t bytes, const Table &table, const PlaneView &view,
+                int64_t count, const float *scales, float *y) {
+    int64_t one = 0;
+    for (; one + 4 <= count; one += 4)
+        some_table_dots<4>(line, bytes, table, view, one, scales, y);
+    for (; one < count; one++) some_table_dots<1>(line, bytes, table, view, one, scales, y);
+}
+
+// Of every 32 columns the even ones, then the odd ones, as the halves of words come apart.
+void deal_pairs(const float *x, int64_t columns, float *to) {
+    for (int64_t start = 0; start < columns; start += 32)
+        for (int64_t i = 0; i < 32; i++) {
+            const int64_t column = start + i % 16 * 2 + i / 16;
+            to[start + i] = column < columns ? x[column] : 0;
+        }
+}
+
+// One activation, dealt, with the values in bfloat16 that a mask marks; moves behind those.
+float masked_pairs_dot(const uint8_t *mask, const float *x, int64_t columns,
+                       const uint16_t *&left, const uint16_t *end) {
+    const uint16_t *values = left;
+    __m512 even = _mm512_setzero_ps(), odd = even;
+    for (int64_t k = 0; k < columns; k += 32) {
+        uint32_t marked = 0;
+        if (k + 32 <= columns)
+            __builtin_memcpy(&marked, mask + k / 8, 4);
+        else
+            __builtin_memcpy(&marked, mask + k / 8, (columns - k + 7) / 8);
+        const int64_t there = end - values;
+        const __m512i next = there >= 32
+                                 ? _mm512_loadu_si512(values)
+                                 : _mm512_maskz_loadu_epi16((1u << there) - 1, values);
+        const __m512i found = _mm512_maskz_expand_epi16(marked, next);
+        even = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_slli_epi32(found, 16)),
+                               _mm512_loadu_ps(x + k), even);
+        odd = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_and_si512(
+                                  found, _mm512_set1_epi32(static_cast<int>(0xFFFF0000)))),
+                              _mm512_loadu_ps(x + k + 16), odd);
+        values += __builtin_popcount(marked);
+    }
+    left = values;
+    return _mm512_reduce_add_ps(_mm512_add_ps(even, odd));
+}
+
+// Masks of fours of which two positions are held: a byte for a byte; whole blocks of 64 are read
+// and written where there are as many.
+void masks_of_fours(const uint8_t *positions, int64_t bytes, uint8_t *masks) {
+    // By the positions of two entries: the first in the lower two bits.
+    const __m512i bits = _mm512_broadcast_i32x4(
+        _mm_setr_epi8(1, 3, 5, 9, 3, 2, 6, 10, 5, 6, 4, 12, 9, 10, 12, 8));
+    const __m512i low = _mm512_set1_epi8(15);
+    for (int64_t done = 0; done < bytes; done += 64) {
+        const __m512i held = bytes_at(positions + done, bytes - done);
+        const __m512i first = _mm512_shuffle_epi8(bits, _mm512_and_si512(held, low));
+        const __m512i second = _mm512_shuffle_epi8(
+            bits, _mm512_and_si512(_mm512_srli_epi16(held, 4), low));
+        const __m512i found = _mm512_or_si512(first, _mm512_slli_epi16(second, 4));
+        const int64_t several = std::min<int64_t>(64, bytes - done);
+        _mm512_mask_storeu_epi8(masks + done, ~0ull >> (64 - several), found);
+    }
+}
