@@ -8,7 +8,9 @@ import torch
 from backend.caches.integer import IntegerCodec, IntegerLayerCache
 from backend.compress import compress
 from backend.methods import find
+from backend.models import steady
 from backend.models.language_model import TransformersModel
+from backend.models.lean import Lean
 from backend.models.observing import Observed
 from backend.models.sliced import narrow
 from backend.models.view import View
@@ -81,6 +83,84 @@ def test_every_known_architecture_gives_the_logits_of_transformers(family, whole
     assert (session._step is not None) == whole
     assert lean.pace == ("" if whole else "each step runs module by module")
     assert plain.pace == plain.loop
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """As on a GPU, without one: what would be recorded runs again each time; its runs."""
+    runs = []
+
+    def capture(run):
+        def replay():
+            runs.append(run)
+            return run()
+
+        return replay
+
+    monkeypatch.setattr(steady, "capture", capture)
+    monkeypatch.setattr(Lean, "recorded", True)
+    return runs
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_recorded_step_gives_the_logits_of_transformers(family, batch, recorded):
+    model = tiny.build(family, **FAMILIES[family])
+    lean, plain = both(model)
+    expected = follow(plain, batch)
+    near(follow(lean, batch), expected)
+    assert len(recorded) == 15 - (steady.FIRST - 1)
+    near(follow(lean, batch), expected)
+    assert len(recorded) == 30 - (steady.FIRST - 1)
+    if batch == 1:
+        near(branch(lean), branch(plain))
+    assert lean.pace == ""
+
+
+def test_recorded_steps_go_on_beyond_their_span(recorded, monkeypatch):
+    monkeypatch.setattr(steady, "SPAN", 8)
+    lean, plain = both(tiny.build("llama"))
+    tokens = tiny.tokens(1, 40)
+    sessions = lean.session(1, 40), plain.session(1, 40)
+    found, expected = (
+        torch.cat([session.feed(part) for part in tokens.split([3, *[1] * 37], 1)], 1)
+        for session in sessions
+    )
+    near(found, expected)
+    assert len({id(run.__self__) for run in recorded}) == 4
+    assert len(sessions[0]._bench._steps) == 4
+
+
+def test_sessions_at_once_never_share_room_and_later_ones_do(recorded):
+    lean, _ = both(tiny.build("llama"))
+    first, second = lean.session(1, 12), lean.session(1, 12)
+    tokens = tiny.tokens(2, 12)
+    found = [], []
+    for part in tokens.split([4, *[1] * 8], 1):
+        for session, row, kept in zip((first, second), part, found, strict=True):
+            kept.append(session.feed(row[None]))
+    for row, kept in zip(tokens, found, strict=True):
+        near(torch.cat(kept, 1), lean.logits(row[None]))
+    benches = {id(first._bench), id(second._bench)}
+    assert len(benches) == 2
+    with torch.inference_mode():
+        first._caches[0].held[1].fill_(torch.nan)  # of a model that broke
+    del first, session
+    third = lean.session(1, 9)
+    assert id(third._bench) in benches
+    assert third._bench is not second._bench
+    near(torch.cat([third.feed(p) for p in tokens[:1].split([4, *[1] * 5, 3], 1)], 1),
+         lean.logits(tokens[:1]))  # fmt: skip
+
+
+def test_what_cannot_be_recorded_runs_as_before(recorded, monkeypatch):
+    def refused(_):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(steady, "capture", refused)
+    lean, plain = both(tiny.build("llama"))
+    near(follow(lean), follow(plain))
+    assert not recorded
 
 
 def nodes(count):

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from backend.methods.base import Needs
 
-
 TILE = 2048
 """Columns whose products with those before them are gathered at a time; the rest is mirrored."""
 

@@ -54,7 +54,8 @@ class TransformersModel:
         """What makes decoding slower than the products alone would be; empty if nothing."""
         if self._lean is None:
             return self.loop
-        whole = self._lean.step(self._lean.blocks) is not None
+        recorded = self.codec is None and self._lean.recorded
+        whole = recorded or self._lean.step(self._lean.blocks) is not None
         return "" if whole else "each step runs module by module"
 
     @property

@@ -7,7 +7,7 @@ where every module is of a kind that is known here; everything else goes through
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from backend.models.held_attention import visible
 from backend.models.native import Block
 from backend.models.room import Room
 from backend.models.sliced import SlicedBlock, SlicedEnd, WidthNorm
+from backend.models.steady import SPAN, Answer, Bench, States
 from kernels.decode_step import TOKENS, Step
 from kernels.decode_step import Room as StepRoom
 
@@ -40,6 +41,7 @@ class Lean:
     def __init__(self, model: nn.Module) -> None:
         self.model, self._inner = model, model.model
         self._steps: dict[tuple[nn.Module, ...], Step | None] = {}
+        self._benches: list[Bench] = []
         self._cosine = self._sine = torch.empty(0)
 
     @property
@@ -74,6 +76,20 @@ class Lean:
         if key not in self._steps:
             self._steps[key] = native.step(self.model, blocks)
         return self._steps[key]
+
+    @property
+    def recorded(self) -> bool:
+        """Whether single tokens are fed by a step that is recorded once."""
+        return next(self.model.parameters()).device.type == "cuda"
+
+    def bench(self, batch: int, length: int) -> Bench:
+        """Where a session of so many sequences and tokens works: one that is free, or a new one."""
+        for one in self._benches:
+            if one.batch == batch and one.capacity >= length and not one.taken():
+                return one
+        capacity = max(SPAN, 1 << (length - 1).bit_length())
+        self._benches.append(Bench(batch, capacity, self.blocks))
+        return self._benches[-1]
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Hidden states [batch, tokens, channels] of ids [batch, tokens]."""
@@ -147,10 +163,15 @@ class LeanSession:
     ) -> None:
         self._lean, self._turn = lean, turn
         self._whole = batch == 1
-        self._caches: list[LayerCache] = [
-            Room(length) if codec is None else codec.layer(index)
-            for index in range(len(lean.blocks))
-        ]
+        self._bench = lean.bench(batch, length) if codec is None and lean.recorded else None
+        self._caches: list[LayerCache] = (
+            self._bench.rooms(self)
+            if self._bench is not None
+            else [
+                Room(length) if codec is None else codec.layer(index)
+                for index in range(len(lean.blocks))
+            ]
+        )
         self.branching = batch == 1
         self.length = 0
         self.reread()
@@ -169,6 +190,11 @@ class LeanSession:
             parents: for a tree, the index of the token that each follows, -1 for the text's last.
         """
         start, end = self.length, self.length + tokens.shape[1]
+        if self._bench is not None and end == start + 1:
+            logits = self._bench.step(self._lean, through, self._blocks, self._caches, tokens)
+            if logits is not None:
+                self.length = end
+                return logits
         among, positions, places = None, slice(start, end), None
         if parents is not None:
             among, depth = visible(list(parents), tokens.device)
@@ -183,14 +209,7 @@ class LeanSession:
             stream, *both = (part.to(torch.float32) for part in (hidden[0], *turns))
             logits = self._step(stream, tuple(both), start, rooms, among)
             return logits.to(hidden.dtype)[None]
-        for block, cache in zip(self._blocks, self._caches, strict=True):
-            if block.attention is not None:
-                asked = normalised(block.before, hidden)
-                found = self._attend(block.attention, cache, asked, turns, (places, among))
-                hidden = found + (block.shortcuts[0](hidden) if block.shortcuts else hidden)
-            if block.network is not None:
-                found = _network(block.network, normalised(block.between, hidden))
-                hidden = found + (block.shortcuts[1](hidden) if block.shortcuts else hidden)
+        hidden = through(self._blocks, hidden, turns, partial(self._answer, (places, among)))
         self.length = end
         return self._lean.read_out(hidden)
 
@@ -219,29 +238,11 @@ class LeanSession:
         queries, keys, values = (part.to(dtype, copy=True) for part in states)
         return _found(cache, Queries(queries, scale, *tree, turn=self._turn), keys, values)
 
-    def _attend(
-        self,
-        attention: Any,
-        cache: LayerCache,
-        hidden: Tensor,
-        turns: tuple[Tensor, Tensor],
-        tree: Tree,
-    ) -> Tensor:
-        """What one block's attention adds, [batch, tokens, channels]."""
-        shape = *hidden.shape[:2], -1, attention.head_dim
-        queries = attention.q_proj(hidden).view(shape)
-        keys = attention.k_proj(hidden).view(shape)
-        values = attention.v_proj(hidden).view(shape).transpose(1, 2)
-        if hasattr(attention, "q_norm"):
-            queries = normalised(attention.q_norm, queries)
-            keys = normalised(attention.k_norm, keys)
-        both = torch.cat([queries, keys], dim=2).transpose(1, 2)
-        cosine, sine = turns
-        both = both * cosine + both.roll(attention.head_dim // 2, -1) * sine
-        queries, keys = both.split([queries.shape[2], keys.shape[2]], dim=1)
-        asked = Queries(queries, attention.scaling, *tree, turn=self._turn)
-        found = _found(cache, asked, keys, values)
-        return attention.o_proj(found.transpose(1, 2).flatten(2))
+    def _answer(self, tree: Tree, index: int, scale: float, states: States) -> Tensor:
+        """What the queries of a block find in its cache."""
+        queries, keys, values = states
+        asked = Queries(queries, scale, *tree, turn=self._turn)
+        return _found(self._caches[index], asked, keys, values)
 
     def crop(self, length: int) -> None:
         """Forget all tokens after the first `length`."""
@@ -261,6 +262,50 @@ class LeanSession:
     def cache_bytes(self) -> int:
         """Bytes set aside for keys and values now."""
         return sum(cache.nbytes for cache in self._caches)
+
+
+def through(
+    blocks: Sequence[Block], hidden: Tensor, turns: tuple[Tensor, Tensor], answer: Answer
+) -> Tensor:
+    """Hidden states [batch, tokens, channels] behind all blocks.
+
+    Args:
+        blocks: of the model.
+        hidden: states before the first.
+        turns: cosines and sines of the tokens.
+        answer: what queries find among keys and values.
+    """
+    for index, block in enumerate(blocks):
+        if block.attention is not None:
+            asked = normalised(block.before, hidden)
+            found = _attended(block.attention, asked, turns, partial(answer, index))
+            hidden = found + (block.shortcuts[0](hidden) if block.shortcuts else hidden)
+        if block.network is not None:
+            found = _network(block.network, normalised(block.between, hidden))
+            hidden = found + (block.shortcuts[1](hidden) if block.shortcuts else hidden)
+    return hidden
+
+
+def _attended(
+    attention: Any,
+    hidden: Tensor,
+    turns: tuple[Tensor, Tensor],
+    answer: Callable[[float, States], Tensor],
+) -> Tensor:
+    """What one block's attention adds, [batch, tokens, channels]."""
+    shape = *hidden.shape[:2], -1, attention.head_dim
+    queries = attention.q_proj(hidden).view(shape)
+    keys = attention.k_proj(hidden).view(shape)
+    values = attention.v_proj(hidden).view(shape).transpose(1, 2)
+    if hasattr(attention, "q_norm"):
+        queries = normalised(attention.q_norm, queries)
+        keys = normalised(attention.k_norm, keys)
+    both = torch.cat([queries, keys], dim=2).transpose(1, 2)
+    cosine, sine = turns
+    both = both * cosine + both.roll(attention.head_dim // 2, -1) * sine
+    queries, keys = both.split([queries.shape[2], keys.shape[2]], dim=1)
+    found = answer(attention.scaling, (queries, keys, values))
+    return attention.o_proj(found.transpose(1, 2).flatten(2))
 
 
 def normalised(norm: nn.Module, hidden: Tensor) -> Tensor:

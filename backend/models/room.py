@@ -15,9 +15,24 @@ from backend.caches.base import LayerCache
 class Room(LayerCache):
     """Dense keys and values of one layer in room for a number of tokens, enlarged where needed."""
 
-    def __init__(self, tokens: int) -> None:
+    def __init__(self, tokens: int, held: tuple[Tensor, Tensor] | None = None) -> None:
+        """Set room aside.
+
+        Args:
+            tokens: that there is room for.
+            held: the room itself [batch, heads, tokens, head_dim], if it is there already.
+        """
         self._tokens, self._length = tokens, 0
-        self._held: tuple[Tensor, Tensor] | None = None
+        self._held = held
+
+    @property
+    def held(self) -> tuple[Tensor, Tensor] | None:
+        """The whole room of keys and of values; None before the first token."""
+        return self._held
+
+    def grow(self, count: int) -> None:
+        """Count tokens in that were written into the room."""
+        self._length += count
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write the new tokens behind the old."""
@@ -36,7 +51,7 @@ class Room(LayerCache):
             heads = attention.k_proj.out_features // attention.head_dim
             like = torch.empty(1, heads, 0, attention.head_dim, dtype=dtype)
             self._held = self._enlarged(like, self._length + count)
-        self._length += count
+        self.grow(count)
         return self._held
 
     def _enlarged(self, like: Tensor, needed: int) -> tuple[Tensor, Tensor]:

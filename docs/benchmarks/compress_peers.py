@@ -55,7 +55,7 @@ def main() -> None:
     here = Path(__file__)
     sides = {OURS: (sys.executable, here)}
     for python in options.peer:
-        sides |= {name: (python, here) for name in _libraries(python)}
+        sides |= dict.fromkeys(_libraries(python), (python, here))
     lines = ["| subject | method | by | CPU seconds | of ours | memory | KL divergence |"]
     lines.append("|" + "---|" * 7)
     for subject in options.on.split(","):
@@ -68,9 +68,7 @@ def main() -> None:
 
 def _libraries(python: str) -> list[str]:
     asked = "import importlib.util as u, sys; print(*[n for n in sys.argv[1:] if u.find_spec(n)])"
-    done = subprocess.run(
-        [python, "-c", asked, *PEERS], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([python, "-c", asked, *PEERS], capture_output=True, text=True, check=True)
     return done.stdout.split()
 
 
@@ -92,14 +90,14 @@ def _rows(
             one = json.loads(done.stdout.splitlines()[-1])
             found.setdefault(name, []).append({**one, "kld": _divergence(folder)})
             sys.stderr.write(f"{subject} {method} {name} {found[name][-1]}\n")
-    own = found.get(OURS, [])
+    own = found[OURS]
     for name, turns in found.items():
         ratios = sorted(b["seconds"] / a["seconds"] for a, b in zip(own, turns, strict=False))
         middle = {key: statistics.median(turn[key] for turn in turns) for key in turns[0]}
+        told = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
         yield (
-            f"| {subject} | {method} | {name} | {middle['seconds']:.3g} | "
-            + (f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})" if ratios else "")
-            + f" | {middle['bytes'] / 1e6:.0f} MB | {middle['kld']:.4g} |"
+            f"| {subject} | {method} | {name} | {middle['seconds']:.3g} | {told} "
+            f"| {middle['bytes'] / 1e6:.0f} MB | {middle['kld']:.4g} |"
         )
 
 
@@ -225,7 +223,12 @@ def _llmcompressor(method: str, model: nn.Module, tokens: Tensor, folder: Path) 
         "ignore": ["lm_head"],
         "config_groups": {"all": QuantizationScheme(targets=["Linear"], weights=codes)},
     }
-    sparse = {"sparsity": 0.5, "mask_structure": "2:4", "targets": ["Linear"], "ignore": ["lm_head"]}
+    sparse = {
+        "sparsity": 0.5,
+        "mask_structure": "2:4",
+        "ignore": ["lm_head"],
+        "targets": ["Linear"],
+    }
     modifier = {
         "rtn": lambda: QuantizationModifier(**quantised),
         "gptq": lambda: GPTQModifier(**quantised),
@@ -246,9 +249,7 @@ def _llmcompressor(method: str, model: nn.Module, tokens: Tensor, folder: Path) 
     for name, module in _linears(model):
         weight = module.weight.data
         if method == "rtn":
-            weight = fake_quantize(
-                weight, module.weight_scale, module.weight_zero_point, codes
-            )
+            weight = fake_quantize(weight, module.weight_scale, module.weight_zero_point, codes)
         weights[f"{name}.weight"] = weight
     yield weights
 
