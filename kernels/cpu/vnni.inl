@@ -78,11 +78,12 @@ struct Held {
     }
 };
 
-// Rows with one or two activations; each sum in the same order, whatever stands beside.
+// Rows that lie `step` apart with one or two activations; each sum in the same order, whatever
+// stands beside.
 template <int PLANES, int ROWS, int MANY>
 inline __attribute__((always_inline)) void some_code_dots(const CodeRows &rows, int64_t row,
-                                                          const PlaneView &view, int64_t one,
-                                                          float *y, int64_t apart) {
+                                                          int64_t step, const PlaneView &view,
+                                                          int64_t one, float *y, int64_t apart) {
     typedef Held<PLANES> Of;
     constexpr int WIDEST = Of::WIDEST, EACH = Of::EACH;
     const auto *bytes = reinterpret_cast<const uint8_t *>(view.words + one * view.words_apart);
@@ -103,7 +104,7 @@ inline __attribute__((always_inline)) void some_code_dots(const CodeRows &rows, 
         }
 #pragma GCC unroll 4
         for (int r = 0; r < ROWS; r++) {
-            const Of held(rows, row + r, block);
+            const Of held(rows, row + r * step, block);
 #pragma GCC unroll 8
             for (int j = 0; j < EACH; j++) {
                 const __m512i codes = held.codes(j);
@@ -123,7 +124,7 @@ inline __attribute__((always_inline)) void some_code_dots(const CodeRows &rows, 
         for (int i = 0; i < MANY; i++)
             lanes[i] = _mm512_loadu_ps(view.lanes + (one + i) * view.lanes_apart + 16 * block);
         for (int r = 0; r < ROWS; r++) {
-            const __m512 own = worth_of(view, block, rows.scales + (row + r) * rows.groups);
+            const __m512 own = worth_of(view, block, rows.scales + (row + r * step) * rows.groups);
             for (int i = 0; i < MANY; i++)
                 sums[i][r] = _mm512_fmadd_ps(
                     _mm512_cvtepi32_ps(
@@ -133,27 +134,28 @@ inline __attribute__((always_inline)) void some_code_dots(const CodeRows &rows, 
     }
     for (int r = 0; r < ROWS; r++)
         for (int i = 0; i < MANY; i++)
-            y[(row + r) * apart + one + i] += rows.factor * _mm512_reduce_add_ps(sums[i][r]);
+            y[(row + r * step) * apart + one + i] += rows.factor * _mm512_reduce_add_ps(sums[i][r]);
 }
 
 // Adds the products of rows of codes with all activations, times their factor, to y [rows,
-// activations].
+// activations]. Four rows at a time, a quarter of all apart: a processor that fetches ahead follows
+// four long lines at twice the rate of four short ones in one page.
 template <int PLANES>
 void code_dots(const CodeRows &rows, int64_t count, const PlaneView &view, int64_t several,
                float *y) {
+    const int64_t step = count / 4;
     for (int64_t one = 0; one < several; one += 2) {
         const bool both = one + 2 <= several;
-        int64_t row = 0;
-        for (; row + 4 <= count; row += 4)
+        for (int64_t row = 0; row < step; row++)
             if (both)
-                some_code_dots<PLANES, 4, 2>(rows, row, view, one, y, several);
+                some_code_dots<PLANES, 4, 2>(rows, row, step, view, one, y, several);
             else
-                some_code_dots<PLANES, 4, 1>(rows, row, view, one, y, several);
-        for (; row < count; row++)
+                some_code_dots<PLANES, 4, 1>(rows, row, step, view, one, y, several);
+        for (int64_t row = 4 * step; row < count; row++)
             if (both)
-                some_code_dots<PLANES, 1, 2>(rows, row, view, one, y, several);
+                some_code_dots<PLANES, 1, 2>(rows, row, 0, view, one, y, several);
             else
-                some_code_dots<PLANES, 1, 1>(rows, row, view, one, y, several);
+                some_code_dots<PLANES, 1, 1>(rows, row, 0, view, one, y, several);
     }
 }
 
