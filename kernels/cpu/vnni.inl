@@ -37,7 +37,7 @@ inline __attribute__((always_inline)) __m512i turned(__m512i held, int right) {
     return right >= 0 ? _mm512_srli_epi16(held, right) : _mm512_slli_epi16(held, -right);
 }
 
-// What a block of a row holds in each of its planes.
+// What a block of a row holds in each of its planes; what lies behind the row's end is not read.
 template <int PLANES>
 struct Held {
     static constexpr int WIDTH = PLANES & 8 ? 8 : PLANES & 4 ? 4 : PLANES & 2 ? 2 : 1;
@@ -45,20 +45,18 @@ struct Held {
     static constexpr int WIDEST = WIDTH == 8 ? 3 : WIDTH / 2;
     __m512i widest, ones, twos;
 
-    __attribute__((always_inline)) Held(const CodeRows &rows, int64_t row, int64_t block) {
-        const auto of = [&](int plane, int each, auto read) __attribute__((always_inline)) {
-            const int64_t done = block * each;
-            return read(rows.lines[plane] + row * rows.bytes[plane] + done,
-                        rows.bytes[plane] - done);
+    __attribute__((always_inline)) Held(const CodeRows &rows, int64_t row, int64_t block,
+                                        bool whole) {
+        const auto at = [&](int plane, int each) __attribute__((always_inline)) {
+            return rows.lines[plane] + row * rows.bytes[plane] + block * each;
         };
-        widest = of(WIDEST, 64, [](const uint8_t *from, int64_t count)
-                                    __attribute__((always_inline)) { return bytes_at(from, count); });
-        if (LOWER & 1)
-            ones = of(0, 64 / WIDTH, [](const uint8_t *from, int64_t count) __attribute__((
-                                         always_inline)) { return spread_codes<WIDTH>(from, count); });
-        if (LOWER & 2)
-            twos = of(1, 32, [](const uint8_t *from, int64_t count)
-                                 __attribute__((always_inline)) { return spread_codes<2>(from, count); });
+        const auto left = [&](int plane, int each) __attribute__((always_inline)) {
+            return whole ? each : rows.bytes[plane] - block * each;
+        };
+        widest = bytes_at(at(WIDEST, 64), left(WIDEST, 64));
+        constexpr int OF_ONES = 64 / WIDTH;
+        if (LOWER & 1) ones = spread_codes<WIDTH>(at(0, OF_ONES), left(0, OF_ONES));
+        if (LOWER & 2) twos = spread_codes<2>(at(1, 32), left(1, 32));
     }
 
     // The j-th code of each byte.
@@ -90,7 +88,7 @@ inline __attribute__((always_inline)) void some_code_dots(const CodeRows &rows, 
     __m512 sums[MANY][ROWS];
     for (auto &several : sums)
         for (auto &sum : several) sum = _mm512_setzero_ps();
-    for (int64_t block = 0; 64 * block < rows.bytes[WIDEST]; block++) {
+    const auto add = [&](int64_t block, bool whole) __attribute__((always_inline)) {
         __m512i upper[MANY][ROWS], lower[MANY][ROWS];
         const uint8_t *x = bytes + 128 * EACH * block;
         for (int i = 0; i < MANY; i++) {
@@ -104,7 +102,7 @@ inline __attribute__((always_inline)) void some_code_dots(const CodeRows &rows, 
         }
 #pragma GCC unroll 4
         for (int r = 0; r < ROWS; r++) {
-            const Of held(rows, row + r * step, block);
+            const Of held(rows, row + r * step, block, whole);
 #pragma GCC unroll 8
             for (int j = 0; j < EACH; j++) {
                 const __m512i codes = held.codes(j);
@@ -131,7 +129,10 @@ inline __attribute__((always_inline)) void some_code_dots(const CodeRows &rows, 
                         _mm512_add_epi32(_mm512_slli_epi32(upper[i][r], 8), lower[i][r])),
                     _mm512_mul_ps(own, lanes[i]), sums[i][r]);
         }
-    }
+    };
+    const int64_t blocks = rows.bytes[WIDEST] / 64;
+    for (int64_t block = 0; block < blocks; block++) add(block, true);
+    if (rows.bytes[WIDEST] % 64) add(blocks, false);
     for (int r = 0; r < ROWS; r++)
         for (int i = 0; i < MANY; i++)
             y[(row + r * step) * apart + one + i] += rows.factor * _mm512_reduce_add_ps(sums[i][r]);
