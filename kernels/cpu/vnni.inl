@@ -221,6 +221,14 @@ void deal_pairs(const float *x, int64_t columns, float *to) {
         }
 }
 
+// Words behind each other at the places that a mask marks, zero elsewhere. Some processors wait for
+// what the target held before, unless it was just cleared, which a compiler would leave out.
+inline __attribute__((always_inline)) __m512i expanded(uint32_t mask, __m512i words) {
+    __m512i cleared;
+    __asm__("vpxor %x0, %x0, %x0" : "=x"(cleared));
+    return _mm512_mask_expand_epi16(cleared, mask, words);
+}
+
 // One activation, dealt, with the values in bfloat16 that a mask marks; moves behind those.
 float masked_pairs_dot(const uint8_t *mask, const float *x, int64_t columns,
                        const uint16_t *&left, const uint16_t *end) {
@@ -236,7 +244,7 @@ float masked_pairs_dot(const uint8_t *mask, const float *x, int64_t columns,
         const __m512i next = there >= 32
                                  ? _mm512_loadu_si512(values)
                                  : _mm512_maskz_loadu_epi16((1u << there) - 1, values);
-        const __m512i found = _mm512_maskz_expand_epi16(marked, next);
+        const __m512i found = expanded(marked, next);
         even = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_slli_epi32(found, 16)),
                                _mm512_loadu_ps(x + k), even);
         odd = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_and_si512(
