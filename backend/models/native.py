@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from backend.formats.linear import HeldLinear
+from backend.models.placed import PlacedLinear
 from backend.models.sliced import SlicedEnd, WidthNorm
 from kernels import decode_step, packed
 from kernels.decode_step import Norm, Product, Step
@@ -86,7 +87,9 @@ def _norm(norm: Any, channels: int) -> Norm:
 
 
 def _product(module: nn.Module) -> Product | None:
-    if isinstance(module, HeldLinear):
+    if isinstance(module, PlacedLinear):
+        found = module.product(_product)
+    elif isinstance(module, HeldLinear):
         found = module.held.product()
     elif type(module) is nn.Linear:
         matrix = packed.dense(module.weight.detach())

@@ -275,7 +275,7 @@ def _find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
 
 
 def _role(name: str) -> str:
-    parent, _, child = name.rpartition(".")
+    parent, _, child = name.removesuffix(".kept").rpartition(".")  # inside a placed one
     return role(child, parent)
 
 
