@@ -58,7 +58,7 @@ class Modegpt(ModelMethod):
         high=16.0,
     )
     temperature: float = setting(
-        0.1, "Of the softmax over blocks; high gives all the same share.", low=0.01, high=100.0
+        1.0, "Of the softmax over blocks; high gives all the same share.", low=0.01, high=100.0
     )
 
     def least(self, anatomy: Anatomy) -> int:
