@@ -229,6 +229,8 @@ inline __attribute__((always_inline)) __m512i expanded(uint32_t mask, __m512i wo
     return _mm512_mask_expand_epi16(cleared, mask, words);
 }
 
+constexpr int64_t AHEAD = 1024;  // words: what is asked of memory before it is needed
+
 // One activation, dealt, with the values in bfloat16 that a mask marks; moves behind those.
 float masked_pairs_dot(const uint8_t *mask, const float *x, int64_t columns,
                        const uint16_t *&left, const uint16_t *end) {
@@ -244,6 +246,7 @@ float masked_pairs_dot(const uint8_t *mask, const float *x, int64_t columns,
         const __m512i next = there >= 32
                                  ? _mm512_loadu_si512(values)
                                  : _mm512_maskz_loadu_epi16((1u << there) - 1, values);
+        _mm_prefetch(reinterpret_cast<const char *>(values + AHEAD), _MM_HINT_T0);
         const __m512i found = expanded(marked, next);
         even = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_slli_epi32(found, 16)),
                                _mm512_loadu_ps(x + k), even);
