@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kernels import bitpack, packed, wna16_mm
+from kernels import bitpack, packed, window, wna16_mm
 
 ROTATED = 160 * 2**20  # bytes of copies that are gone through: more than caches hold
 GROUP = 128
@@ -145,6 +145,9 @@ def products(size: int) -> list[Contender]:
         return found
     kinds = {
         "bfloat16": lambda: packed.dense(torch.randn(size, size).to(torch.bfloat16)),
+        "12 bits, lossless": lambda: window.encode(
+            0.02 * torch.randn(size, size).to(torch.bfloat16)
+        ).matrix(),
         "8 bits": lambda: _integers(size, 8),
         "4 bits": lambda: _integers(size, 4),
         "3 bits": lambda: _integers(size, 3),

@@ -93,8 +93,9 @@ def test_rows_are_looked_up_alone():
     assert torch.equal(held.take(rows), values.float()[rows])
 
 
+@pytest.mark.parametrize("codes", ["huffman", "fixed"])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3", "phi", "mixtral", "opt"])
-def test_a_whole_model_gets_smaller_and_gives_the_same_logits_to_the_bit(family, tmp_path):
+def test_a_whole_model_gets_smaller_and_gives_the_same_logits_to_the_bit(family, codes, tmp_path):
     shape = {"n_embd": 64} if family == "gpt2" else WIDE
     if family in ("phi", "opt", "mixtral"):
         shape = {"hidden_size": 64, "intermediate_size": 128}
@@ -105,7 +106,7 @@ def test_a_whole_model_gets_smaller_and_gives_the_same_logits_to_the_bit(family,
     dense = {name: one.clone() for name, one in weights(View(model)).items()}
     expected = model(input_ids=tokens).logits
     before = sum(part.nbytes for part in model.parameters())
-    recipe = Recipe.parse("dfloat11")
+    recipe = Recipe.parse(f"dfloat11(codes={codes})")
     result = compress(source, recipe, tiny.tokens(4, 16))
     assert torch.equal(model(input_ids=tokens).logits, expected)
     assert isinstance(result.view.embedding, formats.HeldEmbedding)

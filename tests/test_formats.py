@@ -29,6 +29,7 @@ from backend.formats import (
     TensorTrain,
     Transposed,
     VectorCodebook,
+    WindowCoded,
     from_header,
 )
 from kernels import extension
@@ -133,6 +134,7 @@ def example(name):
         ),
         "transposed": lambda: Transposed.of(integers(3, 64, rows=COLUMNS, columns=ROWS)),
         "entropy": lambda: EntropyCoded.pack(weight.to(torch.bfloat16)),
+        "window": lambda: WindowCoded.pack(weight.to(torch.bfloat16)),
         "signs": lambda: SignBlock.pack(mask, normal(ROWS, 2), normal(2, COLUMNS)),
         "shared rows": lambda: SharedRows.pack(weight.bfloat16(), some_rows, normal(COLUMNS)),
     }[name]()
@@ -284,6 +286,10 @@ DAMAGES = {
     "entropy start": lambda held: _first(held.bases, 1 << 40),
     "entropy length": lambda held: _first(held.lengths, 30),
     "entropy code": lambda held: held.lengths.fill_(1),
+    "window row": lambda held: held.apart_rows[-1:].fill_(40),
+    "window order": lambda held: held.apart_rows[-1:].zero_(),
+    "window column": lambda held: _first(held.apart_columns, -1),
+    "window table": lambda held: held.table.fill_(255),
     "inside": lambda held: _first(held.one.mask, int(held.one.mask.view(-1)[0]) ^ 1),
 }
 
@@ -302,6 +308,7 @@ def test_what_would_lead_a_product_astray_is_noticed(damage):
         ),
         "outlier": Outliers.pack(weight, mask),
         "entropy": EntropyCoded.pack(weight.to(torch.bfloat16)),
+        "window": WindowCoded.pack((weight * 1e9**weight).to(torch.bfloat16)),
         "inside": Sum.of(one=BitmaskSparse.pack(weight * mask), two=Dense.pack(weight)),
     }[damage.split()[0]]
     held.check()

@@ -12,6 +12,7 @@ from backend.formats.sparse24 import Sparse24
 from backend.formats.sum import Sum
 from backend.formats.table import TableCodes
 from backend.formats.transposed import Transposed
+from backend.formats.window import WindowCoded
 from kernels import bitpack, extension
 from tests.test_formats import NAMES, example
 
@@ -121,6 +122,32 @@ def test_entropy_coded_numbers_come_back_to_the_bit(columns):
     assert torch.equal(held.matrix().dense().to(torch.bfloat16), weight)
     x = random(columns, seed=1)
     assert torch.equal(held.product()(x), Dense.pack(weight).matrix().product()(x))
+
+
+@pytest.mark.parametrize("columns", [64, 128, 100, 7, 1])
+def test_numbers_with_exponents_of_four_bits_come_back_and_are_multiplied(columns):
+    weight = (random(300, columns) * 2 ** (9 * random(300, columns, seed=3))).to(torch.bfloat16)
+    weight[::7] = 0
+    held = WindowCoded.pack(weight)
+    assert held.apart_rows.numel() > columns
+    assert torch.equal(held.matrix().dense().to(torch.bfloat16), weight)
+    assert torch.equal(held.take(torch.tensor([5, 299, 0])), weight.float()[[5, 299, 0]])
+    x = random(2, columns, seed=1)
+    for several in (x, x[:1]):
+        found = held.matrix().multiply(several)
+        near(found, several.double() @ weight.double().T)
+
+
+def test_exponents_of_four_bits_by_hand():
+    """1, -1.5 and 0 of the two commonest exponents; infinity and what is no number lie apart."""
+    weight = torch.tensor([[1.0, -1.5, 0.0, torch.inf, torch.nan]]).to(torch.bfloat16)
+    held = WindowCoded.pack(weight)
+    assert held.table[:2].tolist() == [127, 0]
+    assert held.codes.tolist() == [[0, 1 | 15 << 4, 15]]
+    assert held.rest.tolist() == [[0, 0x80 | 64, 0, 0, 0]]
+    assert held.apart_columns.tolist() == [3, 4]
+    assert torch.equal(held.exact().view(torch.int16), weight.view(torch.int16))
+    held.check()
 
 
 @pytest.mark.parametrize("tokens", [1, 2, FEW, FEW + 1])

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from backend.formats.tensor_train import TensorTrain
     from backend.formats.transposed import Transposed
     from backend.formats.vector import VectorCodebook
+    from backend.formats.window import WindowCoded
 
 _HOMES = {
     "Format": "base",
@@ -62,6 +63,7 @@ _HOMES = {
     "TableCodes": "table",
     "TensorTrain": "tensor_train",
     "VectorCodebook": "vector",
+    "WindowCoded": "window",
 }
 
 __all__ = [
@@ -90,6 +92,7 @@ __all__ = [
     "TensorTrain",
     "Transposed",
     "VectorCodebook",
+    "WindowCoded",
     "from_header",
 ]
 

@@ -161,6 +161,7 @@ class Format(nn.Module, abc.ABC):
 _MODULES = {
     "binary-codes": "binary",
     "entropy-coded": "entropy",
+    "window-coded": "window",
     "float-codes": "floating",
     "scalar-codebook": "scalar",
     "shared-rows": "shared_rows",

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from backend.formats.base import Format, empty
-from kernels import huffman, lossless, packed
+from backend.formats.base import empty
+from backend.formats.exact import Exact
+from kernels import bfloat16, coded, huffman, lossless
+from kernels.layout import Matrix
 
 
-class EntropyCoded(Format):
+class EntropyCoded(Exact):
     """8 bits an entry, the code of its exponent, and a quarter of a bit for where lanes start."""
 
     key = "entropy-coded"
@@ -39,9 +41,8 @@ class EntropyCoded(Format):
     @classmethod
     def pack(cls, values: Tensor) -> Self:
         """Hold a matrix [rows, columns], bfloat16, of any bits."""
-        bits = values.detach().contiguous().view(torch.int16).to(torch.int32) & 0xFFFF
-        exponents = ((bits >> 7) & 0xFF).to(torch.uint8).flatten()
-        rest = (((bits >> 8) & 0x80) | (bits & 0x7F)).to(torch.uint8)
+        exponents, rest = bfloat16.taken_apart(values)
+        exponents = exponents.flatten()
         counts = torch.bincount(exponents.to(torch.int64), minlength=256)
         used = counts.nonzero().flatten()
         first, last = int(used[0]), int(used[-1])
@@ -78,29 +79,12 @@ class EntropyCoded(Format):
             return lossless.decode(*parts, self.rest, self.first)
         found = huffman.decode(*parts)
         exponents = found.flatten()[: self.rest.numel()].view(self.rest.shape)
-        return self._joined(exponents, self.rest)
+        return bfloat16.joined(exponents + self.first, self.rest)
 
-    def matrix(self) -> packed.Matrix | None:
+    def matrix(self) -> Matrix | None:
         """Stream and rest where they lie."""
         parts = self.rest, self.stream, self.lengths, self.bases, self.starts
-        return packed.entropy(*parts, self.first)
-
-    def dense(self) -> Tensor:
-        """The matrix in float32."""
-        return self.exact().to(torch.float32)
-
-    def multiply(self, activation: Tensor) -> Tensor:
-        """Decode, then one product of torch: to the bit what the dense matrix gives."""
-        return functional.linear(activation, self._weight(activation.dtype))
-
-    def affine(self, activation: Tensor, bias: Tensor) -> Tensor:
-        """The same with a bias, added before the sum is rounded, as in a dense layer."""
-        dtype = activation.dtype
-        return functional.linear(activation, self._weight(dtype), bias.to(dtype))
-
-    def _weight(self, dtype: torch.dtype) -> Tensor:
-        matrix = self.matrix()
-        return (self.exact() if matrix is None else matrix.dense()).to(dtype)
+        return coded.entropy(*parts, self.first)
 
     def take(self, rows: Tensor) -> Tensor:
         """Some rows, of which only the lanes that hold them are decoded."""
@@ -112,10 +96,5 @@ class EntropyCoded(Format):
         reach = torch.arange(per_row, device=rows.device)
         lanes = (rows.unsqueeze(1) * per_row + reach).flatten()
         found = huffman.decode_lanes(self.stream, self.bases, self.starts, self.lengths, lanes)
-        return self._joined(found.view(-1, self.columns), self.rest[rows]).to(torch.float32)
-
-    def _joined(self, exponents: Tensor, rest: Tensor) -> Tensor:
-        exponents = exponents.to(torch.int32) + self.first
-        rest = rest.to(torch.int32)
-        bits = ((rest & 0x80) << 8) | (exponents << 7) | (rest & 0x7F)
-        return bits.to(torch.uint16).view(torch.bfloat16)
+        exponents = found.view(-1, self.columns) + self.first
+        return bfloat16.joined(exponents, self.rest[rows]).to(torch.float32)

@@ -79,6 +79,7 @@ namespace avx512 {
 #pragma GCC target("avx2,fma,bmi,bmi2,popcnt")
 namespace vnni {
 #include "vnni.inl"
+#include "window.inl"
 }
 #pragma GCC pop_options
 
@@ -98,6 +99,8 @@ Loops with_vnni() {
     found.deal_pairs = vnni::deal_pairs;
     found.masked_pairs_dot = vnni::masked_pairs_dot;
     found.masks_of_fours = vnni::masks_of_fours;
+    found.deal_window = vnni::deal_window;
+    found.window_dot = vnni::window_dot;
     return found;
 }
 

@@ -61,6 +61,10 @@ struct Loops {
     float (*masked_pairs_dot)(const uint8_t *, const float *, int64_t, const uint16_t *&,
                               const uint16_t *);
     void (*masks_of_fours)(const uint8_t *, int64_t, uint8_t *);
+    // An activation, dealt first, with a row whose exponents are codes of four bits; null: decoded.
+    void (*deal_window)(const float *, int64_t, float *);
+    float (*window_dot)(const uint8_t *, const uint8_t *, const uint8_t *, const uint8_t *,
+                        const float *, int64_t);
 };
 
 extern const Loops *loops;

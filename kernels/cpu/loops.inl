@@ -225,6 +225,8 @@ const Loops LOOPS = {FOR_ALL_PLANES(unpack),
                      {},
                      nullptr,
                      nullptr,
+                     nullptr,
+                     nullptr,
                      nullptr};
 
 #undef FOR_ALL_PLANES

@@ -5,6 +5,7 @@
 // not on how many activations there are where codes are multiplied.
 #include "bfloat16.h"
 #include "codes.h"
+#include "window.h"
 
 extern "C" void multiply_many(const Packed *matrix, const float *x, int64_t count, float *y);
 
@@ -191,6 +192,10 @@ void multiply_many(const Packed *matrix, const float *x, int64_t count, float *y
     }
     if (matrix->decode == decode_columns) {
         multiply_columns(as<SplitColumns>(matrix), x, count, y);
+        return;
+    }
+    if (matrix->decode == decode_window && count == 1 && loops->window_dot) {
+        multiply_window(as<WindowCoded>(matrix), x, y);
         return;
     }
     const MakeRows make = way_of(matrix, count);

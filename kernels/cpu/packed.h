@@ -34,6 +34,7 @@ DECODES(decode_binary);
 DECODES(decode_sum);
 DECODES(decode_groups);
 DECODES(decode_columns);
+DECODES(decode_window);
 #undef DECODES
 
 struct Codes {
@@ -108,6 +109,14 @@ struct EntropyCoded {
     const int64_t *bases;
     const uint16_t *starts;
     int64_t first, symbols;
+};
+
+struct WindowCoded {
+    Packed shape;
+    const uint8_t *rest, *codes, *table;  // sign and mantissa, [rows, bytes], [16] exponents
+    const int32_t *rows, *columns;        // of the numbers apart, row after row
+    const uint16_t *values;
+    int64_t apart;
 };
 
 struct Transposed {

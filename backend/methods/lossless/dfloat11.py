@@ -22,6 +22,10 @@ class Dfloat11(EncodeMethod):
     codes of at most 12 bits; signs and mantissas stay as they are. Matrices, embedding and head
     are coded, and what other methods left in 16 bits: factors, scales, kept values. A matrix is
     decoded when it is multiplied. The proof of losslessness compares every tensor.
+
+    Codes of a fixed length, which are not the paper's, take 12 bits a number: four for one of the
+    15 commonest exponents, and numbers with another exponent lie apart. They are multiplied
+    where they lie, as fast as memory brings them.
     """
 
     stage = Stage.ENCODE
@@ -33,7 +37,12 @@ class Dfloat11(EncodeMethod):
         16.0, "Most bits per number; it takes what the exponents' entropy asks.", low=9.5, high=16.0
     )
 
+    codes: str = setting(
+        "huffman", "Exponents in Huffman codes, or all in four bits.", choices=("huffman", "fixed")
+    )
+
     def encode(self, values: Tensor) -> Format | None:
         """Code a matrix [rows, columns], bfloat16, where that makes it smaller."""
-        held = formats.EntropyCoded.pack(values)
+        kind = formats.EntropyCoded if self.codes == "huffman" else formats.WindowCoded
+        held = kind.pack(values)
         return held if held.nbytes < values.nbytes else None
