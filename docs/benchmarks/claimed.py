@@ -131,6 +131,8 @@ CLAIMS = (
     Claim("modegpt", "beats turning and slicing at 13 bits", "modegpt@13", "slicegpt@13"),
     Claim("modegpt", "beats FLAP at 13 bits", "modegpt@13", "flap@13"),
     Claim("modegpt", "reads faster than dense", "modegpt@12", "", "prefill_speedup", 1.0),
+    Claim("prunenet", "beats turning and slicing at 13 bits", "prunenet@13", "slicegpt@13"),
+    Claim("prunenet", "beats dropping layers at 13 bits", "prunenet@13", "layer-drop@13"),
     Claim("flap", "beats turning and slicing at 13 bits", "flap@13", "slicegpt@13"),
     Claim("flap", "beats dropping layers at 13 bits", "flap@13", "layer-drop@13"),
     Claim("cfsp", "beats dropping layers at 13 bits", "cfsp@13", "layer-drop@13"),

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from backend.errors import ModelError
 from backend.later import torch
 from backend.methods.base import ModelMethod, Needs, Stage, setting
+from backend.methods.structure import _neurons
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from backend.methods.anatomy import Anatomy
     from backend.models.units import Group
     from backend.models.view import View
-
-HALVINGS = 800  # of an interval of up to 2^723 at the steepest, down to a neuron and beyond
 
 
 @dataclass(frozen=True)
@@ -58,12 +56,7 @@ class Cfsp(ModelMethod):
         Raises:
             ModelError: no neurons are found at all.
         """
-        neurons = [one for one in anatomy.units if one.neurons]
-        if not neurons:
-            raise ModelError("cfsp finds no neurons in this model; take svd or lord.")
-        if self.bits >= 16:
-            return 0  # nothing is cut
-        return anatomy.numbers - sum((one.count - 1) * one.cost for one in neurons)
+        return _neurons.least(self.key(), self.bits, anatomy)
 
     def rewrite(self, walk: Walk) -> dict[str, Any]:
         """Cut the model of a walk.
@@ -110,27 +103,8 @@ class Cfsp(ModelMethod):
         """
         middle = sum(angles) / len(angles)
         shares = [1 / (1 + math.exp(self.sharpness * (middle - angle))) for angle in angles]
-        spare = int(self.bits / 16 * numbers) - numbers
-
-        def at(height: float) -> list[int]:
-            return [
-                max(1, min(group.units, int(height * shares[group.block] * group.units)))
-                for group in groups
-            ]
-
-        def gone(counts: list[int]) -> int:
-            return sum(
-                (group.units - count) * group.cost
-                for group, count in zip(groups, counts, strict=True)
-            )
-
-        low, high = 0.0, 2 / min(shares)
-        if spare >= 0:
-            return at(high)
-        for _ in range(HALVINGS):
-            height = (low + high) / 2
-            low, high = (low, height) if gone(at(height)) < -spare else (height, high)
-        return at(low)
+        own = [shares[group.block] for group in groups]
+        return _neurons.counts(self.bits, numbers, groups, own)
 
 
 def _observe(walk: Walk, groups: list[Group]) -> tuple[list[float], dict[str, Tensor]]:
