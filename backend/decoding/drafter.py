@@ -25,11 +25,14 @@ class Draft:
         parents: index of the token that each follows, an earlier one; -1 for the text's last.
         chances: the probabilities [V] each token was drawn from, given the tokens drawn before it
             after the same one, none of them twice; None for tokens chosen without chance.
+        drawn: where tokens were drawn independently of each other instead, their indices in
+            order, as often as each was drawn; None otherwise.
     """
 
     tokens: tuple[int, ...] = ()
     parents: tuple[int, ...] = ()
     chances: tuple[NDArray[np.float64], ...] | None = None
+    drawn: tuple[int, ...] | None = None
 
     @classmethod
     def chain(
@@ -65,11 +68,22 @@ class Draft:
             place[index], depths[index] = len(kept), depths[parent] + 1
             kept.append(index)
         chances = None if self.chances is None else tuple(self.chances[index] for index in kept)
+        drawn = self.drawn
+        if drawn is not None:
+            drawn = tuple(place[index] for index in drawn if index in place)
         return Draft(
             tuple(int(self.tokens[index]) for index in kept),
             tuple(place[self.parents[index]] for index in kept),
             chances,
+            drawn,
         )
+
+    def drafts(self) -> dict[int, list[int]]:
+        """Indices of the tokens drafted after each, in order, by that one's index."""
+        found: dict[int, list[int]] = {}
+        for index in range(len(self.tokens)) if self.drawn is None else self.drawn:
+            found.setdefault(self.parents[index], []).append(index)
+        return found
 
 
 @dataclass(frozen=True)

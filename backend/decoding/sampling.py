@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from backend.decoding import independent
 from backend.decoding.greedy import choose
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ class Sampling:
         uniform = float(self._random.random())
         if draft.chances is None:
             return quantile(self._p[row], uniform)
+        if draft.drawn is not None and drawn:
+            tokens = [draft.tokens[index] for index in drawn]
+            return chosen_independent(self._p[row], draft.chances[drawn[0]], tokens, uniform)
         pairs = [(draft.tokens[index], draft.chances[index]) for index in drawn]
         return chosen(self._p[row], pairs, uniform)
 
@@ -104,3 +108,22 @@ def chosen(p: ArrayLike, drafts: Sequence[tuple[int, NDArray[np.float64]]], unif
         uniform = (uniform - chance) / (1.0 - chance)
         p = residual(p, q)
     return quantile(p, uniform)
+
+
+def chosen_independent(p: ArrayLike, q: ArrayLike, tokens: Sequence[int], uniform: float) -> int:
+    """Return the token to emit of drafts drawn independently: the first kept, else another.
+
+    Args:
+        p: probabilities [V] of the model.
+        q: probabilities [V] that every token was drawn from.
+        tokens: in the order in which they were drawn, the same one perhaps several times.
+        uniform: one number in [0, 1); what each refusal leaves of it decides what follows.
+    """
+    p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
+    by = independent.divisor(p, q, len(tokens))
+    for token in tokens:
+        chance = min(1.0, float(p[token] / (by * q[token])))
+        if uniform < chance:
+            return token
+        uniform = (uniform - chance) / (1.0 - chance)
+    return quantile(independent.residual(p, q, len(tokens)), uniform)

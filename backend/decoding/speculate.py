@@ -144,13 +144,13 @@ def _verified(draft: Draft, rule: FirstChoice | Sampling) -> tuple[list[int], li
     children: dict[int, dict[int, int]] = {}
     for index, (token, parent) in enumerate(zip(draft.tokens, draft.parents, strict=True)):
         children.setdefault(parent, {}).setdefault(token, index)
+    drafts = draft.drafts()
     path: list[int] = []
     written: list[int] = []
     node: int | None = -1
     while node is not None:
-        next_ones = children.get(node, {})
-        written.append(rule.token(node + 1, draft, tuple(next_ones.values())))
-        node = next_ones.get(written[-1])
+        written.append(rule.token(node + 1, draft, drafts.get(node, ())))
+        node = children.get(node, {}).get(written[-1])
         if node is not None:
             path.append(node)
     return path, written

@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from scipy import special
 
+from backend.decoding import independent
 from backend.decoding.drafter import Draft, Drafter
 from backend.decoding.sampling import acceptance, chances, residual
 from backend.measure.passes import blocks
@@ -68,12 +69,13 @@ class Witness(Drafter):
 
     Attributes:
         pairs: chances [V] of the model and of the drafter, for every drafted token; a token
-            chosen without chance is certain.
+            chosen without chance is certain. Where several were drawn independently after one,
+            how many stands behind them.
     """
 
     def __init__(self, drafter: Drafter, most: int = 512) -> None:
         super().__init__()
-        self.pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
+        self.pairs: list[tuple[Any, ...]] = []
         self._drafter, self._most, self._draft = drafter, most, Draft()
 
     def begin(self, writing: Writing) -> None:
@@ -93,6 +95,11 @@ class Witness(Drafter):
         self._drafter.learn(tokens, logits, parents)
         draft, self._draft = self._draft, Draft()
         if tuple(tokens[1:]) != draft.tokens or len(self.pairs) >= self._most:
+            return
+        if draft.drawn is not None:
+            for parent, drawn in draft.drafts().items():
+                p = chances(logits[parent + 1], self._temperature)
+                self.pairs.append((p, draft.chances[drawn[0]], len(drawn)))
             return
         left: dict[int, NDArray[np.float64]] = {}
         for index, parent in enumerate(draft.parents):
@@ -207,12 +214,13 @@ def emitted(p: ArrayLike, q: ArrayLike) -> NDArray[np.float64]:
     return kept + (drafts - kept).sum() * residual(p, q)
 
 
-def sampling_readings(pairs: Iterable[tuple[ArrayLike, ArrayLike]]) -> list[Reading]:
+def sampling_readings(pairs: Iterable[tuple[Any, ...]]) -> list[Reading]:
     """Return `lossless_l3`: pairs (p, q) whose emitted distribution is off p by over 1e-12."""
     total = wrong = 0
     worst = 0.0
-    for p, q in pairs:
-        error = float(np.abs(emitted(p, q) - np.asarray(p, np.float64)).max())
+    for p, q, *count in pairs:
+        found = independent.emitted(p, q, *count) if count else emitted(p, q)
+        error = float(np.abs(found - np.asarray(p, np.float64)).max())
         total, wrong, worst = total + 1, wrong + (error > SMALLEST_CHANCE), max(worst, error)
     return take("lossless_l3", wrong, samples=total, note=f"largest error {worst:.2g}")
 

@@ -183,6 +183,7 @@ CLAIMS = (
     Claim("aded", "gains over two tokens a call", "aded", "", "mean_accepted", 2.0),
     Claim("rsd", "keeps more of a draft than a chain", "rsd", "speculative", "mean_accepted"),
     Claim("dyspec", "keeps more of a draft than a chain", "dyspec", "speculative", "mean_accepted"),
+    Claim("spectr", "keeps more of a draft than a chain", "spectr", "speculative", "mean_accepted"),
     Claim("smartspec", "beats fixed lengths", "smartspec", "speculative", "decode_speedup"),
     Claim(
         "specdec-threshold",
