@@ -30,7 +30,7 @@ from backend.recipes import Recipe
 from backend.sizes import size_of
 from backend.sources import ModelSource
 from backend.standing import Summary
-from backend.store.frontier import frontier
+from backend.store.remembered import Remembered
 from backend.store.results import EVERYTHING, Filter
 from backend.store.store import Store
 from backend.sweeps import points
@@ -73,8 +73,9 @@ class Advice:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._sums = functools.lru_cache(maxsize=4096)(self._sums_of)
-        self._judged = functools.lru_cache(maxsize=8)(self._judge)
-        self._summed = functools.lru_cache(maxsize=8)(self._summarise)
+        count = self._known_runs
+        self._judged = Remembered(count, self._judge)
+        self._summed = Remembered(count, self._summarise)
         self._learned: tuple[int, pd.DataFrame, Forecaster] | None = None
 
     @staticmethod
@@ -197,18 +198,22 @@ class Advice:
         self, x: str = "resident_bytes", y: str = METRIC, chosen: Filter = EVERYTHING
     ) -> pd.DataFrame:
         """The frontier with `p_front`, the probability of standing on it, and `tied`."""
-        return self._judged(x, y, chosen, self._store.results.version()[0]).copy()
+        return self._judged(x, y, chosen).copy()
 
     def summary(self, chosen: Filter = EVERYTHING) -> Summary | None:
         """Hypervolume and knee of bytes against divergence, of the group with the most runs."""
-        return self._summed(chosen, self._store.results.version()[0])
+        return self._summed(chosen)
 
-    def _judge(self, x: str, y: str, chosen: Filter, _: int) -> pd.DataFrame:
-        frame = frontier(self._store.database, x, y, chosen)
+    def _known_runs(self) -> int:
+        """How many runs are stored; results never change, so all that rests on them follows."""
+        return self._store.results.version()[0]
+
+    def _judge(self, x: str, y: str, chosen: Filter) -> pd.DataFrame:
+        frame = self._store.frontier(x, y, chosen)
         return standing.judge(frame, x, y, self._sums)
 
-    def _summarise(self, chosen: Filter, _: int) -> Summary | None:
-        frame = _largest(frontier(self._store.database, "resident_bytes", METRIC, chosen))
+    def _summarise(self, chosen: Filter) -> Summary | None:
+        frame = _largest(self._store.frontier("resident_bytes", METRIC, chosen))
         dense = frame[frame["family"] == "dense"]
         if not len(dense):
             return None
@@ -237,7 +242,7 @@ class Advice:
         limits, source = Budget.parse(budget), ModelSource.parse(model)
         sides = (chosen.protocols, chosen.hardware, chosen.families)
         only = Filter((source.name,), *sides)
-        frame = _largest(frontier(self._store.database, "resident_bytes", METRIC, only))
+        frame = _largest(self._store.frontier("resident_bytes", METRIC, only))
         if not len(frame):
             raise UnknownNameError(
                 f"No run of {source.name} is known yet; sweep a few methods first."
@@ -273,7 +278,7 @@ class Advice:
 
     def _known(self) -> tuple[pd.DataFrame, Forecaster]:
         """What estimates rest on, learned anew when there are more results."""
-        count = self._store.results.version()[0]
+        count = self._known_runs()
         if self._learned is None or self._learned[0] != count:
             known = self._store.results.runs(metrics=(METRIC,)).head(KNOWN_RUNS)
             self._learned = count, known, Forecaster.of(known)

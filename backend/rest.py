@@ -73,6 +73,8 @@ def serving(service: Service, limits: Limits = AT_HOME) -> dict[str, Any]:
         "openapi_url": None,
         "docs_url": None,
         "redoc_url": None,
+        # Nobody watches from elsewhere; asking for watchers is a tenth of a small request.
+        "telemetry": {"tracing": False, "metrics": False, "logs": False},
     }
 
 

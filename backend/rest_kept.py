@@ -25,7 +25,7 @@ from backend.rest_values import answer
 
 LIMIT = 16 * 2**20  # bytes of all bodies that are kept
 AT_ONCE = 2  # answers in the making
-SHARE = 0.1  # of the time may be spent on making one answer again and again
+SHARE = 0.05  # of the time may be spent on making one answer again and again
 CREDIT = 0.5  # seconds of making that may be spent at once
 LONGEST = 20.0  # seconds by which an answer may lag behind
 

@@ -31,7 +31,7 @@ from backend.recipes import Recipe
 from backend.sources import ModelSource
 from backend.store import exchange
 from backend.store.documents import RUN_ID
-from backend.store.frontier import axes, frontier
+from backend.store.frontier import axes
 from backend.store.results import EVERYTHING, Filter, Run
 from backend.store.store import Store
 from backend.sweeps import Refusal, Sweep, points
@@ -298,7 +298,7 @@ class Service:
         """
         known_metric(x)
         known_metric(y)
-        return frontier(self.store.database, x, y, chosen)
+        return self.store.frontier(x, y, chosen)
 
     def choices(self) -> pd.DataFrame:
         """Every model, protocol, hardware and family that occurs."""

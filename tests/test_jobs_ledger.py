@@ -170,6 +170,18 @@ def test_slots_and_owner_slots_bound_what_runs(store, stage):
     assert ledger.counts()[State.QUEUED] == 1
 
 
+def test_a_step_that_finds_all_slots_taken_changes_nothing_for_readers(ledger, store):
+    for number in range(3):
+        ledger.submit(f"{number:016x}", {})
+    ledger.step()
+    ledger.step()
+    before = store.database.commits
+    for _ in range(3):
+        ledger.step()
+    assert store.database.commits == before
+    assert ledger.counts()[State.QUEUED] == 2
+
+
 @pytest.mark.security
 def test_a_full_queue_refuses_by_a_sentence(store, stage):
     ledger = Ledger(store, stage, queue_limit=3, owner_queue_limit=2)

@@ -120,10 +120,12 @@ def test_a_rebuild_from_the_files_gives_equal_tables(store):
     with store.database.writing() as cursor:
         cursor.execute("DELETE FROM readings")
         cursor.execute("UPDATE results SET recipe = 'wrong'")
+    assert set(store.results.runs()["recipe"]) == {"wrong"}
     (store.results.folder / f"{'a' * 16}.json").write_text("{}")
     rebuilt = store.results.rebuild()
     assert rebuilt.runs == 2
     assert len(rebuilt.refused) == 1
+    assert "wrong" not in set(store.results.runs()["recipe"])
     assert tables(store) == before
 
 

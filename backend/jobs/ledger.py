@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import secrets
 import shutil
 import threading
 import time
@@ -98,7 +97,7 @@ class Ledger:
             if known and not (again and known.outcome is Outcome.CACHED):
                 return known
             self._check_room(cursor, owner)
-            job_id = _time_ordered_id()
+            job_id = rows.time_ordered_id()
             cursor.execute(
                 "INSERT INTO jobs SELECT ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, NULL, NULL, '', "
                 "false, 0, 0, '', 0, 0, coalesce(max(revision), 0) + 1 FROM jobs",
@@ -328,6 +327,11 @@ class Ledger:
             self._launcher.kill(job.name)
 
     def _take_next(self) -> Job | None:
+        # Most looks find every slot taken; a transaction that changes nothing would still have
+        # everybody read again what rests on the count of commits.
+        with self._database.reading() as cursor:
+            if rows.next_in_turn(cursor, self._slots, self._owner_slots) is None:
+                return None
         with self._database.writing() as cursor:
             job = rows.next_in_turn(cursor, self._slots, self._owner_slots)
             if job is None:
@@ -343,8 +347,3 @@ class Ledger:
     def _launch(self, job: Job) -> None:
         self._launched[job.name] = time.monotonic()
         self._launcher.start(job.name, job.spec)
-
-
-def _time_ordered_id() -> str:
-    """32 hexadecimal digits: milliseconds since 1970, then chance."""
-    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import secrets
+import time
 
 import duckdb
 
@@ -69,3 +71,8 @@ def fetch(cursor: Cursor) -> list[Job]:
     return [
         Job(**row | {"spec": json.loads(row["spec"]), "state": State(row["state"])}) for row in rows
     ]
+
+
+def time_ordered_id() -> str:
+    """32 hexadecimal digits: milliseconds since 1970, then chance."""
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"

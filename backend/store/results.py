@@ -13,6 +13,7 @@ import duckdb
 from backend.store.database import Database
 from backend.store.documents import RUN_ID, read_document, write_document
 from backend.store.errors import ResultRefusedError
+from backend.store.remembered import Remembered
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,6 +98,7 @@ class Results:
         self._database = database
         self.folder = database.home / "results"
         self._version: tuple[int, tuple[Any, ...]] = (-1, ())
+        self._rows = Remembered(self.version, self._runs)
 
     def add(self, document: Mapping[str, Any]) -> bool:
         """Keep a result, file first; False when its run was known already.
@@ -161,6 +163,9 @@ class Results:
         With `failed`, attempts that ended without a result follow as rows of status `failed`
         or `timeout`, with their `reason`; their metrics are empty.
         """
+        return self._rows(chosen, tuple(metrics), failed).copy()
+
+    def _runs(self, chosen: Filter, metrics: tuple[str, ...], failed: bool) -> pd.DataFrame:
         with self._database.reading() as cursor:
             frame = cursor.execute(_RUNS, chosen.bound() | {"failed": failed}).df()
             values = cursor.execute(
@@ -214,7 +219,9 @@ class Results:
             cursor.execute("DELETE FROM generations")
             cursor.execute("DELETE FROM readings")
             cursor.execute("DELETE FROM results")
-            return self._take_files(cursor, set())
+            made = self._take_files(cursor, set())
+        self._rows.forget()
+        return made
 
     def catch_up(self) -> Rebuilt:
         """Index the files that are not yet: of a copied folder, or behind a log that was lost."""

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backend.store.database import Database
-from backend.store.results import Results
+from backend.store.frontier import frontier
+from backend.store.remembered import Remembered
+from backend.store.results import EVERYTHING, Filter, Results
 from backend.store.shares import Shares
 from backend.store.votes import Votes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Store:
@@ -23,7 +30,12 @@ class Store:
         self.results = Results(self.database)
         self.shares = Shares(self.database)
         self.votes = Votes(self.database)
+        self._fronts = Remembered(self.results.version, partial(frontier, self.database))
         self.results.catch_up()
+
+    def frontier(self, x: str, y: str, chosen: Filter = EVERYTHING) -> pd.DataFrame:
+        """What `frontier.frontier` finds, asked of the database once while no run comes."""
+        return self._fronts(x, y, chosen).copy()
 
     @property
     def notice(self) -> str:
