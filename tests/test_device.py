@@ -32,7 +32,8 @@ ELSE = 8.4  # between two widths, where there are some
 
 def recipe_of(key):
     bits = next((b for kind, b in BITS.items() if issubclass(METHODS[key], kind)), ELSE)
-    method = METHODS[key]().at(bits)
+    level = METHODS[key]().settings()[METHODS[key].level]  # of a method that reaches less far
+    method = METHODS[key]().at(max(bits, level) if bits == BITS[ModelMethod] else bits)
     before = (METHODS["rtn"]().at(4),) if issubclass(METHODS[key], RepairMethod) else ()
     return Recipe((*before, method))
 

@@ -133,6 +133,7 @@ CLAIMS = (
     Claim("modegpt", "reads faster than dense", "modegpt@12", "", "prefill_speedup", 1.0),
     Claim("prunenet", "beats turning and slicing at 13 bits", "prunenet@13", "slicegpt@13"),
     Claim("prunenet", "beats dropping layers at 13 bits", "prunenet@13", "layer-drop@13"),
+    Claim("gqa-fold", "half of the heads keep perplexity", "gqa-fold@15.5", "", "ppl_ratio", 1.1),
     Claim("flap", "beats turning and slicing at 13 bits", "flap@13", "slicegpt@13"),
     Claim("flap", "beats dropping layers at 13 bits", "flap@13", "layer-drop@13"),
     Claim("cfsp", "beats dropping layers at 13 bits", "cfsp@13", "layer-drop@13"),

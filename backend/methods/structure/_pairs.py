@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from backend.calibrate.statistics import InputStatistics
+    from backend.methods.anatomy import Anatomy
     from backend.models.units import Group
     from backend.models.view import Site, View
 
@@ -70,7 +71,7 @@ def narrow_keys(view: View, sites: Sites, seen: Seen, pairs: int) -> None:
     half = width // 2
     if pairs >= half:
         return
-    loud = [_energy(view, site, seen).view(-1, 2, half).sum(1) for site in (query, key)]
+    loud = [energy(view, site, seen).view(-1, 2, half).sum(1) for site in (query, key)]
     of_queries = loud[0].view(shared, heads // shared, half).sum(1)  # of all that share a key
     order = (of_queries * loud[1]).topk(pairs, dim=1).indices
     stay = torch.zeros(shared, half, dtype=torch.bool, device=order.device)
@@ -93,15 +94,15 @@ def narrow_values(view: View, sites: Sites, seen: Seen, rank: int) -> None:
     weight, bias = view.weight(value).to(torch.float64), view.module(value).bias
     bias = torch.zeros_like(weight[:, 0]) if bias is None else bias.detach().to(torch.float64)
     reader = view.weight(out).to(torch.float64)
-    moment = _moment(weight, bias, seen[value.name])
+    spread = moment(weight, bias, seen[value.name])
     rows, offsets, columns = [], [], []
     for head in range(shared):
         own = slice(head * width, (head + 1) * width)
         per = heads // shared
         read = reader[:, head * per * width : (head + 1) * per * width]
         read = read.reshape(-1, per, width).transpose(0, 1)  # [heads, outputs, width]
-        root, inverse = _roots(torch.einsum("hoi,hoj->ij", read, read))
-        axes = torch.linalg.eigh(root @ moment[own, own] @ root).eigenvectors[:, -rank:]
+        root, inverse = roots(torch.einsum("hoi,hoj->ij", read, read))
+        axes = torch.linalg.eigh(root @ spread[own, own] @ root).eigenvectors[:, -rank:]
         down = axes.T @ root
         rows.append(down @ weight[own])
         offsets.append(down @ bias[own])
@@ -141,6 +142,13 @@ def place_empty(view: View, sites: Sites, channels: int, values: int) -> None:
         view.replace(sites[role].name, PlacedLinear(linear, count * width, side))
 
 
+def heads_of(anatomy: Anatomy) -> tuple[int, int, int]:
+    """Heads of queries, heads of keys and values, and the width of one."""
+    heads = anatomy.text["num_attention_heads"]
+    width = anatomy.blocks[0]["self_attn.o_proj.weight"][1] // heads
+    return heads, anatomy.text.get("num_key_value_heads") or heads, width
+
+
 def shape_of(view: View) -> tuple[int, int, int]:
     """Heads of queries, heads of keys and values, and the width of one."""
     config = view.model.config.get_text_config()
@@ -149,7 +157,7 @@ def shape_of(view: View) -> tuple[int, int, int]:
     return heads, config.num_key_value_heads or heads, attention.head_dim
 
 
-def _energy(view: View, site: Site, seen: Seen) -> Tensor:
+def energy(view: View, site: Site, seen: Seen) -> Tensor:
     """Mean square of each output of a linear, bias and all, [outputs]."""
     weight, bias = view.weight(site), view.module(site).bias
     bias = torch.zeros_like(weight[:, 0]) if bias is None else bias.detach().to(weight.dtype)
@@ -158,14 +166,14 @@ def _energy(view: View, site: Site, seen: Seen) -> Tensor:
     return (square + 2 * bias * (weight @ statistics.means) + bias.square()).clamp(min=0)
 
 
-def _moment(weight: Tensor, bias: Tensor, statistics: InputStatistics) -> Tensor:
+def moment(weight: Tensor, bias: Tensor, statistics: InputStatistics) -> Tensor:
     """Second moment of the outputs of a linear, [outputs, outputs]."""
     hessian = statistics.hessian.to(weight.dtype)
     drift = (weight @ statistics.means.to(weight.dtype)).outer(bias)
     return weight @ hessian @ weight.T + drift + drift.T + bias.outer(bias)
 
 
-def _roots(gram: Tensor) -> tuple[Tensor, Tensor]:
+def roots(gram: Tensor) -> tuple[Tensor, Tensor]:
     """The symmetric root of a matrix and its inverse, absent directions left out of both."""
     values, vectors = torch.linalg.eigh(gram)
     floor = TINY * float(values.clamp(min=0).mean()) + 1e-30

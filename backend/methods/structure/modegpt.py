@@ -134,21 +134,14 @@ def _sizes(widths: Widths) -> tuple[int, int, int]:
     return widths.neurons, widths.pairs, widths.values
 
 
-def _heads(anatomy: Anatomy) -> tuple[int, int, int]:
-    """Heads of queries, heads of keys and values, and the width of one."""
-    heads = anatomy.text["num_attention_heads"]
-    width = anatomy.blocks[0]["self_attn.o_proj.weight"][1] // heads
-    return heads, anatomy.text.get("num_key_value_heads") or heads, width
-
-
 def _full(anatomy: Anatomy) -> Widths:
-    width = _heads(anatomy)[2]
+    width = _pairs.heads_of(anatomy)[2]
     return Widths(anatomy.blocks[0]["mlp.down_proj.weight"][1], width // 2, width)
 
 
 def _count(anatomy: Anatomy, plans: list[Widths]) -> int:
     """Numbers of 16 bits that the model holds where its blocks are as wide as planned."""
-    heads, shared, width = _heads(anatomy)
+    heads, shared, width = _pairs.heads_of(anatomy)
     full, total = _full(anatomy), anatomy.numbers
     for block, plan in zip(anatomy.blocks, plans, strict=True):
         channels = block["self_attn.q_proj.weight"][1]
