@@ -14,6 +14,7 @@ from kernels import (
     huffman,
     kv,
     lossless,
+    lossless_mm,
     lut_mm,
     outlier_mm,
     scaled_mm,
@@ -85,6 +86,7 @@ def _sparse() -> Iterator[Case]:
     held = sparse_mm.pack_bitmask(weight, torch.rand(OUTPUTS, INPUTS) < 0.5)
     yield "bitmask_mm", sparse_mm.bitmask, (few(3), *held)
     mask = torch.tensor([True, False, False, True]).repeat(OUTPUTS, INPUTS // 4)
+    yield "lossless_mm", lossless_mm.product, (few(3), *lossless_mm.pack(weight))
     yield "sp24_mm", sparse_mm.fours, (few(3), *sparse_mm.pack_fours(weight, mask))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernels import bitplane_mm, lut_mm, scaled_mm, slots, sparse_mm, vq_mm, wna16_mm
+from kernels import bitplane_mm, lossless_mm, lut_mm, scaled_mm, slots, sparse_mm, vq_mm, wna16_mm
 from kernels.configs import Blocks
 
 GROUP = 128
@@ -125,6 +125,13 @@ def _fours(rows: int, outputs: int, inputs: int, device: str) -> Case:
     return _case("sparse_mm.fours", values, before, (words,), sparse_mm.fours)
 
 
+def _lossless(rows: int, outputs: int, inputs: int, device: str) -> Case:
+    weight = 0.02 * torch.randn(outputs, inputs, device=device)
+    rest, *after = lossless_mm.pack(weight.bfloat16())
+    before = (_activation(rows, inputs, device),)
+    return _case("lossless_mm.product", rest, before, tuple(after), lossless_mm.product)
+
+
 def _planes(rows: int, outputs: int, inputs: int, device: str) -> Case:
     words = torch.stack([_words(outputs, inputs, 1, device) for _ in range(PLANES)])
     worth = _numbers(PLANES + 1, inputs // GROUP, outputs, device=device)
@@ -162,6 +169,7 @@ PRODUCTS = {
     "lut_mm, one table": Tunable("lut_mm", 4, GROUP, _one_table),
     "bitmask_mm": Tunable("bitmask_mm", 16, GROUP, _mask),
     "sp24_mm": Tunable("sp24_mm", 16, GROUP, _fours),
+    "lossless_mm": Tunable("lossless_mm", 16, GROUP, _lossless),
     "bitplane_mm": Tunable("bitplane_mm", PLANES, GROUP, _planes),
     "signs_mm": Tunable("signs_mm", 1, GROUP, _signs),
     "vq_mm": Tunable("vq_mm", 8, DIMENSION, _vectors),

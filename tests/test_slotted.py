@@ -25,6 +25,7 @@ from backend.formats import (
     TableCodes,
     Transposed,
     VectorCodebook,
+    WindowCoded,
 )
 from backend.formats.slotted import Slotted
 from backend.models.place import put
@@ -279,6 +280,25 @@ def test_numbers_in_huffman_codes_come_from_the_operation(monkeypatch):
     with pretended(monkeypatch) as called:
         assert torch.equal(held.to(GPU).exact().cpu(), values)
         assert called == {"lossless_decode": 1}
+
+
+def test_exponents_of_four_bits_are_multiplied_by_the_operation(monkeypatch):
+    values = draw(ROWS, 200)
+    values[::5, 3:5] *= 1e-9
+    values[1::5, 7] *= 1e9
+    values = values.bfloat16()
+    held, x, rows = WindowCoded.pack(values), draw(2, 200, seed=7).bfloat16(), torch.arange(5) * 3
+    with pretended(monkeypatch) as called:
+        there = held.to(GPU).packed()
+        assert isinstance(there, Slotted)
+        assert 0 < there.values.numel() < there._most * ROWS
+        assert torch.equal(there.dense().cpu(), values.float())
+        assert torch.equal(there.take(rows.to(GPU)).cpu(), values[rows].float())
+        assert called == {}
+        found = there.multiply(x.to(GPU)).cpu().double()
+        assert called == {"lossless_mm": 1}
+    wanted = x.double() @ values.double().T
+    assert (found - wanted).norm() < 4e-3 * wanted.norm()
 
 
 def test_a_table_of_tokens_is_looked_up_without_being_made_dense(monkeypatch):

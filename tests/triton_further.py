@@ -7,12 +7,23 @@ os.environ["TRITON_INTERPRET"] = "1"
 import pytest
 import torch
 
-from kernels import bitpack, bitplane_mm, huffman, lossless, scaled_mm, slots, sparse_mm, vq_mm
+from kernels import (
+    bitpack,
+    bitplane_mm,
+    huffman,
+    lossless,
+    lossless_mm,
+    scaled_mm,
+    slots,
+    sparse_mm,
+    vq_mm,
+)
 from kernels.configs import Blocks
 from kernels.gpu_products import PRODUCTS
 from kernels.triton import bitplane_mm as bitplanes
 from kernels.triton import hadamard
 from kernels.triton import huffman as lanes
+from kernels.triton import lossless_mm as exact
 from kernels.triton import scaled_mm as scaled
 from kernels.triton import sparse_mm as sparse
 from kernels.triton import vq_mm as vectors
@@ -42,6 +53,24 @@ def test_two_of_every_four(dtype, columns):
     wanted = x.double() @ (weight.double() * mask).T
     close(sparse.fours(x, *held, blocks=SPLIT), wanted, dtype)
     close(sparse_mm.fours(x, *held), wanted, dtype)
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "dtype"),
+    [(256, 3, torch.bfloat16), (200, 20, torch.bfloat16), (200, 2, torch.float16)],
+)
+def test_bits_kept_behind_codes_of_exponents(columns, rows, dtype):
+    weight = (torch.randn(72, columns) * 2 ** (3 * torch.randn(72, columns))).bfloat16()
+    weight[3], weight[4, :5] = 0, -0.0
+    x, bias = torch.randn(rows, columns).to(dtype), torch.randn(72).to(dtype)
+    held = lossless_mm.pack(weight)
+    assert len(held.values) > 72
+    assert torch.equal(
+        lossless_mm.unpack(held, columns).view(torch.int16), weight.view(torch.int16)
+    )
+    wanted = x.double() @ weight.double().T + bias.double()
+    close(exact.product(x, *held, bias, blocks=SPLIT), wanted, dtype)
+    close(lossless_mm.product(x, *held, bias), wanted, dtype)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,17 @@
 import torch
 
 from kernels.configs import Blocks
-from kernels.triton import bitplane_mm, hadamard, huffman, kv, scaled_mm, sparse_mm, vq_mm, wna16_mm
+from kernels.triton import (
+    bitplane_mm,
+    hadamard,
+    huffman,
+    kv,
+    lossless_mm,
+    scaled_mm,
+    sparse_mm,
+    vq_mm,
+    wna16_mm,
+)
 
 N = K = 4096
 FEW, MANY = Blocks(16, 64, 4), Blocks(64, 64, 1)
@@ -94,6 +104,16 @@ LAUNCHES = {
     ),
     "sp24_mm": lambda: sparse_mm.fours(
         numbers(1, K), numbers(2, N, K // 4), numbers(N, K // 16, dtype=torch.int16), blocks=FEW
+    ),
+    "lossless_mm": lambda: lossless_mm.product(
+        numbers(1, K),
+        numbers(N, K, dtype=torch.uint8),
+        numbers(N, K // 2, dtype=torch.uint8),
+        100,
+        numbers(N + 1, dtype=torch.int32),
+        numbers(N, dtype=torch.int32),
+        numbers(N),
+        blocks=FEW,
     ),
     "bitplane_mm 3 planes": lambda: bitplane_mm.planes(
         numbers(1, K),

@@ -7,8 +7,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from backend.formats.base import empty
+from backend.formats.base import Format, empty
 from backend.formats.exact import Exact
+from backend.formats.slotted_exact import SlottedExact
 from kernels import window
 from kernels.layout import Matrix
 
@@ -64,6 +65,11 @@ class WindowCoded(Exact):
     def matrix(self) -> Matrix | None:
         """All parts where they lie."""
         return self._parts().matrix()
+
+    def slotted(self) -> Format:
+        """Exponents that follow each other, in tiles, where that is no larger than 16 bits."""
+        held = SlottedExact(self.exact())
+        return held if held.nbytes < 2 * self.rows * self.columns else self
 
     def _parts(self) -> window.Parts:
         apart = self.apart_rows, self.apart_columns, self.apart_values
