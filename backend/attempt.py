@@ -49,6 +49,7 @@ ARTEFACTS = 100 * 10**9  # bytes of all that are kept, unless a job says less
 IDLE = 3600  # seconds after which an artefact may make room
 
 Emit = Callable[[str, dict[str, Any]], None]
+Progress = Callable[[str, int, int], None]
 
 
 def run_fetch(spec: dict[str, Any], _: Path, emit: Emit) -> None:
@@ -90,14 +91,16 @@ def run_compress(spec: dict[str, Any], folder: Path, emit: Emit) -> None:
     )
     cache = _home(folder) / "cache"
     remarks: list[str] = []
+    artefact_folder = target
 
     def make(loaded: LoadedModel, recipe: Recipe, target: Path) -> None:
+        finished = target.with_name(f"{target.name}.blocks")
         result = compress(
             loaded,
             recipe,
             windows,
-            progress,
-            checkpoint=target.with_name(f"{target.name}.blocks"),
+            holding(progress, artefact_folder, finished),
+            checkpoint=finished,
             parallel=spec["walk"] == "parallel",
             statistics=cache / "statistics" / spec["keys"]["statistics"],
             levels=cache / "levels",
@@ -263,9 +266,20 @@ def _protocol(spec: dict[str, Any], read: Texts) -> str:
     return f"{PROTOCOL} {spec['tier']}{own}"
 
 
-def _progress(emit: Emit) -> Callable[[str, int, int], None]:
+def _progress(emit: Emit) -> Progress:
     def tell(stage: str, done: int, total: int) -> None:
         emit("progress", {"stage": stage, "done": done, "total": total})
+
+    return tell
+
+
+def holding(progress: Progress, *folders: Path) -> Progress:
+    """The same, and with each step note that folders are in use: others make room meanwhile."""
+
+    def tell(stage: str, done: int, total: int) -> None:
+        for folder in folders:
+            shelf.used(folder)
+        progress(stage, done, total)
 
     return tell
 

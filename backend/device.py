@@ -13,6 +13,8 @@ from pathlib import Path
 from backend.errors import SettingError
 
 VARIABLE = "PARETOSCOPE_DEVICE"
+FIRST = "cuda"
+"""The first GPU, however it is asked for."""
 SIGNS = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """What stands where a driver for a GPU is at hand; the last is Windows seen from within Linux."""
 
@@ -26,7 +28,7 @@ def wished() -> str:
     found = os.environ.get(VARIABLE, "").strip().lower() or "auto"
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", found):
         raise SettingError(f"{VARIABLE} is auto, cpu, cuda or cuda:0 and so on, not {found!r}.")
-    return found
+    return FIRST if re.fullmatch(r"cuda:0+", found) else found  # one device, one name, one key
 
 
 def promised() -> str:

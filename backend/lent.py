@@ -9,6 +9,7 @@ not report: ZeroGPU does, at the end of the time for which the GPU was lent.
 from __future__ import annotations
 
 import contextvars
+import ctypes
 import importlib
 import importlib.util
 import json
@@ -18,8 +19,8 @@ import threading
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ class LentLauncher(LocalLauncher):
         return name in self._threads
 
     def kill(self, name: str) -> None:
-        """Leave the sign at which the attempt ends, the next time it reports."""
+        """Leave the sign at which the attempt ends, though it reports nothing."""
         folder = self._attempt(name)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "cancel").touch()
@@ -191,7 +192,8 @@ def perform(folder: str, target: str) -> str:
 
     try:
         spec = json.loads((place / "spec.json").read_text(encoding="utf-8"))["spec"]
-        find(target)(spec, place, report)
+        with _ended_by(place / "cancel"):
+            find(target)(spec, place, report)
     except CancelledError:
         return CANCELLED
     except Exception as error:  # noqa: BLE001 - told to the stream and the log
@@ -204,6 +206,34 @@ def perform(folder: str, target: str) -> str:
     finally:
         os.close(events)
     return OK
+
+
+@contextmanager
+def _ended_by(sign: Path) -> Iterator[None]:
+    """Raise `CancelledError` in this thread once a file is there, though nothing is reported.
+
+    A thread that looks for it has it raised between two steps of the interpreter, again and again
+    should somebody catch it.
+    """
+    over, turn = threading.Event(), threading.Lock()
+    here = ctypes.c_ulong(threading.get_ident())
+
+    def watch() -> None:
+        while not over.wait(PERIOD):
+            with turn:
+                if sign.exists() and not over.is_set():
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                        here, ctypes.py_object(CancelledError)
+                    )
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        with turn:
+            over.set()
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(here, None)  # nor any that is on its way
 
 
 def _seconds(folder: str, _: str) -> int:

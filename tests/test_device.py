@@ -193,6 +193,11 @@ def test_a_job_carries_the_device_that_is_wished_for(monkeypatch):
     assert device.promised() == "auto"
     monkeypatch.setenv(device.VARIABLE, " CUDA:1 ")
     assert device.promised() == "cuda:1"
+    for name in ("cuda:0", "CUDA:00", "cuda"):
+        monkeypatch.setenv(device.VARIABLE, name)
+        assert device.promised() == "cuda", "one device has one key"
+    monkeypatch.setenv(device.VARIABLE, "cuda:10")
+    assert device.promised() == "cuda:10"
     monkeypatch.setenv(device.VARIABLE, "tpu")
     with pytest.raises(SettingError, match="not 'tpu'"):
         device.promised()

@@ -295,6 +295,36 @@ DAMAGES = {
 
 
 @pytest.mark.security
+def test_parts_of_another_shape_than_the_whole_are_noticed():
+    """A header may say anything: as many numbers as the mask marks, in rows of its own."""
+    weight = normal(40, 24, seed=1)
+    mask = weight > 1
+    bitmask, groups, columns = (
+        BitmaskSparse.pack(weight * mask),
+        groups_of_16(40, 24),
+        columns_apart(40, 24),
+    )
+    some = mask[:, 0]
+    rows = Rows.pack(some, Dense.pack(weight[some]), Dense.pack(weight[~some]))
+    for held, part in (
+        (bitmask, "values"),
+        (groups, "values"),
+        (columns, "fine"),
+        (columns, "coarse"),
+    ):
+        held.check()
+        right = getattr(held, part)
+        setattr(held, part, Dense.pack(torch.ones(right.rows + 1, right.columns)))
+        with pytest.raises(ValueError, match="do not fit"):
+            held.check()
+        setattr(held, part, right)
+    rows.check()
+    rows.coarse = Dense.pack(torch.ones(rows.coarse.rows, 23))
+    with pytest.raises(ValueError, match="do not fit"):
+        rows.check()
+
+
+@pytest.mark.security
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_would_lead_a_product_astray_is_noticed(damage):
     weight = normal(40, 24, seed=1)

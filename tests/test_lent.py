@@ -131,6 +131,14 @@ def test_a_lent_job_is_cancelled_when_it_next_reports(bench):
     assert bench.store.results.count() == 0
 
 
+def test_a_lent_job_that_reports_nothing_is_cancelled_soon_all_the_same(bench):
+    job_id = bench.submit("ponder")
+    until(lambda: (bench.folder(job_id) / "pondering").exists())
+    bench.ledger.cancel(job_id)
+    assert bench.finish(job_id).state is State.CANCELLED
+    assert bench.finish(bench.submit()).state is State.DONE, "the next is not hit by what was left"
+
+
 def test_the_time_asked_for_is_what_the_run_is_expected_to_take(bench, lender):
     for expected in (1.0, 34.2, 900.0):
         bench.finish(bench.submit(predicted={"predicted_seconds": [expected, None, None]}))

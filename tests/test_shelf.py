@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from backend import shelf
+from backend import attempt, shelf
 from backend.service import Service
 
 
@@ -34,6 +34,18 @@ def test_the_longest_unused_make_room_until_all_fit(tmp_path):
     shelf.used(tmp_path / "old")
     shelf.tidy(tmp_path, 150, in_use=3600)
     assert _names(tmp_path) == ["old"]
+
+
+@pytest.mark.faults
+def test_what_a_long_job_has_finished_stays_while_it_goes_on(tmp_path):
+    _keep(tmp_path, "mine.blocks", 100, 2)
+    _keep(tmp_path, "another", 100, 3)
+    told = []
+    progress = attempt.holding(lambda *one: told.append(one), tmp_path / "mine.blocks")
+    progress("compress", 1, 2)
+    shelf.tidy(tmp_path, 0, in_use=attempt.IDLE)
+    assert _names(tmp_path) == ["mine.blocks"]
+    assert told == [("compress", 1, 2)]
 
 
 @pytest.mark.faults

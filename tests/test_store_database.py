@@ -243,3 +243,14 @@ def test_no_transaction_stays_open_after_opening(tmp_path):
                 ).fetchone()
                 assert found[0] < 2**20, "what was changed can be forgotten"
                 cursor.execute("CHECKPOINT")  # refused while another transaction is open
+
+
+def test_the_size_counts_the_log_as_well(tmp_path):
+    with Database(tmp_path) as database:
+        before = database.size
+        with database.writing() as cursor:
+            cursor.execute("INSERT INTO meta VALUES ('long', ?)", ["x" * 100_000])
+        log = tmp_path / "paretoscope.duckdb.wal"
+        assert log.stat().st_size > 100_000
+        assert database.size == database.path.stat().st_size + log.stat().st_size
+        assert database.size > before + 100_000

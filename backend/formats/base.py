@@ -105,6 +105,16 @@ class Format(nn.Module, abc.ABC):
         for part in self.inner().values():
             part.check()
 
+    def fits(self, rows: int, *parts: Format) -> None:
+        """Let parts pass that have so many rows; a part's header may say anything.
+
+        Raises:
+            ValueError: a part has others.
+        """
+        for part in parts:
+            if part.rows != rows:
+                raise ValueError(f"Parts of {part.rows:,} rows do not fit; here are {rows:,}.")
+
     def header(self) -> dict[str, Any]:
         """JSON from which `from_header` builds an empty twin."""
         return {

@@ -44,8 +44,9 @@ class Columns(Format):
         return held
 
     def check(self) -> None:
-        """The mask marks as many columns as are held finer."""
+        """The mask marks as many columns as are held finer, and both parts have all rows."""
         super().check()
+        self.fits(self.rows, self.fine, self.coarse)
         marked = int(self.apart().sum())
         if (marked, self.columns - marked) != (self.fine.columns, self.coarse.columns):
             raise ValueError(

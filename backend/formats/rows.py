@@ -31,8 +31,13 @@ class Rows(Format):
         return held
 
     def check(self) -> None:
-        """The mask marks as many rows as are held finer."""
+        """The mask marks as many rows as are held finer, and both parts have all columns."""
         super().check()
+        for part in (self.fine, self.coarse):
+            if part.columns != self.columns:
+                raise ValueError(
+                    f"Parts of {part.columns:,} columns do not fit a matrix of {self.columns:,}."
+                )
         marked = int(bitpack.unpack_plane(self.mask, 1, self.rows).sum())
         if (marked, self.rows - marked) != (self.fine.rows, self.coarse.rows):
             raise ValueError(f"A mask marks {marked:,} of {self.rows:,} rows, not those held.")

@@ -116,8 +116,15 @@ class Database:
 
     @property
     def size(self) -> int:
-        """Bytes of the file on disk."""
-        return self.path.stat().st_size
+        """Bytes on disk: of the file, and of the log whose changes are not in it yet."""
+        found = self.path.stat().st_size
+        with suppress(FileNotFoundError):  # there is none right after a checkpoint
+            found += self._log.stat().st_size
+        return found
+
+    @property
+    def _log(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.wal")
 
     @contextmanager
     def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -211,7 +218,7 @@ class Database:
 
     def _set_aside(self, error: duckdb.Error) -> None:
         suffix = f".corrupt-{time.time_ns() // 1_000_000}"
-        for path in (self.path, self.path.with_name(f"{self.path.name}.wal")):
+        for path in (self.path, self._log):
             if path.exists():
                 path.replace(path.with_name(path.name + suffix))
         self.notice = (
