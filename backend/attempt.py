@@ -179,7 +179,9 @@ def _check_reach(recipe: Recipe, loaded: LoadedModel) -> None:
 
 
 def _place(spec: dict[str, Any], source: ModelSource) -> Place:
-    return choose(spec.get("device", "cpu"), source.parameters())
+    recipe = Recipe.from_json(spec["recipe"])
+    wish = spec.get("device", "cpu")
+    return choose(wish, source.parameters(), gradients=recipe.keeps_gradients)
 
 
 def _computable(source: ModelSource, place: Place) -> LoadedModel:

@@ -57,11 +57,12 @@ class Baseline:
         fits the cache, float32 may win. What wins is what compression has to beat. On a GPU a model
         too large for float32 to be its computing type is not tried in it: it would not fit beside.
         """
-        types: dict[str, TransformersModel] = {}
         short = str(self._place.dtype).removeprefix("torch.")
         computed = self._place.computing_dtype(self._loaded.parameters)
         if self._place.kind != "cpu" and computed is self._place.dtype:
             return self.model, short
+        # The one that is here already is timed as it is: a copy of a large model costs gigabytes.
+        types = {str(computed).removeprefix("torch."): self.model}
 
         def of(name: str) -> TransformersModel:
             if name not in types:

@@ -22,6 +22,8 @@ from backend.methods.base import (
     EncodeMethod,
     LayerMethod,
     Method,
+    Needs,
+    RankingMethod,
     RepairMethod,
 )
 from backend.search import UNIFORM
@@ -146,6 +148,15 @@ class Recipe:
         """The short form, as far as defaults allow."""
         body = " + ".join(_stage_text(stage) for stage in self.stages) or "dense"
         return body if self.allocator == UNIFORM else f"{body} by {self.allocator}"
+
+    @property
+    def keeps_gradients(self) -> bool:
+        """Whether a number to each weight is kept beside the model while it is treated."""
+        return any(
+            isinstance(one, RankingMethod) or Needs.GRADIENTS in one.needs
+            for one in self.stages
+            if not isinstance(one, CacheMethod | DecodeMethod)
+        )
 
     @property
     def family(self) -> str:

@@ -177,6 +177,16 @@ def test_a_gpu_is_taken_where_the_model_fits_and_the_choice_is_told(monkeypatch)
         assert choose("auto", 10**9).device.type == "cpu"
         assert "takes about 8.1 GB" in choose("auto", 10**9).reason
         assert choose("cuda", 10**9).device == GPU
+    # a gradient of four bytes to each weight, and what is made of both, beside two of the weight
+    kept = 10 * 10**9 + (2 << 30)
+    with pretended(monkeypatch, memory=kept):
+        assert choose("auto", 10**9, gradients=True).device == GPU
+    with pretended(monkeypatch, memory=kept - 1):
+        assert choose("auto", 10**9).device == GPU
+        assert choose("auto", 10**9, gradients=True).device.type == "cpu"
+    keeping = {key for key in WEIGHTS if recipe_of(key).keeps_gradients}
+    assert {"squeezellm", "lq-lora", "mixllm"} <= keeping
+    assert not {"rtn", "gptq"} & keeping
     with pretended(monkeypatch, capability=7):
         place = choose("auto", 10**9)
         assert place.dtype is place.recast is place.computing_dtype(10**9) is torch.float16
@@ -242,3 +252,20 @@ def test_a_large_model_on_a_gpu_is_not_copied_in_float32_to_be_timed(tmp_path, m
     dense = baseline.Baseline(ModelSource("large", tmp_path), tmp_path, "0", place)
     vars(dense).update(model="the model", _loaded=SimpleNamespace(parameters=10**9))
     assert dense.quickest() == ("the model", "float16")
+
+
+def test_the_dense_model_is_not_loaded_again_in_the_type_in_which_it_is_here(tmp_path, monkeypatch):
+    read = []
+
+    def load(source, dtype):
+        read.append(dtype)
+        return SimpleNamespace(model=torch.nn.Linear(2, 2))
+
+    monkeypatch.setattr(baseline, "load", load)
+    monkeypatch.setattr(baseline, "TransformersModel", lambda model: model)
+    monkeypatch.setattr(baseline.speed, "decode_seconds", lambda model: float(model != "here"))
+    dense = baseline.Baseline(ModelSource("large", tmp_path), tmp_path, "0", HERE)
+    vars(dense).update(model="here", _loaded=SimpleNamespace(parameters=10**9))
+    monkeypatch.setattr(dense, "kept", lambda name, take, key: take())
+    assert dense.quickest() == ("here", "bfloat16")
+    assert read == [torch.float32]

@@ -73,6 +73,7 @@ def error(weight, held, statistics):
     return float(((change @ statistics.hessian.double()) * change).sum())
 
 
+@functools.cache  # asked by several tests of each method and matrix
 def least(cls, weight, statistics):
     """The fewest bits, in quarters, at which a method holds this matrix."""
     level = next(field for field in dataclasses.fields(cls) if field.name == cls.level)
@@ -89,6 +90,12 @@ def least(cls, weight, statistics):
             method.outline(*weight.shape)  # said beforehand: it can be held
             return bits
     raise AssertionError("No budget up to 16 bits is within reach.")
+
+
+@functools.cache
+def fitted(cls, bits, shape):
+    """What a method makes of the matrix of this shape; nobody may change it."""
+    return cls().at(bits).fit(*case(*shape))
 
 
 def budgets(cls, weight, statistics):
@@ -189,7 +196,7 @@ def test_a_budget_above_reach_gives_all_there_is(key):
 def test_a_matrix_takes_at_most_its_budget(key, shape):
     cls, (weight, statistics) = METHODS[key], case(*shape)
     for bits in budgets(cls, weight, statistics):
-        held = cls().at(bits).fit(weight, statistics)
+        held = fitted(cls, bits, shape)
         assert held.shape == shape
         assert held.bits <= bits + 1e-9
         outline = cls().at(bits).outline(*shape)
@@ -228,7 +235,7 @@ def test_positions_of_settings_keep_the_budget_and_the_shape(method):
 def test_what_is_held_yields_a_format_that_the_method_declares(key):
     cls, (weight, statistics) = METHODS[key], case(64, 128)
     for bits in budgets(cls, weight, statistics):
-        assert cls().at(bits).fit(weight, statistics).key in cls.yields
+        assert fitted(cls, bits, (64, 128)).key in cls.yields
 
 
 @pytest.mark.parametrize("shape", SHAPES[:3], ids=str)
@@ -238,7 +245,7 @@ def test_a_larger_budget_is_never_worse(key, shape):
     low = least(cls, weight, statistics)
     high = next(f for f in dataclasses.fields(cls) if f.name == cls.level).metadata["high"]
     ladder = [low + (high - low) * step / 5 for step in range(6)]
-    errors = [error(weight, cls().at(bits).fit(weight, statistics), statistics) for bits in ladder]
+    errors = [error(weight, fitted(cls, bits, shape), statistics) for bits in ladder]
     whole = error(weight, formats.Dense.pack(torch.zeros_like(weight)), statistics)
     for before, after in itertools.pairwise(errors):
         assert after <= 1.02 * before + 1e-5 * whole
@@ -295,7 +302,7 @@ def test_a_method_beats_its_familys_naive_floor_at_equal_bytes(key, bits):
     cls, (weight, statistics) = METHODS[key], case(64, 128)
     if issubclass(cls, StackMethod):
         bits = min(bits, 3.25)  # one-bit blocks are for small budgets: each leaves a third
-    held = cls().at(max(bits, least(cls, weight, statistics))).fit(weight, statistics)
+    held = fitted(cls, max(bits, least(cls, weight, statistics)), (64, 128))
     floor = FLOORS[cls.family()](weight, held)
     assert floor.nbytes <= held.nbytes
     assert floor.nbytes > 0.9 * held.nbytes
@@ -347,6 +354,7 @@ def test_fitting_twice_gives_the_same_and_leaves_its_inputs_as_they_were(method)
             assert torch.equal(again.dense(), first.dense())
 
 
+@functools.cache
 def hard_cases():
     weight = normal(32, 64)
     inputs = inputs_of(64)

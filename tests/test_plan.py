@@ -111,7 +111,7 @@ def test_the_estimate_is_dense_bytes_less_what_the_matrices_lose():
 def test_expected_memory_counts_states_and_moments_of_what_is_looked_at():
     def beside(text):
         found = estimate(Recipe.parse(text), DEFAULT, NOTHING)
-        return found.peak_bytes - BASE_MEMORY - 2 * found.dense_bytes - found.resident_bytes
+        return found.compressing_bytes - BASE_MEMORY - 2 * found.dense_bytes - found.resident_bytes
 
     assert beside("kv-int@5") == beside("copyspec") == 0
     assert beside("rtn@4") == WORKING_MEMORY
@@ -125,6 +125,15 @@ def test_expected_memory_counts_states_and_moments_of_what_is_looked_at():
     gradients = 4 * (sum(sizes) + 8 * 256 * 128)
     assert beside("mixllm@5") == beside("gptq@4") + gradients
     assert beside("lq-lora@4") == beside("mixllm@5")
+
+
+def test_expected_memory_is_enough_for_the_dense_model_in_both_types_while_it_is_timed():
+    found = estimate(Recipe.parse("copyspec"), DEFAULT, NOTHING)
+    timed = 3 * found.dense_bytes  # two bytes a number, and four
+    assert found.peak_bytes == BASE_MEMORY + timed + found.resident_bytes
+    assert dict(found.readings())["predicted_compress_peak"][0] == 3 * found.dense_bytes
+    treated = estimate(Recipe.parse("gptq@4"), DEFAULT, NOTHING)
+    assert treated.peak_bytes == treated.compressing_bytes > found.peak_bytes
 
 
 def test_seconds_come_from_runs_that_are_known():

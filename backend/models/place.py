@@ -18,6 +18,8 @@ from backend.models import precision
 PROCESSOR = torch.device("cpu")
 COPIES = 3
 """Models that are in memory at once while one is measured: dense, exact and deployed."""
+GRADIENTS = 8
+"""Bytes to a weight beside it where its gradient is kept: that, and what is made of both."""
 BESIDE = 2 << 30
 """Bytes of logits, states and statistics beside them."""
 BFLOAT16_FROM = 8
@@ -74,12 +76,13 @@ HERE = Place()
 """The processor."""
 
 
-def choose(wish: str, parameters: int) -> Place:
+def choose(wish: str, parameters: int, *, gradients: bool = False) -> Place:
     """The place where a model of so many parameters is treated and measured.
 
     Args:
         wish: `auto`, `cpu`, `cuda` or `cuda:1`.
         parameters: of the dense model.
+        gradients: whether a number to each weight is kept beside it while it is treated.
 
     Raises:
         SettingError: a GPU is asked for by name and is not to be had.
@@ -96,7 +99,9 @@ def choose(wish: str, parameters: int) -> Place:
             "PARETOSCOPE_DEVICE to auto or cpu, or install torch for this GPU."
         )
     about = torch.cuda.get_device_properties(index)
-    needed = COPIES * precision.computing_dtype(parameters).itemsize * parameters + BESIDE
+    itemsize = precision.computing_dtype(parameters).itemsize
+    each = max(COPIES * itemsize, itemsize + GRADIENTS if gradients else 0)
+    needed = each * parameters + BESIDE
     if wish == "auto" and needed > about.total_memory:
         return Place(
             reason=f"Computed on the processor: this model takes about {needed / 1e9:.1f} GB while "
