@@ -68,3 +68,20 @@ def test_a_step_contracts_core_by_core_without_the_dense_matrix(cores, monkeypat
     if product is None:
         pytest.skip("no extension here")
     assert torch.allclose(product(activation), expected, atol=1e-3)
+
+
+def test_both_ends_give_the_same_and_the_cheaper_one_is_taken():
+    """By hand: 32 x 2 rows, 2 x 64 columns, bond 8: the last core first leaves less."""
+    held = formats.TensorTrain.pack([normal(1, 32, 2, 8), normal(8, 2, 64, 1, seed=1)])
+    activation = normal(3, 128, seed=2)
+    expected = activation @ held.dense().T
+    for found in (held._from_first(activation), held._from_last(activation)):
+        assert torch.allclose(found.reshape(3, 64), expected, atol=1e-3)
+    assert held._costs() == (32 * 2 * 8 * 64 + 32 * 8 * 2 * 64, 2 * 8 * 2 * 64 + 2 * 32 * 2 * 8)
+    three = formats.TensorTrain.pack(
+        [normal(1, 4, 2, 5), normal(5, 3, 6, 7, seed=1), normal(7, 2, 3, 1, seed=2)]
+    )
+    activation = normal(5, 36, seed=3)
+    expected = activation @ three.dense().T
+    for found in (three._from_first(activation), three._from_last(activation)):
+        assert torch.allclose(found.reshape(5, 24), expected, atol=1e-3)

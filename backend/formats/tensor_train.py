@@ -84,15 +84,45 @@ class TensorTrain(Format):
         return total.view(self.shape)
 
     def multiply(self, activation: Tensor) -> Tensor:
-        """Contract the activations with one core after another; the matrix is never made."""
-        state = activation.reshape(-1, 1, self.columns)  # [tokens and rows so far, bond, the rest]
+        """Contract the activations with one core after another; the matrix is never made.
+
+        From whichever end takes fewer multiplications.
+        """
+        flat = activation.reshape(-1, self.columns)
+        forward, backward = self._costs()
+        found = self._from_first(flat) if forward <= backward else self._from_last(flat)
+        return found.reshape(*activation.shape[:-1], self.rows)
+
+    def _costs(self) -> tuple[int, int]:
+        """Multiplications a token, beginning with the first core and with the last."""
+        shapes = self.shapes()
+        forward = backward = 0
+        for place, shape in enumerate(shapes):
+            rows, columns = self.row_digits, self.column_digits
+            forward += math.prod((*rows[:place], *columns[place + 1 :], *shape))
+            backward += math.prod((*columns[:place], *rows[place + 1 :], *shape))
+        return forward, backward
+
+    def _from_first(self, flat: Tensor) -> Tensor:
+        state = flat.unsqueeze(1)  # [tokens and rows so far, bond, columns to come]
         for core, (before, digit, across, after) in zip(self.cores(), self.shapes(), strict=True):
             count, _, rest = state.shape
-            taken = state.reshape(count, before * across, rest // across)
-            map_ = core.permute(1, 3, 0, 2).reshape(digit * after, before * across)
-            found = torch.matmul(map_.to(activation.dtype), taken)  # [.., digit * after, rest]
-            state = found.view(count * digit, after, rest // across)
-        return state.reshape(*activation.shape[:-1], self.rows)
+            read = state.view(count, before * across, rest // across).mT
+            map_ = core.transpose(1, 2).reshape(before * across, digit * after)
+            found = (read @ map_.to(flat.dtype)).mT  # [.., row digit and bond, columns to come]
+            state = found.reshape(count * digit, after, rest // across)
+        return state
+
+    def _from_last(self, flat: Tensor) -> Tensor:
+        state = flat[:, :, None, None]  # [tokens, columns to come, bond, rows so far]
+        ends = zip(reversed(self.cores()), reversed(self.shapes()), strict=True)
+        for core, (before, digit, across, after) in ends:
+            count, rest, _, done = state.shape
+            read = state.reshape(count * rest // across, across * after, done).mT
+            map_ = core.permute(2, 3, 0, 1).reshape(across * after, before * digit)
+            found = (read @ map_.to(flat.dtype)).mT  # [.., bond and row digit, rows so far]
+            state = found.reshape(count, rest // across, before, digit * done)
+        return state
 
     def product(self) -> Product | None:
         """As above, in a decode step."""
