@@ -28,7 +28,6 @@ class PlacedLinear(nn.Module):
         self.in_features = width if side == "inputs" else kept.in_features
         bits = torch.empty(1, bitpack.packed_columns(width, 1), dtype=torch.uint8)
         self.register_buffer("mask", bits.to(kept.weight.device))
-        self._places: Tensor | None = None
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None, stay: Tensor, side: str) -> PlacedLinear:
@@ -43,12 +42,9 @@ class PlacedLinear(nn.Module):
 
     @property
     def places(self) -> Tensor:
-        """Where the channels that stay are, rising."""
-        if self._places is None or self._places.device != self.mask.device:
-            width = self.out_features if self.side == "outputs" else self.in_features
-            bits = bitpack.unpack_plane(self.mask, 1, width).flatten()
-            self._places = bits.to(torch.int64).nonzero().flatten()
-        return self._places
+        """Where the channels that stay are, rising; read anew, for as numbers they take more."""
+        width = self.out_features if self.side == "outputs" else self.in_features
+        return bitpack.unpack_plane(self.mask, 1, width).flatten().nonzero().flatten()
 
     def forward(self, activation: Tensor) -> Tensor:
         """Activation [..., in_features] to [..., out_features]."""
