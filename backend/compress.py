@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from backend import formats, stacks
+from backend.calibrate import tuning
 from backend.calibrate.gradients import by_block, row_salience
 from backend.calibrate.modes import Bent, Kept, Parallel, Ranked, Sequential, Source
 from backend.calibrate.statistics import InputStatistics
@@ -35,6 +36,7 @@ from backend.methods.base import (
     RepairMethod,
     StackMethod,
     Stage,
+    TuneMethod,
 )
 from backend.models.encoding import encode
 from backend.models.load import LoadedModel
@@ -91,10 +93,9 @@ def compress(
     if not model_methods and not recipe.weight_methods and recipe.encoder is None:
         return result
     view.check(windows[:2, :CHECKED])
-    walk: Walk | None = None
+    walk = Walk(view, windows) if model_methods else None
     for method in model_methods:
         progress(method.key(), 0, 1)
-        walk = walk or Walk(view, windows)
         record = method.rewrite(walk)
         result.remarks += record.pop("remarks", [])
         result.structure.append({"method": method.key(), **record})
@@ -102,6 +103,8 @@ def compress(
         kept = (None, None) if model_methods else (statistics, levels)
         calibration = _Calibration(view, windows, walk, parallel, *kept)
         _treat_matrices(calibration, recipe, result, progress, checkpoint)
+    for tuner in [stage for stage in recipe.stages if isinstance(stage, TuneMethod)]:
+        result.remarks += tuning.tune(view, windows, tuner, progress)
     if recipe.encoder is not None:
         result.remarks += encode(view, recipe.encoder, progress)
     return result
@@ -121,9 +124,8 @@ class _Calibration:
     def source(self, needs: Needs, parallel: bool, progress: Progress) -> Source:
         """Statistics of each block, gathered as needed or found where they are kept."""
         blocks = len(self.view.blocks)
-        fisher = None
-        if Needs.GRADIENTS in needs:
-            fisher = by_block(self.view, self.windows, self.kept)
+        bends = Needs.GRADIENTS in needs
+        fisher = by_block(self.view, self.windows, self.kept) if bends else None
         source: Source
         if parallel:
             progress("calibrate", 0, 1)

@@ -22,9 +22,11 @@ from backend.methods.base import (
     EncodeMethod,
     LayerMethod,
     Method,
+    ModelMethod,
     Needs,
     RankingMethod,
     RepairMethod,
+    TuneMethod,
 )
 from backend.search import UNIFORM
 from backend.search.base import Allocator
@@ -264,9 +266,12 @@ def _check_order(before: Method, after: Method) -> None:
 
 
 def _check_formats(stages: tuple[Method, ...]) -> None:
-    held, by = ("dense",), "the model"
+    held, by, shaped = ("dense",), "the model", False
     for stage in stages:
-        if isinstance(stage, RepairMethod) and by == "the model":
+        if isinstance(stage, ModelMethod):
+            shaped = True
+        bare = isinstance(stage, TuneMethod) and not shaped and by == "the model"
+        if bare or (isinstance(stage, RepairMethod) and by == "the model"):
             raise RecipeError(
                 f"{stage.key()} mends what another method changed, and none comes before it: "
                 f"write rtn@4 + {stage.key()}."

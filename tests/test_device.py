@@ -12,7 +12,14 @@ from backend.decoding.speculate import speculate
 from backend.errors import SettingError
 from backend.measure import hardware, size
 from backend.methods import catalogue
-from backend.methods.base import CacheMethod, DecodeMethod, EncodeMethod, ModelMethod, RepairMethod
+from backend.methods.base import (
+    CacheMethod,
+    DecodeMethod,
+    EncodeMethod,
+    ModelMethod,
+    RepairMethod,
+    TuneMethod,
+)
 from backend.models import artefact, observing
 from backend.models.language_model import TransformersModel
 from backend.models.place import HERE, Place, choose, put
@@ -32,9 +39,13 @@ ELSE = 8.4  # between two widths, where there are some
 
 def recipe_of(key):
     bits = next((b for kind, b in BITS.items() if issubclass(METHODS[key], kind)), ELSE)
-    level = METHODS[key]().settings()[METHODS[key].level]  # of a method that reaches less far
+    level = (
+        METHODS[key]().settings().get(METHODS[key].level, ELSE)
+    )  # of a method that reaches less far
     method = METHODS[key]().at(max(bits, level) if bits == BITS[ModelMethod] else bits)
-    before = (METHODS["rtn"]().at(4),) if issubclass(METHODS[key], RepairMethod) else ()
+    before = (
+        (METHODS["rtn"]().at(4),) if issubclass(METHODS[key], RepairMethod | TuneMethod) else ()
+    )
     return Recipe((*before, method))
 
 

@@ -27,6 +27,7 @@ from backend.methods.base import (
     Needs,
     RepairMethod,
     StackMethod,
+    TuneMethod,
 )
 from backend.recipes import Recipe
 from tests.looking import made
@@ -629,7 +630,8 @@ def test_reading_the_catalogue_imports_no_torch():
 
 
 def test_every_port_has_a_method():
-    ports = (LayerMethod, RepairMethod, EncodeMethod, ModelMethod, CacheMethod, DecodeMethod)
+    ports = (LayerMethod, RepairMethod, TuneMethod, EncodeMethod, ModelMethod)
+    ports += (CacheMethod, DecodeMethod)
     for port in ports:
         assert any(issubclass(cls, port) for cls in METHODS.values())
     for cls in METHODS.values():

@@ -96,7 +96,7 @@ def _walk_back(view: View, windows: Tensor, take: Callable[[str, Tensor], None])
     hooks.append(view.embedding.register_forward_hook(_carry))
     try:
         for batch in windows.split(1 if view.has_experts else TOGETHER):
-            with torch.enable_grad(), _in_float32(view.model):
+            with torch.enable_grad(), in_float32(view.model):
                 logits = view.model(input_ids=batch, use_cache=False).logits
                 tokens = batch[:, 1:].flatten()
                 scores = logits[:, :-1].flatten(0, 1).to(torch.float32)
@@ -107,7 +107,7 @@ def _walk_back(view: View, windows: Tensor, take: Callable[[str, Tensor], None])
 
 
 @contextlib.contextmanager
-def _in_float32(model: nn.Module) -> Iterator[None]:
+def in_float32(model: nn.Module) -> Iterator[None]:
     """Parameters in float32 meanwhile: backward products in bfloat16 take 20 times as long."""
     types = {parameter: parameter.dtype for parameter in model.parameters()}
     try:

@@ -31,6 +31,7 @@ __all__ = [
     "RepairMethod",
     "StackMethod",
     "Stage",
+    "TuneMethod",
     "setting",
 ]
 
@@ -219,6 +220,25 @@ class RepairMethod(Leveled):
     @abc.abstractmethod
     def mend(self, weight: Tensor, held: Format, statistics: InputStatistics) -> Format:
         """What takes the place of `held`, which stands for a weight [rows, columns], float32."""
+
+
+class TuneMethod(Method):
+    """Trains a few numbers of a compressed model, whose bytes stay as many."""
+
+    accepts = ()
+
+    def at(self, bits: float) -> Self:  # noqa: ARG002 - what is held stays as it is
+        """Itself: training holds nothing in fewer bits."""
+        return self
+
+    @abc.abstractmethod
+    def trains(self, name: str, shape: tuple[int, ...]) -> bool:
+        """Whether it trains a parameter of the model as that is held, by its name and shape."""
+
+    @property
+    @abc.abstractmethod
+    def schedule(self) -> tuple[int, float]:
+        """Steps, and the learning rate at its highest."""
 
 
 class EncodeMethod(Leveled):

@@ -134,6 +134,8 @@ CLAIMS = (
     Claim("prunenet", "beats turning and slicing at 13 bits", "prunenet@13", "slicegpt@13"),
     Claim("prunenet", "beats dropping layers at 13 bits", "prunenet@13", "layer-drop@13"),
     Claim("gqa-fold", "half of the heads keep perplexity", "gqa-fold@15.5", "", "ppl_ratio", 1.1),
+    Claim("perp", "mends half of the weights pruned", "wanda@9 + perp", "wanda@9"),
+    Claim("perp", "mends 2:4 pruning", "wanda(pattern=2:4) + perp", "wanda(pattern=2:4)"),
     Claim("flap", "beats turning and slicing at 13 bits", "flap@13", "slicegpt@13"),
     Claim("flap", "beats dropping layers at 13 bits", "flap@13", "layer-drop@13"),
     Claim("cfsp", "beats dropping layers at 13 bits", "cfsp@13", "layer-drop@13"),
