@@ -17,6 +17,29 @@ void copy_vectors(const float *table, const uint32_t *codes, int64_t count, floa
         std::memcpy(out + i * LENGTH, table + codes[i] * LENGTH, LENGTH * sizeof(float));
 }
 
+// The 64 symbols of each of some lanes, side by side, for each waits for its own code before; four
+// codes at most lie in the bits that one read brings.
+template <int64_t SEVERAL>
+void read_lanes(const EntropyCoded &held, const uint16_t *table, int64_t first, uint8_t *symbols) {
+    int64_t bits[SEVERAL];
+    for (int64_t lane = 0; lane < SEVERAL; lane++)
+        bits[lane] = held.bases[(first + lane) / LANES_A_BASE] + held.starts[first + lane];
+    for (int64_t place = 0; place < LANE; place += 4) {
+        uint64_t windows[SEVERAL];
+        for (int64_t lane = 0; lane < SEVERAL; lane++) {
+            __builtin_memcpy(&windows[lane], held.stream + bits[lane] / 8, 8);
+            windows[lane] = __builtin_bswap64(windows[lane]) << bits[lane] % 8;
+        }
+        for (int64_t i = 0; i < 4; i++)
+            for (int64_t lane = 0; lane < SEVERAL; lane++) {
+                const uint16_t found = table[windows[lane] >> (64 - LONGEST)];
+                symbols[lane * LANE + place + i] = static_cast<uint8_t>(found);
+                windows[lane] <<= found >> 8;
+                bits[lane] += found >> 8;
+            }
+    }
+}
+
 }  // namespace
 
 extern "C" {
@@ -221,33 +244,21 @@ void make_table(const EntropyCoded &held, std::vector<uint16_t> &table) {
             }
 }
 
-// The 64 symbols of a lane; four codes at most lie in the bits that one read brings.
-void read_lane(const EntropyCoded &held, const uint16_t *table, int64_t lane, uint8_t *symbols) {
-    int64_t bit = held.bases[lane / LANES_A_BASE] + held.starts[lane];
-    for (int64_t place = 0; place < LANE; place += 4) {
-        uint64_t window;
-        __builtin_memcpy(&window, held.stream + bit / 8, 8);
-        window = __builtin_bswap64(window) << bit % 8;
-        for (int64_t i = 0; i < 4; i++) {
-            const uint16_t found = table[window >> (64 - LONGEST)];
-            symbols[place + i] = static_cast<uint8_t>(found);
-            window <<= found >> 8;
-            bit += found >> 8;
-        }
-    }
-}
-
 void decode_entropy(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
                     State &state) {
     const EntropyCoded &held = *reinterpret_cast<const EntropyCoded *>(matrix);
     if (state.table.empty()) make_table(held, state.table);
     const int64_t start = row * matrix->columns + column, end = start + count;
-    uint8_t symbols[LANE];
-    for (int64_t lane = start / LANE; lane * LANE < end; lane++) {
-        read_lane(held, state.table.data(), lane, symbols);
-        const int64_t from = std::max(start, lane * LANE), to = std::min(end, (lane + 1) * LANE);
-        loops->join(held.rest + from, symbols + (from - lane * LANE), static_cast<uint32_t>(held.first),
-             to - from, out + from - start);
+    constexpr int64_t SEVERAL = 4;
+    uint8_t symbols[SEVERAL * LANE];
+    for (int64_t lane = start / LANE; lane * LANE < end;) {
+        const int64_t lanes = (lane + SEVERAL - 1) * LANE < end ? SEVERAL : 1;
+        (lanes > 1 ? read_lanes<SEVERAL> : read_lanes<1>)(held, state.table.data(), lane, symbols);
+        const int64_t from = std::max(start, lane * LANE);
+        const int64_t to = std::min(end, (lane + lanes) * LANE);
+        loops->join(held.rest + from, symbols + (from - lane * LANE),
+                    static_cast<uint32_t>(held.first), to - from, out + from - start);
+        lane += lanes;
     }
 }
 

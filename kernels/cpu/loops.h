@@ -53,6 +53,9 @@ struct Loops {
     void (*plane_dots[4])(const Plane &, int64_t, const PlaneView &, int64_t, float *);
     void (*table_dots)(const uint8_t *, int64_t, const Table &, const PlaneView &, int64_t,
                        const float *, float *);
+    // By the length of vectors of a codebook: 2, 4 and 8 at the second to the fourth place.
+    void (*add_vectors[4])(const uint32_t *, const float *, float, int64_t, float *);
+    float (*vectors_dot[4])(const uint32_t *, const float *, const float *, int64_t);
     int64_t sums;  // of a block, of which `Fixed` lays activations out
     // By the planes; null: each plane by `plane_dots`.
     void (*code_dots[16])(const CodeRows &, int64_t, const PlaneView &, int64_t, float *);

@@ -6,6 +6,7 @@
 #include "bfloat16.h"
 #include "codes.h"
 #include "window.h"
+#include "vectors.h"
 
 extern "C" void multiply_many(const Packed *matrix, const float *x, int64_t count, float *y);
 
@@ -85,6 +86,17 @@ void rows_of_fours(const Work &work, int64_t, int64_t first, int64_t end) {
                              work.matrix->columns, halves(held.values) + row * half);
 }
 
+void rows_of_vectors(const Work &work, int64_t, int64_t first, int64_t end) {
+    for (int64_t row = first; row < end; row++)
+        work.y[row] = dot_of_vectors(work.matrix, row, work.x);
+}
+
+void rows_of_groups(const Work &work, int64_t, int64_t first, int64_t end) {
+    State state;
+    for (int64_t row = first; row < end; row++)
+        work.y[row] = dot_of_groups(work.matrix, row, work.x, state);
+}
+
 void rows_decoded(const Work &work, int64_t, int64_t first, int64_t end) {
     const int64_t columns = work.matrix->columns;
     std::vector<float> decoded(BLOCK * columns);
@@ -110,7 +122,8 @@ MakeRows way_of(const Packed *matrix, int64_t count) {
     if (kind == decode_two_of_four && count == 1 &&
         as<TwoOfFour>(matrix).values->decode == decode_bfloat16)
         return rows_of_fours;
-    return rows_decoded;
+    if (kind == decode_groups && count == 1) return rows_of_groups;
+    return has_vectors(matrix) && count == 1 ? rows_of_vectors : rows_decoded;
 }
 
 // One activation and a transposed matrix: each held row times its number, added up.
@@ -121,11 +134,9 @@ void multiply_transposed(const Packed *matrix, const float *x, float *y) {
 #pragma omp parallel for schedule(dynamic) if (pieces > 1)
     for (int64_t piece = 0; piece < pieces; piece++) {
         State state;
-        std::vector<float> line(rows);
-        for (int64_t k = held->rows * piece / pieces; k < held->rows * (piece + 1) / pieces; k++) {
-            decode(held, k, 0, rows, line.data(), state);
-            loops->combine(found.data() + piece * rows, line.data(), x[k], rows);
-        }
+        std::vector<float> line;
+        for (int64_t k = held->rows * piece / pieces; k < held->rows * (piece + 1) / pieces; k++)
+            add_row(held, k, x[k], found.data() + piece * rows, line, state);
     }
     std::copy_n(found.data(), rows, y);
     for (int64_t piece = 1; piece < pieces; piece++)

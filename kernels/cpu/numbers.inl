@@ -140,3 +140,56 @@ float fours_dot(const uint8_t *positions, const float *x, int64_t columns,
     }
     return all_of(sums) + rest;
 }
+
+template <int LENGTH>
+struct VectorOf;
+
+template <>
+struct VectorOf<2> {
+    typedef float Numbers __attribute__((vector_size(8)));
+};
+
+template <>
+struct VectorOf<4> {
+    typedef float Numbers __attribute__((vector_size(16)));
+};
+
+template <>
+struct VectorOf<8> {
+    typedef EightFloats Numbers;
+};
+
+// Adds vectors of a table, times a factor, to neighbouring numbers.
+template <int LENGTH>
+void add_vectors(const uint32_t *codes, const float *table, float factor, int64_t count,
+                 float *out) {
+    typedef typename VectorOf<LENGTH>::Numbers Vector;
+    for (int64_t i = 0; i < count; i++) {
+        Vector found, sum;
+        __builtin_memcpy(&found, table + LENGTH * codes[i], sizeof(Vector));
+        __builtin_memcpy(&sum, out + LENGTH * i, sizeof(Vector));
+        sum += found * factor;
+        __builtin_memcpy(out + LENGTH * i, &sum, sizeof(Vector));
+    }
+}
+
+// Vectors of a table times neighbouring numbers of an activation.
+template <int LENGTH>
+float vectors_dot(const uint32_t *codes, const float *table, const float *x, int64_t count) {
+    typedef typename VectorOf<LENGTH>::Numbers Vector;
+    Vector sums[4] = {};
+    const auto add = [&](int64_t i, Vector &sum) __attribute__((always_inline)) {
+        Vector found, part;
+        __builtin_memcpy(&found, table + LENGTH * codes[i], sizeof(Vector));
+        __builtin_memcpy(&part, x + LENGTH * i, sizeof(Vector));
+        sum += found * part;
+    };
+    int64_t i = 0;
+    for (; i + 4 <= count; i += 4)
+        for (int64_t j = 0; j < 4; j++) add(i + j, sums[j]);
+    for (; i < count; i++) add(i, sums[0]);
+    const Vector all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    float sum = 0;
+    for (int j = 0; j < LENGTH; j++) sum += all[j];
+    return sum;
+}

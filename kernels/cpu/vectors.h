@@ -1,0 +1,18 @@
+// One activation with what is held in vectors of a codebook, in kept groups or turned: products on
+// what is held, which never make a whole row.
+#pragma once
+
+#include "codes.h"
+
+// Whether rows are codes of vectors, of a length that loops know, without scales.
+bool has_vectors(const Packed *matrix);
+
+// The product of a row of vectors with an activation.
+float dot_of_vectors(const Packed *matrix, int64_t row, const float *x);
+
+// The product of a row of kept groups with an activation; quickest where rows follow each other.
+float dot_of_groups(const Packed *matrix, int64_t row, const float *x, State &state);
+
+// Adds a row of any matrix, times a factor, to `out`; `line` is a room of its columns.
+void add_row(const Packed *matrix, int64_t row, float factor, float *out, std::vector<float> &line,
+             State &state);
