@@ -4,9 +4,10 @@ One activation and sixteen times a matrix out of every cache: copies of it are g
 turn, and all products alternate within each round, so that what disturbs one disturbs all.
 Before each, the cores are waited for until no thread of this process or of a peer's still spins,
 and each is timed at its second copy of a turn, when its own threads are awake as between the
-products of a model. Beside each ratio to torch's dense product stand its interval over rounds and
-the share of the bandwidth at which this machine reads. `--peer PYTHON` names an interpreter with
-another library (`kernels/peers.py`), whose products take part in every round.
+products of a model. With one thread it is the processor's time that counts, so that other work on
+the machine disturbs less. Beside each ratio to torch's dense product stand its interval over
+rounds and the share of the bandwidth at which this machine reads. `--peer PYTHON` names an
+interpreter with another library (`kernels/peers.py`), whose products take part in every round.
 """
 
 from __future__ import annotations
@@ -166,9 +167,10 @@ def _contender(name: str, make: Callable[[], Callable[[Tensor], object]], size: 
         product = make()
 
         def run(x: Tensor) -> float:
-            began = time.perf_counter()
+            clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+            began = clock()
             product(x)
-            return time.perf_counter() - began
+            return clock() - began
 
         return run
 
