@@ -167,10 +167,9 @@ def _contender(name: str, make: Callable[[], Callable[[Tensor], object]], size: 
         product = make()
 
         def run(x: Tensor) -> float:
-            clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-            began = clock()
+            began = _clock()
             product(x)
-            return clock() - began
+            return _clock() - began
 
         return run
 
@@ -322,14 +321,18 @@ def _judged(
     )  # fmt: skip
 
 
+def _clock() -> float:
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
 def bandwidth(size: int = 256 * 2**20, repeats: int = 5) -> float:
     """Bytes per second at which this machine sums numbers that lie in memory."""
     numbers = torch.ones(size // 4)
     best = float("inf")
     for _ in range(repeats):
-        began = time.perf_counter()
+        began = _clock()
         numbers.sum()
-        best = min(best, time.perf_counter() - began)
+        best = min(best, _clock() - began)
     return numbers.nbytes / best
 
 
