@@ -14,8 +14,8 @@ from backend.formats.sparse24 import Sparse24
 from backend.formats.sum import Sum
 from backend.formats.table import TableCodes
 from backend.formats.transposed import Transposed
-from backend.formats.window import WindowCoded
 from backend.formats.vector import VectorCodebook
+from backend.formats.window import WindowCoded
 from kernels import bitpack, extension
 from tests.test_formats import NAMES, example
 
