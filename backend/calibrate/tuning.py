@@ -48,7 +48,7 @@ def tune(view: View, windows: Tensor, method: TuneMethod, progress: Progress) ->
             _train(view, learned, chosen, method.schedule, progress)
         finally:
             for part in chosen:
-                part.requires_grad_(requires_grad=False)
+                part.requires_grad = False
                 part.grad = None
     after = loss(view, judged)
     told = f"{method.key()} trained {sum(part.numel() for part in chosen):,} numbers"
