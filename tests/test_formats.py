@@ -281,6 +281,7 @@ DAMAGES = {
     "groups": lambda held: _first(held.mask, int(held.mask.view(-1)[0]) ^ 1),
     "columns": lambda held: _first(held.mask, int(held.mask.view(-1)[0]) ^ 1),
     "rows": lambda held: _first(held.mask, int(held.mask.view(-1)[0]) ^ 1),
+    "fours": lambda held: _first(held.positions, 0),
     "outlier positions": lambda held: _first(held.positions, 60_000),
     "outlier ends": lambda held: _first(held.offsets, -1),
     "entropy start": lambda held: _first(held.bases, 1 << 40),
@@ -336,6 +337,7 @@ def test_what_would_lead_a_product_astray_is_noticed(damage):
         "rows": Rows.pack(
             mask[:, 0], Dense.pack(weight[mask[:, 0]]), Dense.pack(weight[~mask[:, 0]])
         ),
+        "fours": Sparse24.pack(weight, two_of_four(40, 24)),
         "outlier": Outliers.pack(weight, mask),
         "entropy": EntropyCoded.pack(weight.to(torch.bfloat16)),
         "window": WindowCoded.pack((weight * 1e9**weight).to(torch.bfloat16)),

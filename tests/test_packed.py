@@ -139,6 +139,14 @@ def test_kept_groups_are_multiplied_where_they_lie(columns):
     near(held.matrix().multiply(x[None])[0], held.dense().double() @ x.double())
 
 
+@pytest.mark.parametrize("columns", [4, 12, 64, 100, 172])
+def test_two_of_four_are_multiplied_where_they_lie_whatever_the_columns(columns):
+    kept = random(9, columns // 4, 4, seed=1).argsort(-1) < 2
+    held = Sparse24.pack(random(9, columns).to(torch.bfloat16), kept.view(9, columns))
+    x = random(columns, seed=3)
+    near(held.matrix().multiply(x[None])[0], held.dense().double() @ x.double())
+
+
 def test_scales_may_be_integers_themselves():
     inner = integers(12, 4, 3, 4, "float")
     codes = torch.arange(12 * 32).view(12, 32) % 8

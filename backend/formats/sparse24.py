@@ -34,6 +34,16 @@ class Sparse24(Sparse):
         held.positions = positions
         return held
 
+    def check(self) -> None:
+        """Two different places of every four, in order, and a value for each."""
+        super().check()
+        self.fits(self.rows, self.values)
+        half = self.columns // 2
+        pairs = bitpack.unpack_plane(self.positions, 2, half).unflatten(1, (-1, 2))
+        rising = bool((pairs[..., 0] < pairs[..., 1]).all())
+        if self.columns % 4 or self.values.columns != half or not rising:
+            raise ValueError("Values and their places do not fit two of every four, in order.")
+
     def matrix(self) -> packed.Matrix | None:
         """Positions and values where they lie."""
         return packed.two_of_four(self.positions, self.values.matrix())

@@ -75,6 +75,7 @@ void rows_of_fours(const Work &work, int64_t, int64_t first, int64_t end) {
         const uint16_t *behind = halves(held.values) + work.matrix->rows * half;
         for (int64_t row = first; row < end; row++) {
             loops->masks_of_fours(held.positions + row * bytes, bytes, masks.data());
+            if (half % 4) masks.back() &= 15;  // its upper half names entries behind the row's end
             work.y[row] = loops->masked_pairs_dot(masks.data(), work.dealt, work.matrix->columns,
                                                   values, behind);
         }
