@@ -107,7 +107,7 @@ class TensorTrain(Format):
         state = flat.unsqueeze(1)  # [tokens and rows so far, bond, columns to come]
         for core, (before, digit, across, after) in zip(self.cores(), self.shapes(), strict=True):
             count, _, rest = state.shape
-            read = state.view(count, before * across, rest // across).mT
+            read = state.reshape(count, before * across, rest // across).mT
             map_ = core.transpose(1, 2).reshape(before * across, digit * after)
             found = (read @ map_.to(flat.dtype)).mT  # [.., row digit and bond, columns to come]
             state = found.reshape(count * digit, after, rest // across)
