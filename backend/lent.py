@@ -227,13 +227,19 @@ def _ended_by(sign: Path) -> Iterator[None]:
                     )
 
     watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
     try:
+        watcher.start()
         yield
     finally:
-        with turn:
-            over.set()
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(here, None)  # nor any that is on its way
+        ended = False
+        while not ended:  # one may be raised here as well, and the watcher must end all the same
+            try:
+                with turn:
+                    over.set()
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(here, None)  # nor any on its way
+                    ended = True
+            except CancelledError:  # raised within a `suppress` it would get away
+                pass
 
 
 def _seconds(folder: str, _: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import sys
+import threading
 import types
 
 import pytest
@@ -137,6 +138,26 @@ def test_a_lent_job_that_reports_nothing_is_cancelled_soon_all_the_same(bench):
     bench.ledger.cancel(job_id)
     assert bench.finish(job_id).state is State.CANCELLED
     assert bench.finish(bench.submit()).state is State.DONE, "the next is not hit by what was left"
+
+
+def test_what_cancels_a_lent_job_ends_though_it_hits_the_end_itself(tmp_path, monkeypatch):
+    hits = []
+
+    class Late(threading.Event):
+        def set(self):
+            hits.append(self)
+            if len(hits) == 1:
+                raise lent.CancelledError
+            super().set()
+
+    names = ("Lock", "Thread", "get_ident")
+    stands = types.SimpleNamespace(Event=Late, **{one: getattr(threading, one) for one in names})
+    monkeypatch.setattr(lent, "threading", stands)
+    before = threading.active_count()
+    with lent._ended_by(tmp_path / "cancel"):
+        assert threading.active_count() == before + 1
+    assert len(hits) == 2
+    until(lambda: threading.active_count() == before)
 
 
 def test_the_time_asked_for_is_what_the_run_is_expected_to_take(bench, lender):
