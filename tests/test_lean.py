@@ -153,6 +153,16 @@ def test_sessions_at_once_never_share_room_and_later_ones_do(recorded):
          lean.logits(tokens[:1]))  # fmt: skip
 
 
+def test_of_the_benches_that_nobody_uses_the_last_few_are_kept(recorded):
+    lean, _ = both(tiny.build("llama"))
+    held = lean.session(1, 4)
+    for batch in (2, 3, 4, 5, 6, 2, 6):
+        lean.session(batch, 4)
+    kept = [one.batch for one in lean._lean._benches]
+    assert kept == [1, 4, 5, 2, 6], "the one in use, and four"
+    assert held._bench.taken()
+
+
 def test_what_cannot_be_recorded_runs_as_before(recorded, monkeypatch):
     def refused(_):
         raise RuntimeError("operation not permitted when stream is capturing")

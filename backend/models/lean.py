@@ -28,6 +28,8 @@ from kernels.decode_step import TOKENS, Step
 from kernels.decode_step import Room as StepRoom
 
 FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
+FREE = 4
+"""Benches kept for later sessions; each holds room on the GPU and what was recorded on it."""
 ROTATIONS = ("default", "linear", "llama3", "yarn")
 """Rotary embeddings that turn a position by the same angle however long the text is."""
 
@@ -84,12 +86,14 @@ class Lean:
 
     def bench(self, batch: int, length: int) -> Bench:
         """Where a session of so many sequences and tokens works: one that is free, or a new one."""
-        for one in self._benches:
-            if one.batch == batch and one.capacity >= length and not one.taken():
-                return one
-        capacity = max(SPAN, 1 << (length - 1).bit_length())
-        self._benches.append(Bench(batch, capacity, self.blocks))
-        return self._benches[-1]
+        free = [one for one in self._benches if not one.taken()]  # used longest ago first
+        fitting = [one for one in free if one.batch == batch and one.capacity >= length]
+        gone = fitting[:1]
+        if not fitting:
+            capacity = max(SPAN, 1 << (length - 1).bit_length())
+            fitting, gone = [Bench(batch, capacity, self.blocks)], free[: 1 - FREE]
+        self._benches = [one for one in self._benches if one not in gone] + fitting[:1]
+        return fitting[0]
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Hidden states [batch, tokens, channels] of ids [batch, tokens]."""
