@@ -48,7 +48,8 @@ def pack(weight: Tensor) -> Parts:
     base = int(counts.unfold(0, CODES, 1).sum(1).argmax()) - 1
     zero = (exponents == 0) & (rest & 0x7F == 0)
     codes = exponents - base
-    apart = ~zero & ((codes < 1) | (codes > CODES) | (exponents == 255))
+    beyond = (exponents == 0) | (exponents == 255)  # a code's number has a leading one, and ends
+    apart = ~zero & ((codes < 1) | (codes > CODES) | beyond)
     codes[zero | apart] = 0
     rest[apart] = 0
     places = functional.pad(apart.sum(1).cumsum(0), (1, 0)).to(torch.int32)

@@ -29,6 +29,7 @@ from backend.formats import (
 )
 from backend.formats.slotted import Slotted
 from backend.models.place import put
+from kernels import lossless_mm
 from tests.pretended_gpu import GPU, pretended
 
 ROWS = 24
@@ -299,6 +300,15 @@ def test_exponents_of_four_bits_are_multiplied_by_the_operation(monkeypatch):
         assert called == {"lossless_mm": 1}
     wanted = x.double() @ values.double().T
     assert (found - wanted).norm() < 4e-3 * wanted.norm()
+
+
+def test_numbers_without_a_leading_one_lie_apart():
+    """A kernel takes a code as an exponent, and what belongs to one has a leading one."""
+    values = (torch.arange(-8, 8) * 2.0**-127).to(torch.bfloat16).view(2, 8)
+    parts = lossless_mm.pack(values)
+    assert parts.base == -1
+    assert parts.values.tolist() == [-(2.0**-127), 2.0**-127]
+    assert torch.equal(lossless_mm.unpack(parts, 8), values)
 
 
 def test_a_table_of_tokens_is_looked_up_without_being_made_dense(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from backend.formats.slotted import Slotted
 from kernels import lossless_mm
@@ -41,15 +42,16 @@ class SlottedExact(Slotted):
     def take(self, rows: Tensor) -> Tensor:
         """Some rows, in float32; nothing in it waits for the GPU."""
         found = lossless_mm.decoded(self.rest[rows], self.words[rows], self.base)
-        found = found[:, : self.columns].contiguous()
-        first, last = (self.places[rows + ahead].to(torch.int64) for ahead in (0, 1))
-        for step in range(self._most):
-            live, place = first + step < last, (first + step).clamp(max=len(self.values) - 1)
-            column = self.positions[place].to(torch.int64).unsqueeze(1)
-            there = found.gather(1, column)
-            value = torch.where(live.unsqueeze(1), self.values[place].unsqueeze(1), there)
-            found.scatter_(1, column, value)
-        return found.to(torch.float32)
+        found = found[:, : self.columns]
+        if self._most:
+            first, last = (self.places[rows + one].to(torch.int64).unsqueeze(1) for one in (0, 1))
+            place = first + torch.arange(self._most, device=rows.device)
+            inside = place.clamp(max=len(self.values) - 1)
+            # what is of the next row goes into a column behind the last
+            column = self.positions[inside].to(torch.int64)
+            column = torch.where(place < last, column, self.columns)
+            found = functional.pad(found, (0, 1)).scatter_(1, column, self.values[inside])
+        return found[:, : self.columns].to(torch.float32)
 
     def _parts(self) -> lossless_mm.Parts:
         apart = self.places, self.positions, self.values
