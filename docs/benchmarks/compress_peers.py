@@ -53,10 +53,10 @@ def main() -> None:
     if options.turn:
         _turn(*options.turn)
         return
-    here = Path(__file__)
+    here = Path(__file__).absolute()
     sides = {OURS: (sys.executable, here)}
     for python in options.peer:
-        sides |= dict.fromkeys(_libraries(python), (python, here))
+        sides |= dict.fromkeys(_libraries(python), (str(Path(python).absolute()), here))
     lines = ["| subject | method | by | CPU seconds | of ours | memory | KL divergence |"]
     lines.append("|" + "---|" * 7)
     for subject in options.on.split(","):
@@ -86,6 +86,7 @@ def _rows(
                 command[1:2] = ["-m", "docs.benchmarks.compress_peers"]
             done = subprocess.run(
                 command, capture_output=True, text=True, check=False,
+                cwd=None if name == OURS else folder,  # some write logs where they are started
                 env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},  # threads that spin are no work
             )  # fmt: skip
             if done.returncode:
