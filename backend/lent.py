@@ -2,8 +2,9 @@
 
 There a GPU exists only within a call of a function that `spaces.GPU` decorates, which is charged to
 the visitor in whose request it is made; so the runner's processes cannot have one. Each step is one
-such call, in the context of the request that asked for the job. Nothing here ends a call that does
-not report: ZeroGPU does, at the end of the time for which the GPU was lent.
+such call, in the context of the request that asked for the job. A call that is cancelled ends
+between two steps of the interpreter. Nothing here ends one that hangs within a library: ZeroGPU
+does, at the end of the time for which the GPU was lent.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from backend.calibrate import tuning
 from backend.compress import compress
 from backend.errors import RecipeError
 from backend.measure import size
+from backend.methods import describe
 from backend.methods.prune.perp import Perp
 from backend.models.view import View
 from backend.recipes import Recipe
@@ -78,6 +79,7 @@ def test_biases_are_left_where_norms_alone_are_wanted():
     assert all(name.endswith("norm.weight") for name in norms)
     assert any(name.endswith("q_proj.bias") for name in every)
     assert len(tuning.trained(model, Perp())) == len(every)
+    assert describe(Perp)["needs"] == ["text"], "it is trained on some"
 
 
 def test_alone_it_is_refused_and_after_structure_it_is_not():

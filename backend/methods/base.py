@@ -225,6 +225,7 @@ class RepairMethod(Leveled):
 class TuneMethod(Method):
     """Trains a few numbers of a compressed model, whose bytes stay as many."""
 
+    needs = Needs.TEXT
     accepts = ()
 
     def at(self, bits: float) -> Self:  # noqa: ARG002 - what is held stays as it is
