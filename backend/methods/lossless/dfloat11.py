@@ -25,7 +25,7 @@ class Dfloat11(EncodeMethod):
 
     Codes of a fixed length, which are not the paper's, take 12 bits a number: four for one of the
     15 commonest exponents, and numbers with another exponent lie apart. They are multiplied
-    where they lie, as fast as memory brings them.
+    where they lie.
     """
 
     stage = Stage.ENCODE
