@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,10 +73,9 @@ class Advice:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._sums = functools.lru_cache(maxsize=4096)(self._sums_of)
-        count = self._known_runs
-        self._judged = Remembered(count, self._judge)
-        self._summed = Remembered(count, self._summarise)
-        self._learned: tuple[int, pd.DataFrame, Forecaster] | None = None
+        self._judged = Remembered(self._known_runs, self._judge)
+        self._summed = Remembered(self._known_runs, self._summarise)
+        self._learned: tuple[Hashable, pd.DataFrame, Forecaster] | None = None
 
     @staticmethod
     def named(model: str) -> str:
@@ -204,8 +203,8 @@ class Advice:
         """Hypervolume and knee of bytes against divergence, of the group with the most runs."""
         return self._summed(chosen)
 
-    def _known_runs(self) -> int:
-        """How many runs are stored; results never change, so all that rests on them follows."""
+    def _known_runs(self) -> Hashable:
+        """Stands for the runs that are stored; all that rests on them follows."""
         return self._store.results.version()[0]
 
     def _judge(self, x: str, y: str, chosen: Filter) -> pd.DataFrame:
@@ -278,10 +277,10 @@ class Advice:
 
     def _known(self) -> tuple[pd.DataFrame, Forecaster]:
         """What estimates rest on, learned anew when there are more results."""
-        count = self._known_runs()
-        if self._learned is None or self._learned[0] != count:
+        runs = self._known_runs()
+        if self._learned is None or self._learned[0] != runs:
             known = self._store.results.runs(metrics=(METRIC,)).head(KNOWN_RUNS)
-            self._learned = count, known, Forecaster.of(known)
+            self._learned = runs, known, Forecaster.of(known)
         return self._learned[1:]
 
 

@@ -1,5 +1,6 @@
 """What is kept of the stored runs is made once, never of before, and never grows."""
 
+from backend.advice import Advice
 from backend.store.remembered import Remembered
 from backend.store.store import Store
 from tests.result_documents import document, reading
@@ -54,14 +55,6 @@ def test_what_was_begun_before_a_run_came_is_not_kept_for_after_it():
     assert len(maker.made) == 2
 
 
-def test_what_is_forgotten_is_made_again():
-    maker = Maker()
-    maker.remembered("x")
-    maker.remembered.forget()
-    maker.remembered("x")
-    assert len(maker.made) == 2
-
-
 def test_frontier_and_runs_follow_the_runs_and_whoever_changes_theirs_changes_no_others(tmp_path):
     readings = [reading("resident_bytes", 8.0), reading("kld_mean", 0.5)]
     with Store(tmp_path) as store:
@@ -76,3 +69,20 @@ def test_frontier_and_runs_follow_the_runs_and_whoever_changes_theirs_changes_no
         store.results.add(document(OTHER, readings))
         assert len(store.frontier("resident_bytes", "kld_mean")) == 2
         assert set(store.results.runs()["run_id"]) == {RUN, OTHER}
+
+
+def test_runs_that_are_read_anew_are_others_though_as_many(tmp_path):
+    readings = [reading("resident_bytes", 8.0), reading("kld_mean", 0.5)]
+    with Store(tmp_path) as store:
+        store.results.add(document(RUN, readings))
+        with store.database.writing() as cursor:
+            cursor.execute("UPDATE results SET recipe = 'wrong'")
+        advice = Advice(store)
+        asks = (
+            lambda: store.frontier("resident_bytes", "kld_mean"),
+            lambda: advice.standing("resident_bytes", "kld_mean"),
+            lambda: store.results.runs(metrics=["kld_mean"]),
+        )
+        assert [list(ask()["recipe"]) for ask in asks] == [["wrong"]] * 3
+        store.results.rebuild()
+        assert not any("wrong" in list(ask()["recipe"]) for ask in asks)

@@ -47,10 +47,5 @@ class Remembered(Generic[Made]):
                     self._kept.popitem(last=False)
         return made
 
-    def forget(self) -> None:
-        """Hold none, as when runs were read anew whose number is the same."""
-        with self._turn:
-            self._kept.clear()
-
     def __len__(self) -> int:
         return len(self._kept)

@@ -98,6 +98,7 @@ class Results:
         self._database = database
         self.folder = database.home / "results"
         self._version: tuple[int, tuple[Any, ...]] = (-1, ())
+        self._rebuilds = 0
         self._rows = Remembered(self.version, self._runs)
 
     def add(self, document: Mapping[str, Any]) -> bool:
@@ -133,7 +134,10 @@ class Results:
         return row[0] if row else 0
 
     def version(self) -> tuple[Any, ...]:
-        """Equal as long as no run came, failed or is tried again; costs nothing meanwhile."""
+        """Equal as long as no run came, failed or is tried again; costs nothing meanwhile.
+
+        First what stands for the finished runs alone.
+        """
         commits = self._database.commits
         if self._version[0] != commits:
             with self._database.reading() as cursor:
@@ -141,7 +145,8 @@ class Results:
                     "SELECT (SELECT count(*) FROM results), count(*), max(revision) "
                     "FROM jobs WHERE state IN ('failed', 'timeout')"
                 ).fetchone()
-            self._version = commits, row or ()
+            runs, *others = row or (0,)
+            self._version = commits, ((runs, self._rebuilds), *others)
         return self._version[1]
 
     def run(self, run_id: str) -> Run | None:
@@ -219,9 +224,8 @@ class Results:
             cursor.execute("DELETE FROM generations")
             cursor.execute("DELETE FROM readings")
             cursor.execute("DELETE FROM results")
-            made = self._take_files(cursor, set())
-        self._rows.forget()
-        return made
+            self._rebuilds += 1  # as many runs as before may be others
+            return self._take_files(cursor, set())
 
     def catch_up(self) -> Rebuilt:
         """Index the files that are not yet: of a copied folder, or behind a log that was lost."""
