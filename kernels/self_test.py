@@ -10,9 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels import bitmask, bitpack, packed, wna16_mm
+from kernels import bitmask, bitpack, packed, sparse24, window, wna16_mm
 
 ROWS, COLUMNS, GROUP = 7, 43, 16
+IN_FOURS = 36  # columns of two of every four; half of a byte's positions lie behind a row's end
 TOLERANCE = 1e-4
 """Of the largest product; activations of 16 bits stay below a third of it."""
 
@@ -30,11 +31,15 @@ def disagreement() -> str:
         "integers of 8 bits": _integers(8, generator),
         "a codebook": _codebook(generator),
         "a bitmask": _bitmask(numbers),
+        "bfloat16 behind a bitmask": _bitmask(numbers.to(torch.bfloat16)),
+        "two of four": _fours(numbers[:, :IN_FOURS].to(torch.bfloat16)),
+        "exponents of 4 bits": _window(numbers.to(torch.bfloat16)),
     }
     for name, (matrix, dense) in examples.items():
         if matrix is None:
             return f"It cannot read {name}."
-        for x in (several, several[:1]):  # one alone may go another way
+        width = dense.shape[1]
+        for x in (several[:, :width], several[:1, :width]):  # one alone may go another way
             if error := _error(matrix.multiply(x), x, dense):
                 return f"Its product by {name} is off by {error:.1e} of the largest."
     if error := _error(packed.dense(numbers).product()(several[0])[None], several[:1], numbers):
@@ -69,3 +74,17 @@ def _codebook(generator: torch.Generator) -> tuple[packed.Matrix | None, Tensor]
 def _bitmask(numbers: Tensor) -> tuple[packed.Matrix | None, Tensor]:
     pattern, values = bitmask.compact(numbers, numbers > 0)
     return packed.bitmask(pattern, COLUMNS, packed.dense(values[None])), numbers.clamp(min=0)
+
+
+def _fours(numbers: Tensor) -> tuple[packed.Matrix | None, Tensor]:
+    places = numbers.view(ROWS, -1, 4).abs().argsort(-1)
+    kept = (places < 2).view(numbers.shape)
+    values, positions = sparse24.compact(numbers, kept)
+    return packed.two_of_four(positions, packed.dense(values)), numbers * kept
+
+
+def _window(numbers: Tensor) -> tuple[packed.Matrix | None, Tensor]:
+    numbers = numbers.clone()
+    numbers[:, 1] = 2.0 ** -torch.arange(20, 20 + ROWS)  # the table is full before it has eight's
+    numbers[1, 2] = 8
+    return window.encode(numbers).matrix(), numbers

@@ -57,7 +57,10 @@ def test_a_wrong_product_leaves_everything_to_torch(change):
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("name", ["decode_integers", "decode_codebook", "decode_bitmask"])
+@pytest.mark.parametrize(
+    "name",
+    [f"decode_{one}" for one in ("integers", "codebook", "bitmask", "two_of_four", "window")],
+)
 def test_numbers_decoded_wrongly_are_noticed(name):
     """A decoder that writes nothing but sevens."""
     arguments = ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.POINTER(ctypes.c_float)
