@@ -312,6 +312,7 @@ def test_parts_of_another_shape_than_the_whole_are_noticed():
         (groups, "values"),
         (columns, "fine"),
         (columns, "coarse"),
+        (Sparse24.pack(weight, two_of_four(40, 24)), "values"),
     ):
         held.check()
         right = getattr(held, part)

@@ -39,9 +39,9 @@ class Sparse24(Sparse):
         super().check()
         self.fits(self.rows, self.values)
         half = self.columns // 2
-        pairs = bitpack.unpack_plane(self.positions, 2, half).unflatten(1, (-1, 2))
-        rising = bool((pairs[..., 0] < pairs[..., 1]).all())
-        if self.columns % 4 or self.values.columns != half or not rising:
+        places = bitpack.unpack_plane(self.positions, 2, half)
+        fits = self.columns % 4 == 0 and self.values.columns == half
+        if not fits or bool((places[:, ::2] >= places[:, 1::2]).any()):
             raise ValueError("Values and their places do not fit two of every four, in order.")
 
     def matrix(self) -> packed.Matrix | None:
