@@ -102,18 +102,20 @@ class Format(nn.Module, abc.ABC):
         Raises:
             ValueError: what is held would lead a product astray.
         """
-        for part in self.inner().values():
+        parts = self.inner()
+        for name, wanted in self.fitting().items():
+            if parts[name].shape != wanted:
+                rows, columns = parts[name].shape
+                raise ValueError(
+                    f"Its {name} of {rows:,} x {columns:,} do not fit where "
+                    f"{wanted[0]:,} x {wanted[1]:,} are read."
+                )
+        for part in parts.values():
             part.check()
 
-    def fits(self, rows: int, *parts: Format) -> None:
-        """Let parts pass that have so many rows; a part's header may say anything.
-
-        Raises:
-            ValueError: a part has others.
-        """
-        for part in parts:
-            if part.rows != rows:
-                raise ValueError(f"Parts of {part.rows:,} rows do not fit; here are {rows:,}.")
+    def fitting(self) -> dict[str, tuple[int, int]]:
+        """Rows and columns that formats inside must have, by name; their headers may say any."""
+        return {}
 
     def header(self) -> dict[str, Any]:
         """JSON from which `from_header` builds an empty twin."""

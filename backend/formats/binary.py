@@ -57,6 +57,11 @@ class BinaryCodes(Format):
         made.signs = torch.stack(bits)
         return made
 
+    def fitting(self) -> dict[str, tuple[int, int]]:
+        """Scales of each plane and offsets, by group."""
+        groups = -(-self.columns // self.group_size)
+        return {"scales": ((self.planes + 1) * self.rows, groups)}
+
     def settings(self) -> dict[str, Any]:
         """How many planes, and the size of a group."""
         return {"planes": self.planes, "group_size": self.group_size}

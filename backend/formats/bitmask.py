@@ -38,11 +38,14 @@ class BitmaskSparse(Sparse):
     def check(self) -> None:
         """There are as many values as the mask marks, none of them behind a row's end."""
         super().check()
-        self.fits(1, self.values)
         bits = bitpack.unpack_plane(self.mask, 1, 8 * self.mask.shape[1])
         marked = int(bits.sum())
         if marked != self.values.columns or bool(bits[:, self.columns :].any()):
             raise ValueError(f"A mask marks {marked:,} of {self.values.columns:,} values.")
+
+    def fitting(self) -> dict[str, tuple[int, int]]:
+        """All values in one row."""
+        return {"values": (1, self.values.columns)}
 
     def matrix(self) -> packed.Matrix | None:
         """Mask and values where they lie."""

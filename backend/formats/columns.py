@@ -43,10 +43,14 @@ class Columns(Format):
         held.scales = scales.to(torch.bfloat16)
         return held
 
+    def fitting(self) -> dict[str, tuple[int, int]]:
+        """All rows in both parts."""
+        parts = {"fine": self.fine, "coarse": self.coarse}
+        return {name: (self.rows, part.columns) for name, part in parts.items()}
+
     def check(self) -> None:
         """The mask marks as many columns as are held finer, and both parts have all rows."""
         super().check()
-        self.fits(self.rows, self.fine, self.coarse)
         marked = int(self.apart().sum())
         if (marked, self.columns - marked) != (self.fine.columns, self.coarse.columns):
             raise ValueError(

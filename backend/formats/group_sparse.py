@@ -51,10 +51,13 @@ class GroupSparse(Format):
         """Columns of a group."""
         return {"group_size": self.group_size}
 
+    def fitting(self) -> dict[str, tuple[int, int]]:
+        """All values in one row."""
+        return {"values": (1, self.values.columns)}
+
     def check(self) -> None:
         """There are as many values as the mask marks, none of them behind a row's end."""
         super().check()
-        self.fits(1, self.values)
         bits = bitpack.unpack_plane(self.mask, 1, 8 * self.mask.shape[1])
         marked = self.group_size * int(bits.sum())
         if marked != self.values.columns or bool(bits[:, self.groups :].any()):

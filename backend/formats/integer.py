@@ -78,6 +78,10 @@ class IntegerGroups(Format):
         """Groups in a row; the last may be shorter."""
         return -(-self.columns // self.group_size)
 
+    def fitting(self) -> dict[str, tuple[int, int]]:
+        """A scale, and an offset where there are some, to each group."""
+        return dict.fromkeys(self.inner(), (self.rows, self.groups))
+
     @classmethod
     def pack(
         cls,

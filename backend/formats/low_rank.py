@@ -49,6 +49,11 @@ class LowRank(Format):
         """Width of the bottleneck."""
         return self.left.columns
 
+    def fitting(self) -> dict[str, tuple[int, int]]:
+        """Factors that meet, as tall and as wide as the product."""
+        rank = self.left.columns
+        return {"left": (self.rows, rank), "right": (rank, self.columns)}
+
     def dense(self) -> Tensor:
         """The matrix in float32."""
         return self.left.dense() @ self.right.dense()

@@ -58,6 +58,12 @@ class Monarch(Format):
         """Numbers that an output block reads from an input block."""
         return self.left.columns // self.inputs
 
+    def fitting(self) -> dict[str, tuple[int, int]]:
+        """Blocks of both factors that meet."""
+        tall = self.outputs * self.inputs * self.rank
+        wide = self.columns // self.inputs
+        return {"left": (self.rows, self.inputs * self.rank), "right": (tall, wide)}
+
     def factors(self) -> tuple[Tensor, Tensor]:
         """Left [outputs, rows / outputs, inputs * rank] and right [inputs, ..., columns / inputs].
 

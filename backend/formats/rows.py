@@ -30,14 +30,14 @@ class Rows(Format):
         held.mask = bitpack.pack_plane(mask.view(1, -1).to(torch.uint8), 1)
         return held
 
+    def fitting(self) -> dict[str, tuple[int, int]]:
+        """All columns in both parts."""
+        parts = {"fine": self.fine, "coarse": self.coarse}
+        return {name: (part.rows, self.columns) for name, part in parts.items()}
+
     def check(self) -> None:
         """The mask marks as many rows as are held finer, and both parts have all columns."""
         super().check()
-        for part in (self.fine, self.coarse):
-            if part.columns != self.columns:
-                raise ValueError(
-                    f"Parts of {part.columns:,} columns do not fit a matrix of {self.columns:,}."
-                )
         marked = int(bitpack.unpack_plane(self.mask, 1, self.rows).sum())
         if (marked, self.rows - marked) != (self.fine.rows, self.coarse.rows):
             raise ValueError(f"A mask marks {marked:,} of {self.rows:,} rows, not those held.")

@@ -37,6 +37,10 @@ class SharedRows(Format):
         mask = bitpack.unpack_plane(self.mask, 1, self.rows).flatten().to(torch.int64)
         return torch.where(mask == 1, mask.cumsum(0) - 1, self.table.rows - 1)
 
+    def fitting(self) -> dict[str, tuple[int, int]]:
+        """All columns in the table."""
+        return {"table": (self.table.rows, self.columns)}
+
     def check(self) -> None:
         """The mask marks as many rows as have one of their own."""
         super().check()

@@ -43,6 +43,11 @@ class SignBlock(Format):
         positive = bitpack.unpack_plane(self.signs, 1, self.columns)
         return SlottedSigns(positive, self.left.values, self.right.values)
 
+    def fitting(self) -> dict[str, tuple[int, int]]:
+        """Factors that meet, as tall and as wide as the product."""
+        rank = self.left.columns
+        return {"left": (self.rows, rank), "right": (rank, self.columns)}
+
     def dense(self) -> Tensor:
         """The matrix in float32."""
         positive = bitpack.unpack_plane(self.signs, 1, self.columns).to(torch.bool)

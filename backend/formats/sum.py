@@ -40,6 +40,10 @@ class Sum(Format):
         """An empty one of these terms."""
         return cls(rows, columns, **settings, **inner)
 
+    def fitting(self) -> dict[str, tuple[int, int]]:
+        """Terms of one shape."""
+        return dict.fromkeys(self.inner(), self.shape)
+
     def dense(self) -> Tensor:
         """The matrix in float32."""
         first, *rest = self.inner().values()

@@ -29,6 +29,10 @@ class OneTable(Format):
     def entries(self) -> Tensor:
         """What a code stands for, [2**bits], float32."""
 
+    def fitting(self) -> dict[str, tuple[int, int]]:
+        """A scale to each group."""
+        return {"scales": (self.rows, -(-self.columns // self.group_size))}
+
     def matrix(self) -> packed.Matrix | None:
         """Planes and scales where they lie, beside the table."""
         scales = self.scales.matrix()

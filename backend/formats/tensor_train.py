@@ -42,9 +42,9 @@ class TensorTrain(Format):
         self.bonds = list(bonds)  # between cores, one fewer than these
         for name, core in cores.items():
             self.add_module(name, core)
-        for core, shape in zip(self.inner().values(), self.shapes(), strict=True):
-            if core.shape != (shape[0] * shape[1], shape[2] * shape[3]):
-                raise ValueError(f"A core {shape} is no matrix {core.shape}.")
+        for name, wanted in self.fitting().items():
+            if cores[name].shape != wanted:
+                raise ValueError(f"A core of {wanted} is no matrix {cores[name].shape}.")
 
     @classmethod
     def pack(cls, cores: list[Tensor], formats: list[Format] | None = None) -> Self:
@@ -69,6 +69,11 @@ class TensorTrain(Format):
         """Of each core: bond before, row digit, column digit, bond after."""
         before, after = [1, *self.bonds], [*self.bonds, 1]
         return list(zip(before, self.row_digits, self.column_digits, after, strict=True))
+
+    def fitting(self) -> dict[str, tuple[int, int]]:
+        """Cores as their digits and bonds have it."""
+        shapes = zip(self.inner(), self.shapes(), strict=True)
+        return {name: (one[0] * one[1], one[2] * one[3]) for name, one in shapes}
 
     def cores(self) -> list[Tensor]:
         """Each core as it is contracted, float32."""

@@ -28,6 +28,10 @@ class Transposed(Format):
         """The transpose of what is held."""
         return cls(held.columns, held.rows, held)
 
+    def fitting(self) -> dict[str, tuple[int, int]]:
+        """The other way round."""
+        return {"held": (self.columns, self.rows)}
+
     def matrix(self) -> packed.Matrix | None:
         """The transpose of what is held, some rows at a time."""
         return packed.transposed(self.held.matrix())
