@@ -7,6 +7,7 @@ import torch
 
 from backend.caches.integer import IntegerCodec, IntegerLayerCache
 from backend.compress import compress
+from backend.measure import size
 from backend.methods import find
 from backend.models import steady
 from backend.models.language_model import TransformersModel
@@ -161,6 +162,14 @@ def test_of_the_benches_that_nobody_uses_the_last_few_are_kept(recorded):
     kept = [one.batch for one in lean._lean._benches]
     assert kept == [1, 4, 5, 2, 6], "the one in use, and four"
     assert held._bench.taken()
+
+
+def test_a_bench_that_is_longer_than_a_text_makes_its_cache_no_larger(recorded):
+    lean, plain = both(tiny.build("llama"))
+    expected = {one.name: one.value for one in size.cache_readings(plain)}
+    for _ in range(2):  # on benches that are made, then on those that are there
+        assert {one.name: one.value for one in size.cache_readings(lean)} == expected
+    assert expected["kv_bytes_per_token"] == 2 * 2 * 2 * 8 * 4
 
 
 def test_what_cannot_be_recorded_runs_as_before(recorded, monkeypatch):

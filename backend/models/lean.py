@@ -165,7 +165,7 @@ class LeanSession:
     def __init__(
         self, lean: Lean, batch: int, length: int, codec: Codec | None, turn: Turn | None
     ) -> None:
-        self._lean, self._turn = lean, turn
+        self._lean, self._turn, self._asked = lean, turn, length
         self._whole = batch == 1
         self._bench = lean.bench(batch, length) if codec is None and lean.recorded else None
         self._caches: list[LayerCache] = (
@@ -265,6 +265,8 @@ class LeanSession:
 
     def cache_bytes(self) -> int:
         """Bytes set aside for keys and values now."""
+        if self._bench is not None:
+            return self._bench.nbytes(self._caches, self._asked)
         return sum(cache.nbytes for cache in self._caches)
 
 

@@ -86,6 +86,14 @@ class Bench:
                 part.zero_()  # what is hidden counts for nothing, unless it is not finite
         return [Room(self.capacity, held) for held in self._held]
 
+    def nbytes(self, rooms: list[Room], asked: int) -> int:
+        """Bytes of a session's rooms, of which as many tokens count as it asked for or fed.
+
+        What a bench has beyond them is there for longer texts after it.
+        """
+        parts = ((part, max(asked, one.length)) for one in rooms for part in one.tensors())
+        return sum(part.nbytes // part.shape[2] * count for part, count in parts)
+
     def step(
         self, lean: Lean, through: Through, blocks: Sequence[Block], rooms: list[Room], at: Tensor
     ) -> Tensor | None:
