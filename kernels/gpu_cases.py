@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kernels import (
+    bfloat16,
     bitplane_mm,
     huffman,
     kv,
@@ -116,10 +117,9 @@ def _states() -> Iterator[Case]:
 
 
 def _huffman() -> tuple[Any, ...]:
-    bits = torch.randn(INPUTS, 64).bfloat16().view(torch.int16).to(torch.int32) & 0xFFFF
-    exponents = ((bits >> 7) & 0xFF).to(torch.uint8).flatten()
+    exponents, rest = bfloat16.taken_apart(torch.randn(INPUTS, 64).bfloat16())
+    exponents = exponents.flatten()
     lengths = huffman.code_lengths(torch.bincount(exponents.to(torch.int64), minlength=256))
-    rest = (((bits >> 8) & 0x80) | (bits & 0x7F)).to(torch.uint8)
     return *huffman.encode(exponents, lengths), lengths, rest, 0
 
 

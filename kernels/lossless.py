@@ -5,17 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels import huffman, registry
+from kernels import bfloat16, huffman, registry
 
 
 def _decoded(
     stream: Tensor, bases: Tensor, starts: Tensor, lengths: Tensor, rest: Tensor, first: int
 ) -> Tensor:
     found = huffman.decode(stream, bases, starts, lengths).flatten()[: rest.numel()]
-    exponents = found.view(rest.shape).to(torch.int32) + first
-    other = rest.to(torch.int32)
-    bits = ((other & 0x80) << 8) | (exponents << 7) | (other & 0x7F)
-    return torch.where(bits >= 1 << 15, bits - (1 << 16), bits).to(torch.int16).view(torch.bfloat16)
+    return bfloat16.joined(found.view(rest.shape) + first, rest)
 
 
 decode = registry.operation(

@@ -23,7 +23,9 @@ struct State {
     }
 };
 
-constexpr int64_t PART = 256;  // numbers in a small room on the stack
+constexpr int64_t PART = 256;       // numbers in a small room on the stack
+constexpr int64_t PIECES = 16;      // of a matrix's rows, divided among threads
+constexpr int64_t ALONE = 1 << 17;  // numbers of a matrix below which a second thread costs more
 
 inline int64_t bytes_of(int64_t columns, int64_t width) { return (columns * width + 7) / 8; }
 

@@ -14,8 +14,6 @@ namespace {
 
 constexpr int64_t BLOCK = 4;          // rows that are decoded and multiplied together
 constexpr int64_t RUN = 64;           // rows whose codes are multiplied one after another
-constexpr int64_t PIECES = 16;        // of a matrix's rows, divided among threads
-constexpr int64_t ALONE = 1 << 17;    // numbers of a matrix below which a second thread costs more
 constexpr int64_t DECODED = 1 << 15;  // the same where they are decoded first
 
 // What a product is made of, and how some of its rows are made.

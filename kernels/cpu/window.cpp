@@ -10,9 +10,6 @@
 
 namespace {
 
-constexpr int64_t PIECES = 16;      // of a matrix's rows, divided among threads
-constexpr int64_t ALONE = 1 << 17;  // numbers below which a second thread costs more
-
 // Of the numbers apart, where those of a row begin.
 int64_t first_apart(const WindowCoded &held, int64_t row) {
     return std::lower_bound(held.rows, held.rows + held.apart, static_cast<int32_t>(row)) -

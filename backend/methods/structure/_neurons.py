@@ -1,14 +1,18 @@
-"""How many neurons of each feed-forward network a budget for the whole model keeps."""
+"""Which neurons of each feed-forward network a budget for the whole model keeps, and the cut."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backend.errors import ModelError
+from backend.later import torch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from backend.methods.anatomy import Anatomy
     from backend.models.units import Group
+    from backend.models.view import View
 
 HALVINGS = 800  # of an interval of up to 2^723 at the steepest, down to a neuron and beyond
 
@@ -56,3 +60,35 @@ def counts(bits: float, numbers: int, groups: list[Group], shares: list[float]) 
         height = (low + high) / 2
         low, high = (low, height) if gone(at(height)) < -spare else (height, high)
     return at(low)
+
+
+def cut(
+    view: View, groups: list[Group], places: list[Tensor], unknown: list[str]
+) -> dict[str, Any]:
+    """Keep the neurons at these places of each group; the record from which `rebuild` does it.
+
+    Args:
+        view: the model.
+        groups: neurons that one linear reads.
+        places: of the neurons of each group that stay.
+        unknown: names of what has no neurons, for a remark.
+    """
+    from backend.models import units
+
+    kept = {}
+    for group, chosen in zip(groups, places, strict=True):
+        stay = torch.zeros(group.units, dtype=torch.bool)
+        stay[chosen.cpu()] = True
+        units.cut(view, group, stay, None, biased=False)
+        kept[group.reader] = stay.tolist()
+    left = [f"{name}: no neurons found; left whole." for name in unknown]
+    return {"kept": kept, "remarks": left}
+
+
+def rebuild(view: View, record: dict[str, Any]) -> None:
+    """Give a skeleton the shapes that `cut` left."""
+    from backend.models import units
+
+    for group in units.find(view)[0]:
+        if group.neurons:
+            units.cut(view, group, torch.tensor(record["kept"][group.reader]), None, biased=False)

@@ -72,26 +72,18 @@ class Cfsp(ModelMethod):
         found, unknown = units.find(view)
         groups = [group for group in found if group.neurons]
         angles, scores = _observe(walk, groups)
-        counts = self.counts(view.numbers, groups, angles)
-        kept = {}
-        for group, count in zip(groups, counts, strict=True):
-            stay = torch.zeros(group.units, dtype=torch.bool)
-            stay[scores[group.reader].topk(count).indices.cpu()] = True
-            units.cut(view, group, stay, None, biased=False)
-            kept[group.reader] = stay.tolist()
+        places = [
+            scores[group.reader].topk(count).indices
+            for group, count in zip(groups, self.counts(view.numbers, groups, angles), strict=True)
+        ]
+        record = _neurons.cut(view, groups, places, unknown)
         walk.restart()
-        left = [f"{name}: no neurons found; left whole." for name in unknown]
-        return {"kept": kept, "remarks": left}
+        return record
 
     @classmethod
     def rebuild(cls, view: View, record: dict[str, Any]) -> None:
         """Give a skeleton the same shapes."""
-        from backend.models import units
-
-        for group in units.find(view)[0]:
-            if group.neurons:
-                stay = torch.tensor(record["kept"][group.reader])
-                units.cut(view, group, stay, None, biased=False)
+        _neurons.rebuild(view, record)
 
     def counts(self, numbers: int, groups: list[Group], angles: list[float]) -> list[int]:
         """How many neurons of each group stay, one at least, all within the budget.

@@ -70,25 +70,15 @@ class Prunenet(ModelMethod):
         groups = [group for group in found if group.neurons]
         counts = _neurons.counts(self.bits, view.numbers, groups, [1.0] * len(groups))
         weights = [_written(view, group) for group in groups]
-        kept = {}
-        for group, chosen in zip(groups, self.chosen(weights, counts), strict=True):
-            stay = torch.zeros(group.units, dtype=torch.bool)
-            stay[chosen] = True
-            units.cut(view, group, stay, None, biased=False)
-            kept[group.reader] = stay.tolist()
+        places = self.chosen(weights, counts)
+        record = _neurons.cut(view, groups, places, unknown)
         walk.restart()
-        left = [f"{name}: no neurons found; left whole." for name in unknown]
-        return {"kept": kept, "remarks": left}
+        return record
 
     @classmethod
     def rebuild(cls, view: View, record: dict[str, Any]) -> None:
         """Give a skeleton the same shapes."""
-        from backend.models import units
-
-        for group in units.find(view)[0]:
-            if group.neurons:
-                stay = torch.tensor(record["kept"][group.reader])
-                units.cut(view, group, stay, None, biased=False)
+        _neurons.rebuild(view, record)
 
     def chosen(self, weights: list[Tensor], counts: list[int]) -> list[Tensor]:
         """Places of the neurons that stay in each layer, by the best episode.
