@@ -18,7 +18,7 @@ import psutil
 from backend.dimensions import Dimensions
 from backend.errors import ResourceError
 from backend.forecast import Forecast, Forecaster
-from backend.methods.base import CacheMethod, DecodeMethod, Needs
+from backend.methods.base import CacheMethod, DecodeMethod, Needs, TuneMethod
 from backend.plan import CALIBRATION, Predicted
 from backend.recipes import Recipe
 from backend.sizes import size_of
@@ -29,6 +29,8 @@ WORKING_MEMORY = 64 << 20  # bytes that torch takes once it computes, whatever t
 STREAMS = 2  # of hidden states: before a block and behind it
 MOMENTS = 3  # matrices of a layer's inputs: their Hessian, its inverse factor, and room for it
 WINDOWS = 8  # whose gradients of a matrix are there at once
+KEPT = 2.7  # numbers kept for the way back, to each that goes into a matrix or comes out of it
+SCORES = 4  # arrays of a score to each token and entry of the vocabulary, until they are judged
 SECONDS_PER_BILLION = {"nothing": 20.0, "text": 60.0, "norms": 60.0, "hessian": 240.0}
 MEASURING_SECONDS = 8.0
 
@@ -145,7 +147,11 @@ def _working(recipe: Recipe, dimensions: Dimensions) -> int:
     if recipe.keeps_gradients:
         largest = max((math.prod(shape) for shape, _ in dimensions.matrices), default=0)
         gradients = 4 * (dimensions.linear + WINDOWS * largest)  # a number to each weight is kept
-    return WORKING_MEMORY + states + moments + gradients
+    trained = max((one.together for one in treating if isinstance(one, TuneMethod)), default=0)
+    sides = sum((rows + columns) * count for (rows, columns), count in dimensions.matrices)
+    way_back = KEPT * sides + SCORES * dimensions.vocabulary
+    trained *= CALIBRATION["length"] * 4 * round(way_back)
+    return WORKING_MEMORY + states + moments + gradients + trained
 
 
 def _seconds(

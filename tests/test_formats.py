@@ -311,6 +311,44 @@ def test_parts_of_another_shape_than_the_whole_are_noticed(name):
     held.check()
 
 
+@pytest.mark.parametrize(
+    ("place", "name", "value"),
+    [
+        ((), "rows", 0),
+        ((), "columns", -8),
+        ((), "rows", True),
+        (("settings",), "group_size", 0),
+        (("inner", "scales"), "columns", "4"),
+    ],
+)
+def test_a_header_without_numbers_is_refused_in_words(place, name, value):
+    codes, scales = torch.zeros(4, 64, dtype=torch.uint8), torch.ones(4, 2)
+    header = IntegerGroups.pack(codes, scales, bits=4, group_size=32).header()
+    part = header
+    for step in place:
+        part = part[step]
+    part[name] = value
+    with pytest.raises(ValueError, match=f"A header says {value!r} .*, where one or more"):
+        from_header(header)
+
+
+def test_a_matrix_is_not_kept_for_the_way_back_and_gradients_are_those_of_the_dense_product():
+    held = IntegerGroups.pack(
+        torch.randint(0, 16, (96, 64)), torch.rand(96, 2), bits=4, group_size=32
+    )
+    activation = torch.randn(5, 40, 64, requires_grad=True)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda one: kept.append(one) or one, lambda one: one
+    ):
+        found = held(activation)
+    assert not kept
+    along = torch.randn_like(found)
+    (gradient,) = torch.autograd.grad(found, activation, along)
+    torch.testing.assert_close(gradient, along @ held.dense())
+    torch.testing.assert_close(found, activation @ held.dense().T)
+
+
 @pytest.mark.security
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_would_lead_a_product_astray_is_noticed(damage):

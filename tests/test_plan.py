@@ -125,6 +125,10 @@ def test_expected_memory_counts_states_and_moments_of_what_is_looked_at():
     gradients = 4 * (sum(sizes) + 8 * 256 * 128)
     assert beside("mixllm@5") == beside("gptq@4") + gradients
     assert beside("lq-lora@4") == beside("mixllm@5")
+    # a step of four windows of 256 tokens: queries, outputs, keys and values, the network's three
+    sides = 4 * (2 * (128 + 128) + 2 * (64 + 128) + 3 * (128 + 256))
+    way_back = 4 * 4 * 256 * round(2.7 * sides + 4 * 2048)
+    assert beside("wanda@9 + perp") == beside("wanda@9") + way_back
 
 
 def test_expected_memory_is_enough_for_the_dense_model_in_both_types_while_it_is_timed():

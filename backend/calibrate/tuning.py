@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from backend.methods.base import TuneMethod
     from backend.models.view import View
 
-TOGETHER = 4  # windows of a step
 APART = 8  # of so many windows one is kept apart to tell whether training helped
 WARMING, CLIP = 0.1, 1.0
 
@@ -40,17 +39,17 @@ def tune(view: View, windows: Tensor, method: TuneMethod, progress: Progress) ->
     apart = max(1, len(windows) // APART)
     learned, judged = (windows[:-apart], windows[-apart:]) if len(windows) > 1 else (windows,) * 2
     first = [part.detach().clone() for part in chosen]
-    before = loss(view, judged)
+    before = loss(view, judged, method.together)
     with in_float32(view.model):
         for part in chosen:
             part.requires_grad_()
         try:
-            _train(view, learned, chosen, method.schedule, progress)
+            _train(view, learned, chosen, method, progress)
         finally:
             for part in chosen:
                 part.requires_grad = False
                 part.grad = None
-    after = loss(view, judged)
+    after = loss(view, judged, method.together)
     told = f"{method.key()} trained {sum(part.numel() for part in chosen):,} numbers"
     if after < before:
         return [f"{told}: {before:.4f} to {after:.4f} nats a token on text kept apart."]
@@ -65,9 +64,9 @@ def trained(model: nn.Module, method: TuneMethod) -> list[nn.Parameter]:
 
 
 @torch.no_grad()
-def loss(view: View, windows: Tensor) -> float:
+def loss(view: View, windows: Tensor, together: int = 4) -> float:
     """Mean negative log likelihood of tokens after the first of each window, in nats."""
-    losses = [float(_loss(view, batch)) * len(batch) for batch in windows.split(TOGETHER)]
+    losses = [float(_loss(view, batch)) * len(batch) for batch in windows.split(together)]
     return sum(losses) / len(windows)
 
 
@@ -75,12 +74,12 @@ def _train(
     view: View,
     windows: Tensor,
     parts: list[nn.Parameter],
-    plan: tuple[int, float],
+    method: TuneMethod,
     progress: Progress,
 ) -> None:
-    steps, rate = plan
+    steps, rate = method.schedule
     optimiser = torch.optim.Adam(parts, lr=rate)
-    batches = windows.split(min(TOGETHER, len(windows)))
+    batches = windows.split(min(method.together, len(windows)))
     for step in range(steps):
         progress("retrain", step, steps)
         share = min((step + 1) / max(1.0, WARMING * steps), (steps - step) / steps)

@@ -47,10 +47,12 @@ class Format(nn.Module, abc.ABC):
         Few activations are multiplied by what is held, where the extension can read it; for many,
         and elsewhere, the matrix is made dense first.
         """
+        if activation.requires_grad:
+            return _Remade.apply(activation, self)
         matrix = self.matrix() if activation.device.type == "cpu" else None
         if matrix is None:
             return functional.linear(activation, self.dense().to(activation.dtype))
-        if activation.numel() <= FEW * self.columns and not activation.requires_grad:
+        if activation.numel() <= FEW * self.columns:
             return matrix.multiply(activation)
         return functional.linear(activation, matrix.dense().to(activation.dtype))
 
@@ -170,6 +172,20 @@ class Format(nn.Module, abc.ABC):
         return self
 
 
+class _Remade(torch.autograd.Function):
+    """A product whose dense matrix is made again for the way back, and not kept for it."""
+
+    @staticmethod
+    def forward(context: Any, activation: Tensor, held: Format) -> Tensor:
+        context.held = held
+        return held.multiply(activation.detach())
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        return gradient @ context.held.dense().to(gradient.dtype), None
+
+
 _MODULES = {
     "binary-codes": "binary",
     "entropy-coded": "entropy",
@@ -213,7 +229,16 @@ def format_class(key: str) -> type[Format]:
 
 
 def from_header(header: dict[str, Any]) -> Format:
-    """An empty format, its buffers uninitialised, ready for `load_state_dict`."""
+    """An empty format, its buffers uninitialised, ready for `load_state_dict`.
+
+    Raises:
+        ValueError: a matrix without numbers, or groups without columns.
+    """
+    counts = {"rows": header["rows"], "columns": header["columns"]}
+    counts["columns of a group"] = header["settings"].get("group_size", 1)
+    for name, count in counts.items():
+        if type(count) is not int or count < 1:
+            raise ValueError(f"A header says {count!r} {name}, where one or more are needed.")
     inner = {name: from_header(part) for name, part in header["inner"].items()}
     cls = format_class(header["format"])
     return cls.build(header["rows"], header["columns"], header["settings"], inner)

@@ -227,6 +227,7 @@ class TuneMethod(Method):
 
     needs = Needs.TEXT
     accepts = ()
+    together: ClassVar[int] = 4  # windows of a step
 
     def at(self, bits: float) -> Self:  # noqa: ARG002 - what is held stays as it is
         """Itself: training holds nothing in fewer bits."""
