@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from backend.formats.base import Format, empty
+from backend.formats.base import FEW, Format, empty, reordered
 from kernels import bitpack, decode_step, packed
 from kernels.decode_step import Product
 
@@ -58,9 +58,12 @@ class Rows(Format):
         return torch.cat([self.fine.dense(), self.coarse.dense()])[self._order()]
 
     def multiply(self, activation: Tensor) -> Tensor:
-        """Two products, their outputs put in order."""
+        """Two products, their outputs put in order; of many on the processor one, of dense rows."""
+        here = activation.device.type == "cpu"
+        if here and (activation.numel() > FEW * self.columns or self.matrix() is not None):
+            return super().multiply(activation)
         outputs = self.fine.multiply(activation), self.coarse.multiply(activation)
-        return torch.cat(outputs, dim=-1).index_select(-1, self._order())
+        return reordered(torch.cat(outputs, dim=-1), self._order())
 
     def matrix(self) -> packed.Matrix | None:
         """Both halves where they lie."""

@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from backend.formats.base import Format, empty
+from backend.formats.base import Format, empty, reordered
 from backend.formats.dense import Dense
 from kernels import bitpack, decode_step
 from kernels.decode_step import Product
@@ -58,7 +58,7 @@ class SharedRows(Format):
 
     def multiply(self, activation: Tensor) -> Tensor:
         """One product with the table, whose outputs are then handed to their rows."""
-        return self.table.multiply(activation).index_select(-1, self._places())
+        return reordered(self.table.multiply(activation), self._places())
 
     def product(self) -> Product | None:
         """As above, in a decode step."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from backend.formats.base import Format
+from backend.formats.base import Format, reordered
 from backend.formats.slotted import Slotted
 from kernels import bitplane_mm, slots, vq_mm
 
@@ -106,7 +106,7 @@ class SlottedInputs(Format):
 
     def multiply(self, activation: Tensor) -> Tensor:
         """Two products with the activations that belong to each, added."""
-        ordered = activation.index_select(-1, self.order)
+        ordered = reordered(activation, self.order)
         parts = ordered.split([self.fine.columns, self.coarse.columns], dim=-1)
         return self.fine.multiply(parts[0]) + self.coarse.multiply(parts[1])
 
