@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -31,11 +29,11 @@ def main() -> None:
 
     from backend.errors import ParetoscopeError
     from backend.limits import AT_HOME, IN_PUBLIC
-    from backend.opening import lends, opened, settings
+    from backend.opening import ending, lends, opened, settings
     from ui import page
 
     limits, lent = IN_PUBLIC if flags.public or space else AT_HOME, space and lends()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    told = ending()
     with ExitStack() as stack:
         try:
             chosen = settings(limits, flags.cluster, flags.gpus, lent=lent)
@@ -52,7 +50,9 @@ def main() -> None:
         os.write(1, f"Paretoscope is at {address}\n".encode())
         page.warm(address)
         service.warm_up()
-        blocks.block_thread()
+        while not told.wait(1):
+            pass
+    os._exit(0)  # all is in its files; what threads of the server still hold is not waited for
 
 
 if __name__ == "__main__":

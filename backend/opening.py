@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,12 +18,20 @@ from backend.limits import Limits
 from backend.service import Service
 from backend.store.errors import UnwritableError
 
-__all__ = ["lends", "opened", "settings"]
+__all__ = ["ending", "lends", "opened", "settings"]
 
 WARNING = (
     "{error} Until then this page works in a temporary folder: the results that were there are "
     "shown, and what is measured now is gone when the program ends."
 )
+
+
+def ending() -> threading.Event:
+    """Is set once the program is told to end, by SIGTERM or Ctrl-C; breaks nothing off."""
+    told = threading.Event()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, lambda *_: told.set())
+    return told
 
 
 def settings(limits: Limits, cluster: str = "", gpus: float = 0, *, lent: bool = False) -> Any:
