@@ -194,13 +194,13 @@ def _treat_blocks(
         remarks = None if saved is None else saved.restore(view, block)
         if remarks is None:
             remarks = []
-            statistics = source.enter(block)
-            for site in view.sites(block):
-                remarks += _treat(view, site, methods, statistics[site.name])
+            treat = functools.partial(_treat, view, methods, remarks)
+            source.treat(block, view.sites(block), treat)
             if saved is not None:
                 saved.keep(view, block, remarks)
+        else:
+            source.skip(block)
         result.remarks += remarks
-        source.leave(block)
     if saved is not None:
         saved.drop()
     progress("compress", blocks, blocks)
@@ -208,12 +208,12 @@ def _treat_blocks(
 
 def _treat(
     view: View,
-    site: Site,
     methods: tuple[WeightMethod, ...],
+    remarks: list[str],
+    site: Site,
     statistics: InputStatistics,
-) -> list[str]:
-    """Put a layer into its formats; what there is to say of it."""
-    remarks = []
+) -> None:
+    """Put a layer into its formats, and what there is to say of it among the remarks."""
     weight = view.weight(site)
     held: Format = formats.Dense.pack(weight, dtype=torch.float32)
     if statistics.count == 0 and any(method.wants() for method in methods):
@@ -229,7 +229,6 @@ def _treat(
         except OutOfReachError as error:
             raise OutOfReachError(f"{site.name}: {error}") from error
     view.hold(site, held)
-    return remarks
 
 
 def refit(method: LayerMethod, held: Format, statistics: InputStatistics) -> Format:

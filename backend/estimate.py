@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 
+from backend.calibrate import AT_ONCE, BATCH_TOKENS
 from backend.dimensions import Dimensions
 from backend.errors import ResourceError
 from backend.forecast import Forecast, Forecaster
@@ -27,6 +28,7 @@ from backend.sources import ModelSource
 BASE_MEMORY = 400 << 20  # bytes: interpreter, torch and transformers
 WORKING_MEMORY = 64 << 20  # bytes that torch takes once it computes, whatever the model
 STREAMS = 2  # of hidden states: before a block and behind it
+WIDE = 4  # arrays as wide as a block grows between two linears
 MOMENTS = 3  # matrices of a layer's inputs: their Hessian, its inverse factor, and room for it
 WINDOWS = 8  # whose gradients of a matrix are there at once
 KEPT = 2.7  # numbers kept for the way back, to each that goes into a matrix or comes out of it
@@ -139,7 +141,9 @@ def _working(recipe: Recipe, dimensions: Dimensions) -> int:
     states, moments = 0, 0
     if needs is not Needs.NOTHING:
         tokens = CALIBRATION["windows"] * CALIBRATION["length"]
-        states = STREAMS * 4 * tokens * dimensions.hidden
+        widest = max((max(shape) for shape, _ in dimensions.matrices), default=0)
+        at_once = tokens if tokens * widest <= AT_ONCE else BATCH_TOKENS
+        states = 4 * (STREAMS * tokens * dimensions.hidden + WIDE * at_once * widest)
     if Needs.HESSIAN in needs:
         inputs = {columns for (_, columns), _ in dimensions.matrices}
         moments = MOMENTS * 4 * sum(columns**2 for columns in inputs)

@@ -24,7 +24,7 @@ from backend.texts import Texts
 TIERS = ("smoke", "quick", "full")
 SPEEDS = ("", "sweep", "full")
 WALKS = ("sequential", "parallel")
-SCHEMA = 2  # of what an artefact is made by; raised when all change
+SCHEMA = 3  # of what an artefact is made by; raised when all change
 CALIBRATION = {"windows": 64, "length": 256}
 DTYPE = "bfloat16"
 

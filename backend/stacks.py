@@ -85,7 +85,6 @@ def _take_apart(
         partial = folder / f"{block}.part"
         save_file(tensors, partial, {"headers": json.dumps(headers)})
         partial.rename(folder / f"{block}.safetensors")
-        source.leave(block)
 
 
 class _Blocks:

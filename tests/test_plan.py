@@ -115,11 +115,12 @@ def test_expected_memory_counts_states_and_moments_of_what_is_looked_at():
 
     assert beside("kv-int@5") == beside("copyspec") == 0
     assert beside("rtn@4") == WORKING_MEMORY
-    # 64 windows of 256 tokens in 128 channels of float32, twice
-    assert beside("wanda@9") == WORKING_MEMORY + 2 * 4 * 64 * 256 * 128
+    # 64 windows of 256 tokens in 128 channels of float32, twice, and four times in 256
+    states = 4 * 64 * 256 * (2 * 128 + 4 * 256)
+    assert beside("wanda@9") == WORKING_MEMORY + states
     # inputs of 128 channels, and of 256 behind the network's first half
     moments = 3 * 4 * (128**2 + 256**2)
-    assert beside("gptq@4") == WORKING_MEMORY + 2 * 4 * 64 * 256 * 128 + moments
+    assert beside("gptq@4") == WORKING_MEMORY + states + moments
     # a float32 for each weight, and eight gradients of a matrix [256, 128]
     sizes = [math.prod(one) for name, one in DEFAULT.shapes().items() if "proj" in name]
     gradients = 4 * (sum(sizes) + 8 * 256 * 128)

@@ -1,1 +1,6 @@
 """Calibration text and the one walk that collects what methods need to know of the data."""
+
+BATCH_TOKENS = 4096
+"""Tokens that pass a block together, where windows must pass apart."""
+AT_ONCE = 1 << 28
+"""Numbers in the widest activation of all windows up to which they all pass it together."""

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from safetensors import safe_open
@@ -21,25 +21,28 @@ from torch import Tensor
 from backend import shelf
 from backend.calibrate.gradients import Fisher
 from backend.calibrate.statistics import InputStatistics
-from backend.calibrate.walk import Walk
+from backend.calibrate.walk import Treat, Walk
 from backend.methods.base import Needs
+
+if TYPE_CHECKING:
+    from backend.models.view import Site
 
 Statistics = dict[str, InputStatistics]
 Source: TypeAlias = "Sequential | Parallel | Bent | Ranked"
 
 
 class Sequential:
-    """Statistics of each block on what the treated blocks before it give."""
+    """Statistics of each layer on what the treated layers before it give."""
 
     def __init__(self, walk: Walk, needs: Needs) -> None:
         self._walk, self._needs = walk, needs
 
-    def enter(self, block: int) -> Statistics:
-        """What the linears of a block see, by site name."""
-        return self._walk.gather(block, self._needs)
+    def treat(self, block: int, sites: list[Site], treat: Treat) -> None:  # noqa: ARG002
+        """Have each linear of a block treated by what it sees."""
+        self._walk.through(block, self._needs, treat)
 
-    def leave(self, block: int) -> None:
-        """Go on with the block as it is now."""
+    def skip(self, block: int) -> None:
+        """Go on with a block that is treated already."""
         if self._needs is not Needs.NOTHING and block + 1 < len(self._walk.view.blocks):
             self._walk.advance(block)
 
@@ -74,7 +77,13 @@ class Parallel:
         """What the linears of a block see, by site name."""
         return self._memory[block] if self._kept is None else self._kept.load(block, self._needs)
 
-    def leave(self, block: int) -> None:
+    def treat(self, block: int, sites: list[Site], treat: Treat) -> None:
+        """Have each linear of a block treated by what it sees."""
+        found = self.enter(block)
+        for site in sites:
+            treat(site, found[site.name])
+
+    def skip(self, block: int) -> None:
         """Nothing: what a block has become does not matter to the next."""
 
 
@@ -93,9 +102,16 @@ class Bent:
         found = self._source.enter(block)
         return {name: one.bent(fisher[name]) for name, one in found.items()}
 
-    def leave(self, block: int) -> None:
+    def treat(self, block: int, sites: list[Site], treat: Treat) -> None:
+        """Have each linear of a block treated by what it sees."""
+        fisher = self._fisher(block)
+        self._source.treat(
+            block, sites, lambda site, found: treat(site, found.bent(fisher[site.name]))
+        )
+
+    def skip(self, block: int) -> None:
         """Go on as the other source does."""
-        self._source.leave(block)
+        self._source.skip(block)
 
 
 class Ranked:
@@ -109,9 +125,16 @@ class Ranked:
         found = self._source.enter(block)
         return {name: one.ranked(self._fine_rows[name]) for name, one in found.items()}
 
-    def leave(self, block: int) -> None:
+    def treat(self, block: int, sites: list[Site], treat: Treat) -> None:
+        """Have each linear of a block treated by what it sees."""
+        ranks = self._fine_rows
+        self._source.treat(
+            block, sites, lambda site, found: treat(site, found.ranked(ranks[site.name]))
+        )
+
+    def skip(self, block: int) -> None:
         """Go on as the other source does."""
-        self._source.leave(block)
+        self._source.skip(block)
 
 
 class Kept:

@@ -7,18 +7,20 @@ dense ones, so that statistics depend on the model alone and can be kept.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from backend.calibrate import AT_ONCE, BATCH_TOKENS
 from backend.calibrate.statistics import InputStatistics
 from backend.methods.base import Needs
 
 if TYPE_CHECKING:
     from backend.models.view import Site, View
 
-BATCH_TOKENS = 4096
+Treat = Callable[["Site", InputStatistics], None]
 
 
 class Walk:
@@ -59,9 +61,42 @@ class Walk:
             gathered.setdefault(site.name, self._nothing(site, needs))
         return gathered
 
+    @torch.no_grad()
+    def through(self, block: int, needs: Needs, treat: Treat) -> None:
+        """Pass all states through a block once; each linear is treated when inputs reach it.
+
+        So the next linear sees what this one has become, and no product is made twice. Where
+        windows must pass apart, because a block wants to be called with something of their own
+        or because they are too many, statistics of the whole block come first.
+        """
+        sites = self.view.sites(block)
+        if needs is Needs.NOTHING:
+            for site in sites:
+                treat(site, self._nothing(site, needs))
+            return
+        widest = max(max(self.view.shape(site)) for site in sites)
+        if not self.view.alike or self.windows.numel() * widest > AT_ONCE:
+            found = self.gather(block, needs)
+            for site in sites:
+                treat(site, found[site.name])
+            self.advance(block)
+            return
+        hidden = torch.cat(self.hidden)  # before anything waits, as the first may run the model
+        waiting = [_Waiting(self, site, needs, treat) for site in sites]
+        last: _Seen = []
+        for one in waiting:
+            one.begin(last)
+        try:
+            self._hidden = [self._blocks[block](hidden)]
+        finally:
+            for one in waiting:
+                one.end()
+        for one in waiting:
+            if not one.treated:  # an expert that no token reached
+                treat(one.site, self._nothing(one.site, needs))
+
     def _nothing(self, site: Site, needs: Needs) -> InputStatistics:
-        weight = self.view.weight(site)
-        return InputStatistics(weight.shape[1], needs, weight.device)
+        return InputStatistics(self.view.shape(site)[1], needs, self.view.device)
 
     def advance(self, block: int) -> None:
         """Pass the hidden states through a block, as it is now."""
@@ -94,6 +129,37 @@ class Walk:
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+_Seen = list[tuple[Tensor, InputStatistics]]  # the last inputs and what is known of them, if any
+
+
+class _Waiting:
+    """A linear that is treated by what reaches it first, and then answers as what it is."""
+
+    def __init__(self, walk: Walk, site: Site, needs: Needs, treat: Treat) -> None:
+        self.view, self.site, self.needs, self.treat = walk.view, site, needs, treat
+        self.module = walk.view.module(site)
+        self.treated = False
+
+    def begin(self, last: _Seen) -> None:
+        """Wait for inputs; those of the linear before are known if they are the same tensor."""
+
+        def forward(inputs: Tensor) -> Tensor:
+            self.end()
+            if not last or last[0][0] is not inputs:
+                found = InputStatistics(inputs.shape[-1], self.needs, inputs.device)
+                found.add(inputs)
+                last[:] = [(inputs, found)]
+            self.treated = True
+            self.treat(self.site, last[0][1])
+            return self.view.module(self.site)(inputs)
+
+        self.module.forward = forward
+
+    def end(self) -> None:
+        """Wait no longer."""
+        vars(self.module).pop("forward", None)
 
 
 def _batch_size(windows: int, length: int) -> int:

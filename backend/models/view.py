@@ -59,7 +59,7 @@ class View:
         )
         self.blocks_name, blocks = _find_blocks(model)
         self.blocks: nn.ModuleList = blocks
-        self._alike = False
+        self.alike = False  # whether a block is called alike for every sequence; `check` tells
 
     @property
     def embedding(self) -> nn.Module:
@@ -131,6 +131,14 @@ class View:
         weight = module.weight.detach().to(torch.float32)
         return weight.T.contiguous() if isinstance(module, Conv1D) else weight
 
+    def shape(self, site: Site) -> tuple[int, int]:
+        """Outputs and inputs of the layer at a site."""
+        module = self.module(site)
+        if isinstance(module, HeldLinear):
+            return module.held.shape
+        first, second = module.weight.shape
+        return (second, first) if isinstance(module, Conv1D) else (first, second)
+
     def held(self, site: Site) -> Format | None:
         """The format of a layer that has been treated."""
         module = self.module(site)
@@ -171,7 +179,7 @@ class View:
         Returns:
             Hidden states [batch, length, hidden] and one function for each block.
         """
-        if self._alike and len(tokens) > 1:
+        if self.alike and len(tokens) > 1:
             return self.embed(tokens), self.enter(tokens[:1])[1]
         calls: list[tuple[tuple, dict[str, Any]]] = []
 
@@ -231,13 +239,13 @@ class View:
             self.model(input_ids=tokens, use_cache=False)
         finally:
             hook.remove()
-        for self._alike in (True, False):
+        for self.alike in (True, False):
             try:
                 hidden, blocks = self.enter(tokens)
                 for block in blocks:
                     hidden = block(hidden)
             except RuntimeError:  # what one sequence is called with does not fit several
-                if not self._alike:
+                if not self.alike:
                     raise
                 continue
             if torch.allclose(hidden, outputs[0], rtol=1e-2, atol=1e-2):
