@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from kernels import bitpack, extension
-
-Address, Number = ctypes.c_void_p, ctypes.c_int64
+from kernels.rooms import Address, Number, States
 
 
 class _Kept(ctypes.Structure):
@@ -35,6 +34,11 @@ def _held(bitmap: Tensor, kept: Tensor, channels: int) -> _Kept | None:
     tokens, count = kept.shape[-2:]
     pairs = kept.numel() // max(1, tokens * count)
     return _Kept(bitmap.data_ptr(), kept.data_ptr(), pairs, tokens, channels, count)
+
+
+def read(bitmap: Tensor, kept: Tensor, channels: int) -> States:
+    """How a decode step reads values in bfloat16 that bitmaps mark."""
+    return States("read_kept", _held(bitmap, kept, channels), (bitmap, kept))
 
 
 def places(bitmap: Tensor, channels: int, kept: int) -> Tensor:

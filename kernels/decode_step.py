@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kernels import extension
+from kernels.rooms import Room, addresses
 
 TOKENS = 64
 """Of one call: a draft's tree and the token before it; more are quicker by dense products."""
@@ -55,11 +56,6 @@ class BlockStructure(ctypes.Structure):
                 *("attention_shortcut", "network_shortcut"),
             )
         ),
-        ("keys", ctypes.c_void_p),
-        ("values", ctypes.c_void_p),
-        ("capacity", ctypes.c_int64),
-        ("halved", ctypes.c_int64),
-        ("asked", ctypes.c_int64),
         ("scale", ctypes.c_float),
     )
 
@@ -178,9 +174,9 @@ def _parts(parts: Sequence[Product]) -> _Parts:
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Takes in queries [1, query heads, tokens, head_dim] with their new keys and values [1, heads,
 tokens, head_dim] and returns what they find, shaped as the queries; float32."""
-Room = tuple[Tensor, Tensor] | Attention | None
-"""Where a block's keys and values are: tensors [1, heads, capacity, head_dim] in float32 or
-bfloat16, who answers for them, or None for a block without attention."""
+Place = Room | Attention | None
+"""Where a block's keys and values are: in room that a step writes into, with who answers for
+them, or nowhere, for a block without attention."""
 
 
 @dataclass(frozen=True)
@@ -258,7 +254,7 @@ class Step:
             last.structure, shortcut, head.structure, self._attend, None,
         )  # fmt: skip
         self._scratch = torch.empty(0)
-        self._asked: Sequence[Room] = ()
+        self._asked: Sequence[Place] = ()
         self._failure: BaseException | None = None
         self._count = 0
 
@@ -267,7 +263,7 @@ class Step:
         stream: Tensor,
         turns: tuple[Tensor, Tensor],
         position: int,
-        rooms: Sequence[Room],
+        rooms: Sequence[Place],
         among: Tensor | None = None,
     ) -> Tensor:
         """Logits [tokens, vocabulary]; the tokens' keys and values are written into the rooms.
@@ -278,18 +274,11 @@ class Step:
                 first half negative.
             position: tokens before them.
             rooms: of each block.
-            among: [tokens, tokens], bool, which of the new tokens each may see in rooms of
-                tensors; None for those up to itself.
+            among: [tokens, tokens], bool, which of the new tokens each may see in a room; None
+                for those up to itself.
         """
-        for structure, room in zip(self._blocks, rooms, strict=True):
-            structure.asked = callable(room)
-            if isinstance(room, tuple):
-                keys, values = room
-                structure.keys, structure.values = keys.data_ptr(), values.data_ptr()
-                structure.capacity = keys.shape[2]
-                structure.halved = keys.dtype == torch.bfloat16
         count = stream.shape[0]
-        needed = 6 * count * self._widest + position + count
+        needed = 6 * count * self._widest
         if self._scratch.numel() < needed:
             self._scratch = torch.empty(2 * needed)
             self._step.scratch = self._scratch.data_ptr()
@@ -299,6 +288,7 @@ class Step:
         self._asked, self._count = rooms, count
         extension.library().decode_step(
             ctypes.byref(self._step),
+            addresses(rooms),
             *(ctypes.c_void_p(part.data_ptr()) for part in (stream, *turns)),
             ctypes.c_int64(position),
             ctypes.c_int64(count),

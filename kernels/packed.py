@@ -16,7 +16,9 @@ from kernels.decode_step import Product
 from kernels.layout import Address, Matrix, Number, Packed, here, shape_of
 
 
-class _Codes(ctypes.Structure):
+class Codes(ctypes.Structure):
+    """`Codes` of kernels/cpu/packed.h."""
+
     _fields_ = (("planes", Address * 4),)
 
 
@@ -27,8 +29,8 @@ class _Dense(ctypes.Structure):
 class _IntegerGroups(ctypes.Structure):
     _fields_ = (
         ("shape", Packed),
-        ("codes", _Codes),
-        ("zero_points", _Codes),
+        ("codes", Codes),
+        ("zero_points", Codes),
         ("group_size", Number),
         ("middle", ctypes.c_float),
         ("scales", Address),
@@ -39,7 +41,7 @@ class _IntegerGroups(ctypes.Structure):
 class _Codebook(ctypes.Structure):
     _fields_ = (
         ("shape", Packed),
-        ("codes", _Codes),
+        ("codes", Codes),
         ("rows", Address),
         ("table", Address),
         ("size", Number),
@@ -107,8 +109,8 @@ def integers(
     rows = next(iter(codes.values())).shape[0]
     structure = _IntegerGroups(
         shape_of("decode_integers", rows, columns),
-        _planes(codes),
-        _planes(zero_points or {}),
+        planes_of(codes),
+        planes_of(zero_points or {}),
         group_size,
         float(1 << (bits - 1)),
         scales.address,
@@ -142,7 +144,7 @@ def codebook(
     size = table.shape[1] if own else table.shape[0]
     structure = _Codebook(
         shape_of("decode_codebook", next(iter(codes.values())).shape[0], columns),
-        _planes(codes),
+        planes_of(codes),
         table.data_ptr() if own else None,
         None if own else table.data_ptr(),
         size,
@@ -159,7 +161,7 @@ def numbers(planes: dict[int, Tensor], columns: int) -> Tensor:
         return bitpack.unpack(planes, columns).to(torch.float32)
     found = torch.empty(len(next(iter(planes.values()))), columns)
     extension.library().unpack_codes(
-        ctypes.byref(_planes(planes)), Number(len(found)), Number(columns),
+        ctypes.byref(planes_of(planes)), Number(len(found)), Number(columns),
         Address(found.data_ptr()),
     )  # fmt: skip
     return found
@@ -245,8 +247,9 @@ def mixed(mask: Tensor, rows: int, fine: Matrix | None, coarse: Matrix | None) -
     return Matrix(structure, (mask, fine, coarse))
 
 
-def _planes(parts: dict[int, Tensor]) -> _Codes:
-    held = _Codes()
+def planes_of(parts: dict[int, Tensor]) -> Codes:
+    """Where the planes of codes lie, by their widths."""
+    held = Codes()
     for place, width in enumerate(reversed(bitpack.WIDTHS)):
         held.planes[place] = parts[width].data_ptr() if width in parts else None
     return held

@@ -5,7 +5,7 @@ import contextlib
 import pytest
 import torch
 
-from backend.caches.integer import IntegerCodec, IntegerLayerCache
+from backend.caches.condensed import CondensedCodec, CondensedLayerCache
 from backend.compress import compress
 from backend.measure import size
 from backend.methods import find
@@ -317,14 +317,13 @@ def test_bytes_of_the_cache_are_the_room_that_was_asked_for():
 
 
 def test_what_fails_in_a_cache_fails_the_step(whole, monkeypatch):
-    codec = IntegerCodec(4, 4, 4, 4)
-    model = TransformersModel(tiny.build("llama"), codec)
+    model = TransformersModel(tiny.build("llama"), CondensedCodec(4, 8, 0.5, 0.6, 64))
     session = model.session(1, 16)
     session.feed(tiny.tokens(1, 1))
-    kept = IntegerLayerCache.append
-    monkeypatch.setattr(IntegerLayerCache, "append", lambda *_: 1 / 0)
+    kept = CondensedLayerCache.attend
+    monkeypatch.setattr(CondensedLayerCache, "attend", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         session.feed(tiny.tokens(1, 1))
-    monkeypatch.setattr(IntegerLayerCache, "append", kept)
+    monkeypatch.setattr(CondensedLayerCache, "attend", kept)
     session = model.session(1, 16)
     assert session.feed(tiny.tokens(1, 2)).isfinite().all()

@@ -10,12 +10,33 @@ from __future__ import annotations
 import abc
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from backend.caches.attention import Queries, attend
+from backend.caches.attention import Queries, Turn, attend
+from kernels.rooms import Room
+
+
+@dataclass(frozen=True)
+class Coming:
+    """The tokens that a step of one text is about to write.
+
+    Attributes:
+        heads: of keys and values.
+        head_dim: of each.
+        count: tokens.
+        dtype: that they are kept in.
+        turn: the model's rotary embedding; None where there is none.
+    """
+
+    heads: int
+    head_dim: int
+    count: int
+    dtype: torch.dtype
+    turn: Turn | None = None
 
 
 class LayerCache(abc.ABC):
@@ -31,6 +52,16 @@ class LayerCache(abc.ABC):
     def attend(self, queries: Queries, keys: Tensor, values: Tensor) -> Tensor:
         """Take in new tokens; returns what their queries find, [batch, heads, tokens, head_dim]."""
         return attend(queries, *self.append(keys, values))
+
+    def reserve(self, coming: Coming) -> Room | None:  # noqa: ARG002 - most must be asked
+        """Count in tokens that a step writes and attends to by itself, and say where.
+
+        None, and nothing is counted, where the step must ask through `attend`.
+        """
+        return None
+
+    def settle(self) -> None:  # noqa: B027 - most have nothing to do
+        """Take care of what a step has written into the room it was given."""
 
     @abc.abstractmethod
     def pick(self, start: int, places: Sequence[int]) -> None:
@@ -61,33 +92,78 @@ class LayerCache(abc.ABC):
 
 
 class DenseLayerCache(LayerCache):
-    """Keys and values as they are."""
+    """Keys and values as they are.
+
+    A step writes them into room that is a little longer; what is empty there is no cache, but
+    what a step works in.
+    """
 
     def __init__(self) -> None:
-        self.keys: Tensor | None = None
-        self.values: Tensor | None = None
+        self._states: tuple[Tensor, Tensor] | None = None
+        self._length = 0
+        self._room: Room | None = None
+
+    @property
+    def keys(self) -> Tensor | None:
+        """[batch, heads, tokens, head_dim], or None before the first."""
+        return self._states and self._states[0][:, :, : self._length]
+
+    @property
+    def values(self) -> Tensor | None:
+        """Beside the keys."""
+        return self._states and self._states[1][:, :, : self._length]
+
+    def put(self, keys: Tensor, values: Tensor) -> None:
+        """Hold these and nothing else."""
+        self._states, self._room, self._length = (keys, values), None, keys.shape[2]
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Put the new tokens behind the old."""
-        if self.keys is not None:
+        if self._states is not None:
             keys = torch.cat([self.keys, keys], dim=2)
             values = torch.cat([self.values, values], dim=2)
-        self.keys, self.values = keys, values
+        self.put(keys, values)
         return keys, values
+
+    def make_room(self, coming: Coming, most: int) -> Room:
+        """Room for those that come behind the old tokens, for at least `most` in all."""
+        needed = self._length + coming.count
+        if self._room is None or needed > self._states[0].shape[2]:
+            shape = 1, coming.heads, max(needed, most), coming.head_dim
+            fresh = torch.empty(2, *shape, dtype=coming.dtype).unbind(0)
+            for room, old in zip(fresh, (self.keys, self.values), strict=True):
+                if old is not None:
+                    room[:, :, : self._length] = old
+            self._states, self._room = fresh, Room(fresh)
+        self._length = needed
+        return self._room
 
     def pick(self, start: int, places: Sequence[int]) -> None:
         """Close up what is kept."""
-        if self.keys is None or (not places and start >= self.length):
+        if self._states is None or (not places and start >= self.length):
             return
         kept = [*range(min(start, self.length)), *(start + place for place in places)]
         index = torch.tensor(kept, dtype=torch.int64, device=self.keys.device)
-        self.keys, self.values = (part.index_select(2, index) for part in (self.keys, self.values))
+        self._put_back(*(part.index_select(2, index) for part in (self.keys, self.values)))
 
     def drop(self, count: int) -> tuple[Tensor, Tensor]:
         """Give up the first `count` tokens; returns them."""
-        gone = self.keys[:, :, :count], self.values[:, :, :count]
-        self.keys, self.values = (part[:, :, count:].clone() for part in (self.keys, self.values))
-        return gone
+        both = self.keys, self.values
+        gone, kept = (
+            [part[:, :, span].clone() for part in both]
+            for span in (slice(None, count), slice(count, None))
+        )
+        self._put_back(*kept)
+        return gone[0], gone[1]
+
+    def _put_back(self, keys: Tensor, values: Tensor) -> None:
+        """Hold fewer than before, in the same room if there is one."""
+        if self._room is None:
+            self.put(keys, values)
+            return
+        self._length = keys.shape[2]
+        for room, part in zip(self._states, (keys, values), strict=True):
+            room[:, :, : self._length] = part
 
     @property
     def croppable(self) -> int:
@@ -96,11 +172,11 @@ class DenseLayerCache(LayerCache):
 
     def tensors(self) -> Iterator[Tensor]:
         """Keys and values."""
-        if self.keys is not None:
+        if self._states is not None:
             yield self.keys
             yield self.values
 
     @property
     def length(self) -> int:
         """Tokens held."""
-        return 0 if self.keys is None else self.keys.shape[2]
+        return self._length

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from backend.caches.attention import Queries, attend, mix, scores, weights
+from backend.caches.base import Coming
 from backend.caches.chunked import ChunkedLayerCache
 from backend.caches.codecs import BitmapCodec
 from backend.caches.packed import behind
 from kernels import bitmap_attention, bitpack
+from kernels.rooms import States
 
 
 class _Kept:
@@ -43,6 +45,10 @@ class _Kept:
         dense = torch.zeros(*index.shape[:3], channels, dtype=dtype, device=index.device)
         return dense.scatter_(-1, index, self.values.to(dtype))
 
+    def read(self, channels: int) -> States:
+        """How a step reads all states."""
+        return bitmap_attention.read(self.bitmap, self.values, channels)
+
     def keep(self, tokens: int) -> None:
         """Forget all but the first tokens."""
         self.values = self.values[:, :, :tokens].clone()
@@ -59,6 +65,7 @@ class BitmapLayerCache(ChunkedLayerCache):
     """Pruned tokens behind bitmaps and a dense window behind them."""
 
     attends = True
+    read_by_step = True
 
     def __init__(self, codec: BitmapCodec) -> None:
         super().__init__(codec.chunk, codec.window)
@@ -92,6 +99,9 @@ class BitmapLayerCache(ChunkedLayerCache):
     def _decode(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         channels = self.recent.keys.shape[3]
         return self.keys.decode(channels, dtype), self.values.decode(channels, dtype)
+
+    def _states(self, coming: Coming) -> tuple[States, States]:
+        return self.keys.read(coming.head_dim), self.values.read(coming.head_dim)
 
     def _keep(self, chunks: int) -> None:
         self.keys.keep(chunks * self.chunk)

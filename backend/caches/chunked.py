@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from backend.caches.attention import Queries, Turn, attend
-from backend.caches.base import DenseLayerCache, LayerCache
+from backend.caches.base import Coming, DenseLayerCache, LayerCache
+from kernels.rooms import Room, States
 
 
 class ChunkedLayerCache(LayerCache):
     """Whole chunks of held tokens and an exact window behind them."""
 
+    read_by_step: ClassVar[bool] = False
+    """Whether attention depends on nothing but the states, and `_states` says how they lie."""
+
     def __init__(self, chunk: int, window: int) -> None:
         self.chunk, self.window = chunk, window
         self.chunks = 0
         self.recent = DenseLayerCache()
+        self._read = False  # whether the room says how the chunks of now are read
 
     @abc.abstractmethod
     def _hold(self, keys: Tensor, values: Tensor) -> None:
@@ -39,6 +45,26 @@ class ChunkedLayerCache(LayerCache):
     @abc.abstractmethod
     def _held(self) -> Iterator[Tensor]:
         """What the chunks are held in."""
+
+    def _states(self, coming: Coming) -> tuple[States, States]:
+        """How a step reads keys and values of all chunks as they lie, if it can."""
+        raise NotImplementedError
+
+    def reserve(self, coming: Coming) -> Room | None:
+        """Room in the window, and the chunks before it."""
+        if not self.read_by_step:
+            return None
+        room = self.recent.make_room(coming, self.window + self.chunk + coming.count)
+        held = self.chunks * self.chunk
+        if held and not (self._read and room.before == held):
+            room.follow(held, self.chunk, *self._states(coming))
+            self._read = True
+        return room
+
+    def settle(self) -> None:
+        """Hold the chunks that leave the window."""
+        if self._leaving:
+            self._settle()
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Give decoded chunks, the window and the new tokens; then hold what leaves it."""
@@ -65,7 +91,7 @@ class ChunkedLayerCache(LayerCache):
         if count := self._leaving:
             gone = self.recent.drop(count * self.chunk)
             self._hold(*(part.unflatten(2, (count, self.chunk)) for part in gone))
-            self.chunks += count
+            self.chunks, self._read = self.chunks + count, False
 
     def pick(self, start: int, places: Sequence[int]) -> None:
         """Cut off the end; a chunk that is cut comes back into the window, as it decodes."""
@@ -73,12 +99,14 @@ class ChunkedLayerCache(LayerCache):
         if whole < self.chunks:
             window = self.recent.keys, self.recent.values
             decoded = self._decode(window[0].dtype)
-            self.recent.keys, self.recent.values = (
-                torch.cat([old[:, :, whole * self.chunk :], new], dim=2)
-                for old, new in zip(decoded, window, strict=True)
+            self.recent.put(
+                *(
+                    torch.cat([old[:, :, whole * self.chunk :], new], dim=2)
+                    for old, new in zip(decoded, window, strict=True)
+                )
             )
             self._keep(whole)
-            self.chunks = whole
+            self.chunks, self._read = whole, False
         self.recent.pick(start - whole * self.chunk, places)
 
     @property

@@ -88,15 +88,17 @@ class CondensedLayerCache(LayerCache):
         home = homes(keys, kept, merged, codec.alike)
         weight = worth.unsqueeze(-1).clamp(min=1e-30)  # a token that nothing looked at stays itself
         divisor = gathered(weight, kept, merged, home)
-        self.held.keys, self.held.values = (
-            torch.cat(
-                [
-                    (gathered(part * weight, kept, merged, home) / divisor).to(whole.dtype),
-                    whole[:, :, count:],
-                ],
-                2,
+        self.held.put(
+            *(
+                torch.cat(
+                    [
+                        (gathered(part * weight, kept, merged, home) / divisor).to(whole.dtype),
+                        whole[:, :, count:],
+                    ],
+                    2,
+                )
+                for part, whole in ((keys, self.held.keys), (values, self.held.values))
             )
-            for part, whole in ((keys, self.held.keys), (values, self.held.values))
         )
         given = gathered(self.given[:, :, :count, None], kept, merged, home)[..., 0]
         self.given = torch.cat([given, self.given[:, :, count:]], 2)

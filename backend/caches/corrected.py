@@ -11,9 +11,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from backend.caches.base import Coming
 from backend.caches.chunked import ChunkedLayerCache
 from backend.caches.codecs import CorrectedCodec
 from backend.caches.packed import Packed, behind
+from kernels import held_states
+from kernels.rooms import States
 
 ITERATIONS = 4
 
@@ -57,8 +60,8 @@ class Corrected:
             if places is not None:
                 error = error.flatten(3).scatter(-1, places, 0.0).view_as(error)
             left, right = thin_factors(error, self.rank)
-            self.left = behind(self.left, left.to(torch.bfloat16))
-            self.right = behind(self.right, right.to(torch.bfloat16))
+            self.left = behind(self.left, left.to(torch.bfloat16).contiguous())
+            self.right = behind(self.right, right.to(torch.bfloat16).contiguous())
 
     def decode(self, channels: int, dtype: torch.dtype) -> Tensor:
         """All states [batch, heads, tokens, channels]."""
@@ -71,6 +74,12 @@ class Corrected:
             places = self.places.to(torch.int64) & 0xFFFF
             states = flat.scatter(-1, places, self.values.float()).view_as(states)
         return states.flatten(2, 3).to(dtype)
+
+    def read(self, channels: int) -> States:
+        """How a step reads all states."""
+        factors = (self.left, self.right) if self.rank else None
+        apart = (self.places, self.values) if self.apart else None
+        return held_states.corrected(self.codes.read(channels), factors, apart)
 
     def keep(self, chunks: int) -> None:
         """Forget all but the first chunks."""
@@ -104,6 +113,8 @@ def thin_factors(matrices: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 class CorrectedLayerCache(ChunkedLayerCache):
     """Chunks with their corrections, and the streaming buffer of the newest tokens."""
 
+    read_by_step = True
+
     def __init__(self, codec: CorrectedCodec) -> None:
         super().__init__(codec.chunk, codec.window)
         self.codec = codec
@@ -122,6 +133,9 @@ class CorrectedLayerCache(ChunkedLayerCache):
     def _decode(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         channels = self.recent.keys.shape[3]
         return self.keys.decode(channels, dtype), self.values.decode(channels, dtype)
+
+    def _states(self, coming: Coming) -> tuple[States, States]:
+        return self.keys.read(coming.head_dim), self.values.read(coming.head_dim)
 
     def _keep(self, chunks: int) -> None:
         self.keys.keep(chunks)

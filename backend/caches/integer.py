@@ -10,13 +10,17 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from backend.caches.base import Coming
 from backend.caches.chunked import ChunkedLayerCache
 from backend.caches.codecs import IntegerCodec
 from backend.caches.packed import Packed
+from kernels.rooms import States
 
 
 class IntegerLayerCache(ChunkedLayerCache):
     """Whole chunks of quantised tokens and an exact window behind them."""
+
+    read_by_step = True
 
     def __init__(self, codec: IntegerCodec) -> None:
         super().__init__(codec.group_size, codec.window)
@@ -30,6 +34,9 @@ class IntegerLayerCache(ChunkedLayerCache):
     def _decode(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         channels = self.recent.keys.shape[3]
         return self.keys.decode(channels, dtype), self.values.decode(channels, dtype)
+
+    def _states(self, coming: Coming) -> tuple[States, States]:
+        return self.keys.read(coming.head_dim), self.values.read(coming.head_dim)
 
     def _keep(self, chunks: int) -> None:
         self.keys.keep(chunks)

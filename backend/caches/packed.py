@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from kernels import bitpack, packed
+from kernels import bitpack, held_states, packed
+from kernels.rooms import States
 
 
 class Packed:
@@ -50,6 +51,11 @@ class Packed:
     def decode(self, channels: int, dtype: torch.dtype) -> Tensor:
         """All states [batch, heads, tokens, channels], computed in float32."""
         return self.chunks(channels).flatten(2, 3).to(dtype)
+
+    def read(self, channels: int) -> States:
+        """How a step reads all states."""
+        by_channel = self.over == 3
+        return held_states.codes(self.planes, self.scales, self.offsets, channels, by_channel)
 
     def keep(self, chunks: int) -> None:
         """Forget all but the first chunks."""

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from backend.caches.attention import Queries, attend, scores, weights
+from backend.caches.base import Coming
 from backend.caches.chunked import ChunkedLayerCache
 from backend.caches.codecs import SalientCodec
 from backend.caches.packed import Packed, behind
-from kernels import bitpack
+from kernels import bitpack, held_states
+from kernels.rooms import Room, States
 
 
 class _Parted:
@@ -50,6 +52,11 @@ class _Parted:
             states *= self.divisors.float()
         return states.flatten(2, 3).to(dtype)
 
+    def read(self, channels: int, marks: Tensor) -> States:
+        """How a step reads all states; `marks` [.., chunks, bytes] has a bit a token."""
+        high, low = self.high.read(channels), self.low.read(channels)
+        return held_states.parted(high, low, marks, self.divisors)
+
     def keep(self, chunks: int) -> None:
         """Forget all but the first chunks."""
         self.high.keep(chunks)
@@ -69,6 +76,7 @@ class SalientLayerCache(ChunkedLayerCache):
     """Chunks in two widths, an exact window, and the queries of the window's probes."""
 
     attends = True
+    read_by_step = True
 
     def __init__(self, codec: SalientCodec) -> None:
         super().__init__(codec.chunk, codec.window)
@@ -94,6 +102,19 @@ class SalientLayerCache(ChunkedLayerCache):
             self._weighed = self._weigh(queries, keys)
         self._settle()
         return found
+
+    def reserve(self, coming: Coming) -> Room | None:
+        """As the others, but where queries are kept or weigh a chunk they must be asked."""
+        start, count = self.length, coming.count
+        probing = any(at % self.chunk in self.codec.probes for at in range(start, start + count))
+        if probing or self.recent.length + count >= self.window + self.chunk:
+            return None
+        return super().reserve(coming)
+
+    def _states(self, coming: Coming) -> tuple[States, States]:
+        held = self.keys, self.values
+        keys, values = (one.read(coming.head_dim, self.marks) for one in held)
+        return keys, values
 
     def _weigh(self, queries: Queries, keys: Tensor) -> Tensor:
         """Normalised attention [batch, heads, tokens] that the probes give each token."""

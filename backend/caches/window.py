@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from backend.caches.attention import Queries, attend, mix, scores, weights
-from backend.caches.base import DenseLayerCache, LayerCache
+from backend.caches.base import Coming, DenseLayerCache, LayerCache
 from backend.caches.codecs import WindowCodec
+from kernels.rooms import Room
 
 
 class WindowLayerCache(LayerCache):
@@ -49,6 +50,19 @@ class WindowLayerCache(LayerCache):
         near = _at_distance(queries, keys[:, :, :count], places[:count], codec.limit)
         found[..., :count] = torch.where(far[:, :count], near, found[..., :count])
         return mix(weights(found, queries.softcap, seen), values)
+
+    def reserve(self, coming: Coming) -> Room | None:
+        """Room behind the tokens still there; none where the first ones are beyond the limit."""
+        codec, most = self.codec, self.codec.first + self.codec.window + self.codec.slack
+        if coming.turn is not None and self.length + coming.count > codec.limit:
+            return None
+        room = self.held.make_room(coming, most + coming.count)
+        room.see(codec.first, codec.window, self.gone)
+        return room
+
+    def settle(self) -> None:
+        """Drop the tokens that no later one sees."""
+        self._settle()
 
     def _settle(self) -> None:
         first, slack = self.codec.first, self.codec.slack

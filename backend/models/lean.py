@@ -7,25 +7,24 @@ where every module is of a kind that is known here; everything else goes through
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from backend.caches.attention import Queries, Turn
-from backend.caches.base import LayerCache
+from backend.caches.base import Coming, LayerCache
 from backend.caches.codecs import Codec
 from backend.models import native
+from backend.models.by_modules import found_in, normalised, through
 from backend.models.held_attention import visible
 from backend.models.native import Block
 from backend.models.room import Room
 from backend.models.sliced import SlicedBlock, SlicedEnd, WidthNorm
-from backend.models.steady import SPAN, Answer, Bench, States
-from kernels.decode_step import TOKENS, Step
-from kernels.decode_step import Room as StepRoom
+from backend.models.steady import SPAN, Bench, States
+from kernels.decode_step import TOKENS, Place, Step
 
 FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
 FREE = 4
@@ -212,12 +211,14 @@ class LeanSession:
             self.length = end
             stream, *both = (part.to(torch.float32) for part in (hidden[0], *turns))
             logits = self._step(stream, tuple(both), start, rooms, among)
+            for cache in self._caches:
+                cache.settle()
             return logits.to(hidden.dtype)[None]
         hidden = through(self._blocks, hidden, turns, partial(self._answer, (places, among)))
         self.length = end
         return self._lean.read_out(hidden)
 
-    def _rooms(self, start: int, count: int, dtype: torch.dtype, tree: Tree) -> list[StepRoom]:
+    def _rooms(self, start: int, count: int, dtype: torch.dtype, tree: Tree) -> list[Place]:
         """Where a step in one call has each block's keys and values; empty without a step."""
         pairs = [
             (one.attention, cache) for one, cache in zip(self._blocks, self._caches, strict=True)
@@ -226,11 +227,14 @@ class LeanSession:
         if self._step is None or behind:
             return []
 
-        def room(attention: Any, cache: LayerCache) -> StepRoom:
+        def room(attention: Any, cache: LayerCache) -> Place:
             if attention is None:
                 return None
-            if isinstance(cache, Room):
-                return cache.reserve(attention, count, dtype)
+            heads = attention.k_proj.out_features // attention.head_dim
+            coming = Coming(heads, attention.head_dim, count, dtype, self._turn)
+            found = cache.reserve(coming)
+            if found is not None:
+                return found
             return partial(self._ask, attention.scaling, cache, dtype, tree)
 
         return [room(*pair) for pair in pairs]
@@ -240,13 +244,13 @@ class LeanSession:
     ) -> Tensor:
         """What the queries of a step find; its states lie in room that the step writes over."""
         queries, keys, values = (part.to(dtype, copy=True) for part in states)
-        return _found(cache, Queries(queries, scale, *tree, turn=self._turn), keys, values)
+        return found_in(cache, Queries(queries, scale, *tree, turn=self._turn), keys, values)
 
     def _answer(self, tree: Tree, index: int, scale: float, states: States) -> Tensor:
         """What the queries of a block find in its cache."""
         queries, keys, values = states
         asked = Queries(queries, scale, *tree, turn=self._turn)
-        return _found(self._caches[index], asked, keys, values)
+        return found_in(self._caches[index], asked, keys, values)
 
     def crop(self, length: int) -> None:
         """Forget all tokens after the first `length`."""
@@ -268,82 +272,3 @@ class LeanSession:
         if self._bench is not None:
             return self._bench.nbytes(self._caches, self._asked)
         return sum(cache.nbytes for cache in self._caches)
-
-
-def through(
-    blocks: Sequence[Block], hidden: Tensor, turns: tuple[Tensor, Tensor], answer: Answer
-) -> Tensor:
-    """Hidden states [batch, tokens, channels] behind all blocks.
-
-    Args:
-        blocks: of the model.
-        hidden: states before the first.
-        turns: cosines and sines of the tokens.
-        answer: what queries find among keys and values.
-    """
-    for index, block in enumerate(blocks):
-        if block.attention is not None:
-            asked = normalised(block.before, hidden)
-            found = _attended(block.attention, asked, turns, partial(answer, index))
-            hidden = found + (block.shortcuts[0](hidden) if block.shortcuts else hidden)
-        if block.network is not None:
-            found = _network(block.network, normalised(block.between, hidden))
-            hidden = found + (block.shortcuts[1](hidden) if block.shortcuts else hidden)
-    return hidden
-
-
-def _attended(
-    attention: Any,
-    hidden: Tensor,
-    turns: tuple[Tensor, Tensor],
-    answer: Callable[[float, States], Tensor],
-) -> Tensor:
-    """What one block's attention adds, [batch, tokens, channels]."""
-    shape = *hidden.shape[:2], -1, attention.head_dim
-    queries = attention.q_proj(hidden).view(shape)
-    keys = attention.k_proj(hidden).view(shape)
-    values = attention.v_proj(hidden).view(shape).transpose(1, 2)
-    if hasattr(attention, "q_norm"):
-        queries = normalised(attention.q_norm, queries)
-        keys = normalised(attention.k_norm, keys)
-    both = torch.cat([queries, keys], dim=2).transpose(1, 2)
-    cosine, sine = turns
-    both = both * cosine + both.roll(attention.head_dim // 2, -1) * sine
-    queries, keys = both.split([queries.shape[2], keys.shape[2]], dim=1)
-    found = answer(attention.scaling, (queries, keys, values))
-    return attention.o_proj(found.transpose(1, 2).flatten(2))
-
-
-def normalised(norm: nn.Module, hidden: Tensor) -> Tensor:
-    """What a norm gives, by torch's own product where it is a plain one in float32."""
-    epsilon = getattr(norm, "variance_epsilon", None)
-    if epsilon is None or hidden.dtype != torch.float32:
-        return norm(hidden)
-    return functional.rms_norm(hidden, norm.weight.shape, norm.weight, epsilon)
-
-
-def _network(network: Any, hidden: Tensor) -> Tensor:
-    gate = network.act_fn(network.gate_proj(hidden))
-    return network.down_proj(gate * network.up_proj(hidden))
-
-
-def _found(cache: LayerCache, asked: Queries, keys: Tensor, values: Tensor) -> Tensor:
-    """What new queries find in a cache, [batch, heads, tokens, head_dim]."""
-    if cache.attends:
-        return cache.attend(asked, keys, values)
-    return _among(asked, *cache.append(keys, values))
-
-
-def _among(asked: Queries, keys: Tensor, values: Tensor) -> Tensor:
-    """What queries find among dense keys and values, [batch, heads, tokens, head_dim]."""
-    alone = asked.count == 1 and asked.among is None
-    first = asked.count == keys.shape[2] and asked.among is None
-    return functional.scaled_dot_product_attention(
-        asked.states,
-        keys,
-        values,
-        attn_mask=None if alone or first else asked.seen(keys.shape[2] - asked.count),
-        is_causal=first and not alone,
-        scale=asked.scale,
-        enable_gqa=True,
-    )

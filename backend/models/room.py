@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from backend.caches.base import LayerCache
+from backend.caches.base import Coming, LayerCache
+from kernels import rooms
 
 
 class Room(LayerCache):
@@ -24,6 +24,8 @@ class Room(LayerCache):
         """
         self._tokens, self._length = tokens, 0
         self._held = held
+
+        self._placed: rooms.Room | None = None
 
     @property
     def held(self) -> tuple[Tensor, Tensor] | None:
@@ -45,14 +47,15 @@ class Room(LayerCache):
         self._length = end
         return held[0][:, :, :end], held[1][:, :, :end]
 
-    def reserve(self, attention: Any, count: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """The whole room, `count` more tokens of which the caller writes."""
-        if self._held is None or self._length + count > self._tokens:
-            heads = attention.k_proj.out_features // attention.head_dim
-            like = torch.empty(1, heads, 0, attention.head_dim, dtype=dtype)
-            self._held = self._enlarged(like, self._length + count)
-        self.grow(count)
-        return self._held
+    def reserve(self, coming: Coming) -> rooms.Room:
+        """The whole room, into which the caller writes the tokens that come."""
+        if self._held is None or self._length + coming.count > self._tokens:
+            like = torch.empty(1, coming.heads, 0, coming.head_dim, dtype=coming.dtype)
+            self._held = self._enlarged(like, self._length + coming.count)
+        if self._placed is None or self._placed.states is not self._held:
+            self._placed = rooms.Room(self._held)
+        self.grow(coming.count)
+        return self._placed
 
     def _enlarged(self, like: Tensor, needed: int) -> tuple[Tensor, Tensor]:
         if needed > self._tokens:

@@ -4,7 +4,118 @@
 #include <algorithm>
 #include <vector>
 
+#include "bfloat16.h"
+#include "clones.h"
+
+namespace {
+
+// Tokens [count, stride] become what their codes stand for, by channel or by token.
+CLONES void stand_for(const uint16_t *scales, const uint16_t *offsets, bool by_channel,
+                      int64_t count, int64_t channels, int64_t stride, float *out) {
+    for (int64_t token = 0; token < count; token++, out += stride)
+        if (by_channel) {
+            for (int64_t i = 0; i < channels; i++)
+                out[i] = out[i] * widened(scales[i]) + widened(offsets[i]);
+        } else {
+            const float scale = widened(scales[token]), offset = widened(offsets[token]);
+            for (int64_t i = 0; i < channels; i++) out[i] = out[i] * scale + offset;
+        }
+}
+
+// A row of thin factors is added to a token's channels.
+CLONES void add_thin(const uint16_t *left, const uint16_t *right, int64_t rank, int64_t channels,
+                     float *out) {
+    for (int64_t k = 0; k < rank; k++, right += channels)
+        for (int64_t i = 0; i < channels; i++) out[i] += widened(left[k]) * widened(right[i]);
+}
+
+CLONES void times(const uint16_t *factors, int64_t channels, float *out) {
+    for (int64_t i = 0; i < channels; i++) out[i] *= widened(factors[i]);
+}
+
+}  // namespace
+
 extern "C" {
+
+// Codes of chunks of tokens, [heads, tokens, channels].
+struct CodedStates {
+    Codes codes;
+    const uint16_t *scales, *offsets;  // bfloat16, [heads, chunks, channels] or [heads, tokens]
+    int64_t heads, tokens, channels, by_channel;
+};
+
+// Codes with the error of rounding and outliers beside them, chunk by chunk.
+struct CorrectedStates {
+    CodedStates codes;
+    const uint16_t *left, *right;     // [heads, chunks, chunk, rank], [heads, chunks, rank, channels]
+    const uint16_t *places, *values;  // [heads, chunks, apart], of a chunk's numbers
+    int64_t rank, apart;
+};
+
+// Chunks whose marked tokens lie in wider codes than the others.
+struct PartedStates {
+    CodedStates marked, others;
+    const uint8_t *marks;      // [heads, chunks, bytes]
+    const uint16_t *divisors;  // [heads, chunks, channels], multiplied after, or null
+    int64_t chunks, salient;
+};
+
+// `count` is a chunk's tokens where its tokens share a scale.
+void read_codes(const CodedStates *held, int64_t first, int64_t count, int64_t stride,
+                float *out) {
+    const int64_t channels = held->channels;
+    for (int64_t head = 0; head < held->heads; head++, out += count * stride) {
+        const int64_t row = head * held->tokens + first;
+        if (channels == stride) {  // whole eights, which end with a byte in every plane
+            const Lines lines(held->codes, row, channels);
+            loops->scaled[lines.planes](lines.of, 0, count * channels, 0, 1, 0, out);
+        } else {
+            for (int64_t token = 0; token < count; token++)
+                scale(Lines(held->codes, row + token, channels), 0, channels, 0, 1, 0,
+                      out + token * stride);
+        }
+        const int64_t place = held->by_channel && count ? row / count * channels : row;
+        stand_for(held->scales + place, held->offsets + place, held->by_channel, count, channels,
+                  stride, out);
+    }
+}
+
+void read_corrected(const CorrectedStates *held, int64_t first, int64_t count, int64_t stride,
+                    float *out) {
+    const int64_t channels = held->codes.channels, rank = held->rank;
+    read_codes(&held->codes, first, count, stride, out);
+    for (int64_t head = 0; head < held->codes.heads; head++, out += count * stride) {
+        const int64_t chunk = (head * held->codes.tokens + first) / count;
+        for (int64_t token = 0; token < count; token++)
+            add_thin(held->left + (chunk * count + token) * rank,
+                     held->right + chunk * rank * channels, rank, channels, out + token * stride);
+        for (int64_t i = chunk * held->apart; i < (chunk + 1) * held->apart; i++) {
+            const int64_t place = held->places[i];
+            out[place / channels * stride + place % channels] = widened(held->values[i]);
+        }
+    }
+}
+
+void read_parted(const PartedStates *held, int64_t first, int64_t count, int64_t stride,
+                 float *out) {
+    const int64_t channels = held->others.channels, heads = held->others.heads;
+    const int64_t chunk = first / count, few = held->salient, rest = count - few;
+    std::vector<float> room(heads * count * stride);
+    float *const marked = room.data(), *const others = marked + heads * few * stride;
+    read_codes(&held->marked, chunk * few, few, stride, marked);
+    read_codes(&held->others, chunk * rest, rest, stride, others);
+    for (int64_t head = 0; head < heads; head++) {
+        const int64_t place = head * held->chunks + chunk;
+        const uint8_t *marks = held->marks + place * bytes_of(count, 1);
+        const float *next[2] = {others + head * rest * stride, marked + head * few * stride};
+        for (int64_t token = 0; token < count; token++, out += stride) {
+            const float *&from = next[bit_of(marks, token)];
+            std::copy_n(from, channels, out);
+            from += stride;
+            if (held->divisors) times(held->divisors + place * channels, channels, out);
+        }
+    }
+}
 
 // Kept channels of keys or values: of each pair of a text and a head, of each token, as many.
 struct KeptChannels {
@@ -12,6 +123,23 @@ struct KeptChannels {
     const uint16_t *values;  // [pairs, tokens, kept], bfloat16
     int64_t pairs, tokens, channels, kept;
 };
+
+// A row's channels, with zeros where none is kept; `kept` has room for eight more.
+static void spread_kept(const KeptChannels &held, int64_t row, float *kept, float *out) {
+    const int64_t whole = held.channels / 8;
+    const uint8_t *mask = held.bitmap + row * bytes_of(held.channels, 1);
+    loops->widen(held.values + row * held.kept, held.kept, kept);
+    const float *next = loops->spread(mask, kept, whole, out);
+    for (int64_t k = whole * 8; k < held.channels; k++) out[k] = bit_of(mask, k) ? *next++ : 0.0f;
+}
+
+void read_kept(const KeptChannels *held, int64_t first, int64_t count, int64_t stride,
+               float *out) {
+    std::vector<float> kept(held->kept + 8);
+    for (int64_t pair = 0; pair < held->pairs; pair++)
+        for (int64_t token = 0; token < count; token++, out += stride)
+            spread_kept(*held, pair * held->tokens + first + token, kept.data(), out);
+}
 
 // Codes [rows, columns] as they count.
 void unpack_codes(const Codes *codes, int64_t rows, int64_t columns, float *out) {
@@ -35,17 +163,12 @@ void score_kept(const KeptChannels *held, const float *queries, int64_t count, f
 
 // Values weighted by shares [pairs, queries, tokens]: [pairs, queries, channels].
 void mix_kept(const KeptChannels *held, const float *shares, int64_t count, float *out) {
-    const int64_t bytes = bytes_of(held->channels, 1), whole = held->channels / 8;
     std::vector<float> kept(held->kept + 8), spread(held->channels);
     std::fill_n(out, held->pairs * count * held->channels, 0.0f);
     for (int64_t pair = 0; pair < held->pairs; pair++)
         for (int64_t token = 0; token < held->tokens; token++) {
             const int64_t at = pair * held->tokens + token;
-            const uint8_t *mask = held->bitmap + at * bytes;
-            loops->widen(held->values + at * held->kept, held->kept, kept.data());
-            const float *next = loops->spread(mask, kept.data(), whole, spread.data());
-            for (int64_t k = whole * 8; k < held->channels; k++)
-                spread[k] = bit_of(mask, k) ? *next++ : 0.0f;
+            spread_kept(*held, at, kept.data(), spread.data());
             for (int64_t query = pair * count; query < (pair + 1) * count; query++)
                 loops->combine(out + query * held->channels, spread.data(),
                                shares[query * held->tokens + token], held->channels);

@@ -6,46 +6,35 @@
 #include <cstring>
 #include <vector>
 
-#include "bfloat16.h"
+#include "attention.h"
 #include "clones.h"
+#include "exponential.h"
 
 namespace {
 
-float number(float value) { return value; }
-
-float number(uint16_t bfloat16) { return widened(bfloat16); }
-
-template <typename Number>
-inline __attribute__((always_inline)) float dot_of(const float *a, const Number *b, int64_t count) {
+CLONES float dot(const float *a, const float *b, int64_t count) {
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < count; i++) sum += a[i] * number(b[i]);
+    for (int64_t i = 0; i < count; i++) sum += a[i] * b[i];
     return sum;
 }
 
-CLONES float dot(const float *a, const float *b, int64_t count) { return dot_of(a, b, count); }
-
-CLONES float dot(const float *a, const uint16_t *b, int64_t count) { return dot_of(a, b, count); }
-
-template <typename Number>
-inline __attribute__((always_inline)) void add_of(float *y, const Number *x, float factor,
-                                                  int64_t count) {
-#pragma omp simd
-    for (int64_t i = 0; i < count; i++) y[i] += factor * number(x[i]);
-}
-
 CLONES void add_scaled(float *y, const float *x, float factor, int64_t count) {
-    add_of(y, x, factor, count);
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++) y[i] += factor * x[i];
 }
 
-CLONES void add_scaled(float *y, const uint16_t *x, float factor, int64_t count) {
-    add_of(y, x, factor, count);
-}
-
-void put(float *to, const float *from, int64_t count) { std::copy_n(from, count, to); }
-
-void put(uint16_t *to, const float *from, int64_t count) {
-    std::transform(from, from + count, to, narrowed);
+// Gates through SiLU times the values that they let through, in place.
+CLONES void let_through(float *gates, const float *values, int64_t count) {
+    for (int64_t first = 0; first < count; first += 8) {
+        float own[16] = {};
+        const int64_t part = std::min<int64_t>(8, count - first);
+        std::memcpy(own, gates + first, part * sizeof(float));
+        std::memcpy(own + 8, values + first, part * sizeof(float));
+        const EightNumbers gate = eight_numbers(own);
+        const EightNumbers found = gate * eight_numbers(own + 8) / (1 + exponential(-gate));
+        std::memcpy(gates + first, &found, part * sizeof(float));
+    }
 }
 
 void product(const Product &p, const float *x, int64_t count, float *y) {
@@ -76,13 +65,6 @@ void rotate(float *x, const float *cosine, const float *sine, int64_t size) {
     }
 }
 
-void shares(float *scores, int64_t count) {
-    const float top = *std::max_element(scores, scores + count);
-    float sum = 0;
-    for (int64_t i = 0; i < count; i++) sum += scores[i] = std::exp(scores[i] - top);
-    for (int64_t i = 0; i < count; i++) scores[i] /= sum;
-}
-
 // The heads of one token, each normalised where there is a norm, then turned to its position.
 void place(const Norm &norm, float *heads, int64_t channels, int64_t size, const float *cosine,
            const float *sine) {
@@ -90,58 +72,6 @@ void place(const Norm &norm, float *heads, int64_t channels, int64_t size, const
         if (norm.width) normalise_one(norm, heads + at, heads + at);
         rotate(heads + at, cosine, sine, size);
     }
-}
-
-// New tokens, where they are put and what they may see of each other.
-struct Tokens {
-    int64_t count, position;
-    const uint8_t *among;  // [count, count], or null: each sees those before it and itself
-
-    bool hidden(int64_t token, int64_t other) const {
-        return other >= position &&
-               (among ? !among[token * count + other - position] : other > position + token);
-    }
-};
-
-template <typename Number>
-void remember(const Block &block, int64_t size, const float *keys, const float *values,
-              const Tokens &tokens) {
-    const int64_t channels = block.key.rows;
-    for (int64_t token = 0; token < tokens.count; token++)
-        for (int64_t at = 0; at < channels; at += size) {
-            const int64_t place = at * block.capacity + (tokens.position + token) * size;
-            put(static_cast<Number *>(block.keys) + place, keys + token * channels + at, size);
-            put(static_cast<Number *>(block.values) + place, values + token * channels + at, size);
-        }
-}
-
-template <typename Number>
-void attend_one(const Block &block, int64_t size, const float *queries, const Tokens &tokens,
-                int64_t token, float *found, float *scores) {
-    const int64_t heads = block.query.rows / size, held = block.key.rows / size;
-    const int64_t seen = tokens.position + (tokens.among ? tokens.count : token + 1);
-    for (int64_t head = 0; head < heads; head++) {
-        const int64_t start = head / (heads / held) * block.capacity * size;
-        const Number *keys = static_cast<const Number *>(block.keys) + start;
-        const Number *values = static_cast<const Number *>(block.values) + start;
-        for (int64_t t = 0; t < seen; t++)
-            scores[t] = tokens.hidden(token, t)
-                            ? -INFINITY
-                            : block.scale * dot(queries + head * size, keys + t * size, size);
-        shares(scores, seen);
-        std::fill_n(found + head * size, size, 0.0f);
-        for (int64_t t = 0; t < seen; t++)
-            if (scores[t] != 0) add_scaled(found + head * size, values + t * size, scores[t], size);
-    }
-}
-
-template <typename Number>
-void attend(const Block &block, int64_t size, const float *queries, const float *keys,
-            const float *values, const Tokens &tokens, float *found, float *scores) {
-    remember<Number>(block, size, keys, values, tokens);
-    for (int64_t token = 0; token < tokens.count; token++)
-        attend_one<Number>(block, size, queries + token * block.query.rows, tokens, token,
-                           found + token * block.query.rows, scores);
 }
 
 // The old stream, as it is or through a shortcut, plus what a half of the block found.
@@ -213,14 +143,16 @@ void multiply_placed(const void *matrix, const float *x, int64_t count, float *y
             y[token * placed.rows + row] = found[token * rows + placed.places[row]];
 }
 
-// `stream` [count, channels] has the tokens' embeddings and is written over; `cosine` and `sine`
-// [count, head_dim]; `logits` [count, vocabulary].
-void decode_step(const Step *step, float *stream, const float *cosine, const float *sine,
-                 int64_t position, int64_t count, const uint8_t *among, float *logits) {
+// `rooms` of the blocks, null where one asks or has no attention; `stream` [count, channels] has
+// the tokens' embeddings and is written over; `cosine` and `sine` [count, head_dim]; `logits`
+// [count, vocabulary].
+void decode_step(const Step *step, const Room *const *rooms, float *stream, const float *cosine,
+                 const float *sine, int64_t position, int64_t count, const uint8_t *among,
+                 float *logits) {
     const int64_t size = step->head_dim, room = count * step->widest;
     const Tokens tokens = {count, position, among};
     float *a = step->scratch, *b = a + room, *c = b + room, *d = c + room;
-    float *spare = d + room, *found = spare + room, *scores = found + room;
+    float *spare = d + room, *found = spare + room;
     for (int64_t index = 0; index < step->count; index++) {
         const Block &block = step->blocks[index];
         if (block.query.multiply) {
@@ -235,11 +167,10 @@ void decode_step(const Step *step, float *stream, const float *cosine, const flo
                 place(block.key_norm, c + token * block.key.rows, block.key.rows, size, turn[0],
                       turn[1]);
             }
-            if (block.asked)
-                step->attend(index);
+            if (rooms[index])
+                attend(block, *rooms[index], size, b, c, d, tokens, a);
             else
-                (block.halved ? attend<uint16_t> : attend<float>)(block, size, b, c, d, tokens, a,
-                                                                  scores);
+                step->attend(index);
             product(block.output, a, count, found);
             carry(block.attention_shortcut, stream, found, spare, block.output.rows, count);
         }
@@ -247,8 +178,7 @@ void decode_step(const Step *step, float *stream, const float *cosine, const flo
             normalise(block.between, stream, count, a);
             product(block.gate, a, count, b);
             product(block.up, a, count, c);
-            for (int64_t i = 0; i < count * block.gate.rows; i++)
-                b[i] *= c[i] / (1 + std::exp(-b[i]));
+            let_through(b, c, count * block.gate.rows);
             product(block.down, b, count, found);
             carry(block.network_shortcut, stream, found, spare, block.down.rows, count);
         }

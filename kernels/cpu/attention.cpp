@@ -1,0 +1,264 @@
+// Attention piece by piece: the states of a few tokens lie in a core's nearest cache while all
+// queries of their head look at them, and shares are set right when a larger score turns up.
+#include "attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "bfloat16.h"
+#include "clones.h"
+#include "exponential.h"
+
+namespace {
+
+constexpr int64_t NEAR = 32;  // tokens of a piece of a room
+
+int64_t eights(int64_t count) { return (count + 7) / 8 * 8; }
+
+// One query of one head: what it asks, what it found so far, its largest score, its shares' sum.
+struct Asking {
+    float *query, *found;  // padded with zeros to whole eights
+    float top, sum;
+};
+
+// Sums of eight vectors each: neighbours are added until one number of each is left.
+inline __attribute__((always_inline)) EightNumbers sums_of(const EightNumbers *parts) {
+    typedef int32_t Order __attribute__((vector_size(32)));
+    const Order even = {0, 2, 8, 10, 4, 6, 12, 14}, odd = {1, 3, 9, 11, 5, 7, 13, 15};
+    EightNumbers four[4], two[2];
+    for (int i = 0; i < 4; i++)
+        four[i] = __builtin_shuffle(parts[2 * i], parts[2 * i + 1], even) +
+                  __builtin_shuffle(parts[2 * i], parts[2 * i + 1], odd);
+    for (int i = 0; i < 2; i++)
+        two[i] = __builtin_shuffle(four[2 * i], four[2 * i + 1], even) +
+                 __builtin_shuffle(four[2 * i], four[2 * i + 1], odd);
+    const Order low = {0, 1, 2, 3, 8, 9, 10, 11}, high = {4, 5, 6, 7, 12, 13, 14, 15};
+    return __builtin_shuffle(two[0], two[1], low) + __builtin_shuffle(two[0], two[1], high);
+}
+
+// Products of a query with eight keys; behind the last token its key stands again.
+inline __attribute__((always_inline)) EightNumbers eight_scores(const float *query,
+                                                                const float *keys, int64_t left,
+                                                                int64_t stride) {
+    EightNumbers parts[8] = {};
+    const float *rows[8];
+    for (int64_t i = 0; i < 8; i++) rows[i] = keys + std::min(i, left - 1) * stride;
+    for (int64_t at = 0; at < stride; at += 8) {
+        const EightNumbers asked = eight_numbers(query + at);
+        for (int i = 0; i < 8; i++) parts[i] += asked * eight_numbers(rows[i] + at);
+    }
+    return sums_of(parts);
+}
+
+// What a query finds among `count` tokens is added to what it found; `seen` [count] may hide some.
+CLONES void look(Asking &asking, const float *keys, const float *values, int64_t count,
+                 int64_t stride, const uint8_t *seen, float *scores) {
+    float top = asking.top;
+    for (int64_t first = 0; first < count; first += 8) {
+        const EightNumbers found =
+            eight_scores(asking.query, keys + first * stride, count - first, stride);
+        std::memcpy(scores + first, &found, 32);
+        for (int64_t i = first; i < std::min(first + 8, count); i++) {
+            if (seen && !seen[i]) scores[i] = -INFINITY;
+            top = std::max(top, scores[i]);
+        }
+    }
+    if (top == -INFINITY) return;
+    for (int64_t i = count; i < eights(count); i++) scores[i] = -INFINITY;
+    EightNumbers sums = {};
+    for (int64_t first = 0; first < count; first += 8) {
+        const EightNumbers shares = exponential(eight_numbers(scores + first) - top);
+        std::memcpy(scores + first, &shares, 32);
+        sums += shares;
+    }
+    const float kept = asking.top == top ? 1.0f : std::exp(asking.top - top);
+    asking.top = top;
+    asking.sum *= kept;
+    for (int i = 0; i < 8; i++) asking.sum += sums[i];
+    for (int64_t at = 0; at < stride; at += 8) {
+        EightNumbers found = eight_numbers(asking.found + at) * kept, more = {};
+        int64_t i = 0;
+        for (; i + 2 <= count; i += 2) {
+            found += scores[i] * eight_numbers(values + i * stride + at);
+            more += scores[i + 1] * eight_numbers(values + (i + 1) * stride + at);
+        }
+        if (i < count) found += scores[i] * eight_numbers(values + i * stride + at);
+        found += more;
+        std::memcpy(asking.found + at, &found, 32);
+    }
+}
+
+CLONES void widen(const uint16_t *from, int64_t count, float *out) {
+    for (int64_t i = 0; i < count; i++) out[i] = widened(from[i]);
+}
+
+void put(float *to, const float *from, int64_t count) { std::copy_n(from, count, to); }
+
+void put(uint16_t *to, const float *from, int64_t count) {
+    std::transform(from, from + count, to, narrowed);
+}
+
+template <typename Number>
+void remember(const Room &room, int64_t size, int64_t heads, const float *keys,
+              const float *values, int64_t first, int64_t count) {
+    for (int64_t token = 0; token < count; token++)
+        for (int64_t head = 0; head < heads; head++) {
+            const int64_t place = (head * room.capacity + first + token) * size;
+            const int64_t from = (token * heads + head) * size;
+            put(static_cast<Number *>(room.keys) + place, keys + from, size);
+            put(static_cast<Number *>(room.values) + place, values + from, size);
+        }
+}
+
+// All queries of a block, ordered by the head that they ask.
+class Queries {
+  public:
+    Queries(const Block &block, int64_t size, const float *queries, int64_t tokens)
+        : stride(eights(size)), rows(tokens * (block.query.rows / block.key.rows)),
+          group_(block.query.rows / block.key.rows), width_(block.query.rows), size_(size) {
+        const int64_t heads = block.key.rows / size;
+        room_.assign(2 * heads * rows * stride, 0);
+        all.resize(heads * rows);
+        float *next = room_.data();
+        for (int64_t head = 0; head < heads; head++)
+            for (int64_t row = 0; row < rows; row++, next += 2 * stride) {
+                all[head * rows + row] = {next, next + stride, -INFINITY, 0};
+                const float *from = queries + place(head, row);
+                for (int64_t i = 0; i < size; i++) next[i] = from[i] * block.scale;
+            }
+    }
+
+    int64_t token(int64_t row) const { return row / group_; }
+
+    void write(int64_t head, float *found) const {
+        for (int64_t row = 0; row < rows; row++) {
+            const Asking &one = all[head * rows + row];
+            float *to = found + place(head, row);
+            for (int64_t i = 0; i < size_; i++) to[i] = one.found[i] / one.sum;
+        }
+    }
+
+    const int64_t stride, rows;  // rows: of one head
+    std::vector<Asking> all;
+
+  private:
+    int64_t place(int64_t head, int64_t row) const {
+        return row / group_ * width_ + (head * group_ + row % group_) * size_;
+    }
+
+    const int64_t group_, width_, size_;
+    std::vector<float> room_;
+};
+
+// Tokens that a cache holds: a piece of all heads is read, then every head's queries look at it.
+void look_back(const Past &past, int64_t heads, Queries &queries) {
+    const int64_t piece = past.piece * queries.stride;
+    std::vector<float> states(2 * heads * piece), scores(eights(past.piece));
+    for (int64_t first = 0; first < past.tokens; first += past.piece) {
+        float *keys = states.data(), *values = keys + heads * piece;
+        past.read_keys(past.keys, first, past.piece, queries.stride, keys);
+        past.read_values(past.values, first, past.piece, queries.stride, values);
+        for (int64_t head = 0; head < heads; head++)
+            for (int64_t row = 0; row < queries.rows; row++)
+                look(queries.all[head * queries.rows + row], keys + head * piece,
+                     values + head * piece, past.piece, queries.stride, nullptr, scores.data());
+    }
+}
+
+// States of a few tokens of one head where they lie, or widened and padded into `spare`.
+template <typename Number>
+const float *near_states(const Number *from, int64_t count, int64_t size, int64_t stride,
+                         float *spare) {
+    if constexpr (sizeof(Number) == 4) {
+        if (size == stride) return from;
+        for (int64_t i = 0; i < count; i++) std::copy_n(from + i * size, size, spare + i * stride);
+    } else if (size == stride) {
+        widen(from, count * size, spare);
+    } else {
+        for (int64_t i = 0; i < count; i++) widen(from + i * size, size, spare + i * stride);
+    }
+    return spare;
+}
+
+// What one new token sees of the tokens of a room, of which `before` are old.
+struct Sight {
+    const Room &room;
+    const Tokens &tokens;
+    const int64_t before, token;
+    int64_t end, start;  // of those in reach
+
+    Sight(const Room &of, const Tokens &all, int64_t old, int64_t one)
+        : room(of), tokens(all), before(old), token(one), end(old + one + 1), start(0) {
+        int64_t depth = token;
+        if (tokens.among) {
+            end = before + tokens.count;
+            depth = -1;
+            for (int64_t i = 0; i < tokens.count; i++) depth += among(i);
+        }
+        if (room.reach) start = before + depth + 1 - room.reach;
+    }
+
+    bool among(int64_t other) const { return tokens.among[token * tokens.count + other]; }
+
+    // Null where all of a piece is seen.
+    const uint8_t *marks(int64_t first, int64_t count, uint8_t *seen) const {
+        const bool plain = !tokens.among || first + count <= before;
+        if (plain && (first >= start || first + count <= room.sinks)) return nullptr;
+        for (int64_t i = 0; i < count; i++) {
+            const int64_t place = first + i;
+            seen[i] = (place >= start || place < room.sinks) &&
+                      (!tokens.among || place < before || among(place - before));
+        }
+        return seen;
+    }
+};
+
+template <typename Number>
+void look_near(const Room &room, int64_t head, int64_t size, const std::vector<Sight> &sights,
+               int64_t whole, Queries &queries) {
+    const int64_t start = head * room.capacity * size, stride = queries.stride;
+    float scores[NEAR];
+    uint8_t seen[NEAR];
+    std::vector<float> spare(size == stride && sizeof(Number) == 4 ? 0 : 2 * NEAR * stride);
+    for (int64_t first = 0; first < whole; first += NEAR) {
+        const int64_t count = std::min(NEAR, whole - first), at = start + first * size;
+        const float *keys = near_states(static_cast<const Number *>(room.keys) + at, count, size,
+                                        stride, spare.data());
+        const float *values = near_states(static_cast<const Number *>(room.values) + at, count,
+                                          size, stride, spare.data() + NEAR * stride);
+        for (int64_t row = 0; row < queries.rows; row++) {
+            const Sight &sight = sights[queries.token(row)];
+            const int64_t visible = std::min(count, sight.end - first);
+            if (visible > 0)
+                look(queries.all[head * queries.rows + row], keys, values, visible, stride,
+                     sight.marks(first, visible, seen), scores);
+        }
+    }
+}
+
+template <typename Number>
+void attend_in(const Block &block, const Room &room, int64_t size, const float *asked,
+               const float *keys, const float *values, const Tokens &tokens, float *found) {
+    const int64_t heads = block.key.rows / size;
+    const int64_t before = tokens.position - (room.past ? room.past->tokens : 0) - room.gone;
+    remember<Number>(room, size, heads, keys, values, before, tokens.count);
+    Queries queries(block, size, asked, tokens.count);
+    if (room.past) look_back(*room.past, heads, queries);
+    std::vector<Sight> sights;
+    for (int64_t token = 0; token < tokens.count; token++)
+        sights.emplace_back(room, tokens, before, token);
+    for (int64_t head = 0; head < heads; head++) {
+        look_near<Number>(room, head, size, sights, before + tokens.count, queries);
+        queries.write(head, found);
+    }
+}
+
+}  // namespace
+
+void attend(const Block &block, const Room &room, int64_t size, const float *queries,
+            const float *keys, const float *values, const Tokens &tokens, float *found) {
+    (room.halved ? attend_in<uint16_t> : attend_in<float>)(block, room, size, queries, keys, values,
+                                                           tokens, found);
+}
