@@ -1,36 +1,25 @@
 """Tokens of a text through all blocks of a Llama-shaped model by one call, in float32.
 
-A product is a function of the extension and the matrix it multiplies by; products compose (one
-after another, added, rows put in their places), so that whatever is held in parts is multiplied
-in parts. Where there is no extension there are no products, and the caller steps by torch.
+Where there is no extension there is no step, and the caller steps by torch.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kernels import extension
+from kernels.products import Product, ProductStructure
 from kernels.rooms import Room, addresses
 
 TOKENS = 64
 """Of one call: a draft's tree and the token before it; more are quicker by dense products."""
-
-
-class ProductStructure(ctypes.Structure):
-    """`Product` of kernels/cpu/decode_step.h."""
-
-    _fields_ = (
-        ("multiply", ctypes.c_void_p),
-        ("matrix", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p),
-        ("rows", ctypes.c_int64),
-        ("columns", ctypes.c_int64),
-    )
 
 
 class NormStructure(ctypes.Structure):
@@ -72,103 +61,10 @@ class _Step(ctypes.Structure):
         ("last", NormStructure),
         ("last_shortcut", ProductStructure),
         ("head", ProductStructure),
+        ("embedding", ctypes.c_void_p),
         ("attend", _AttendFunction),
         ("scratch", ctypes.c_void_p),
     )
-
-
-class _Parts(ctypes.Structure):
-    _fields_ = (("of", ctypes.POINTER(ProductStructure)), ("count", ctypes.c_int64))
-
-
-class _Placed(ctypes.Structure):
-    _fields_ = (
-        ("parts", _Parts),
-        ("places", ctypes.c_void_p),
-        ("rows", ctypes.c_int64),
-    )
-
-
-@dataclass(frozen=True)
-class Product:
-    """A matrix that a step can multiply by, and what must stay alive as long as it does."""
-
-    structure: ProductStructure
-    kept: tuple[object, ...] = field(default=(), repr=False)
-
-    @property
-    def rows(self) -> int:
-        """Outputs."""
-        return self.structure.rows
-
-    @property
-    def columns(self) -> int:
-        """Inputs."""
-        return self.structure.columns
-
-    def plus(self, bias: Tensor | None) -> Product:
-        """The same with a bias [rows] added, to the one that it may have."""
-        if bias is None:
-            return self
-        one = self.structure
-        bias = bias.detach().to(torch.float32).contiguous()
-        if one.bias:
-            bias = bias + self.kept[-1]
-        whole = ProductStructure(one.multiply, one.matrix, bias.data_ptr(), one.rows, one.columns)
-        return Product(whole, (*self.kept, bias))
-
-    def __call__(self, activation: Tensor) -> Tensor:
-        """Outputs [..., rows] of activations [..., columns], float32."""
-        x = activation.to(torch.float32).contiguous()
-        y = torch.empty(*x.shape[:-1], self.rows)
-        kinds = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p
-        function = ctypes.CFUNCTYPE(None, *kinds)(self.structure.multiply)
-        count = x.numel() // self.columns
-        function(self.structure.matrix, x.data_ptr(), count, y.data_ptr())
-        if self.structure.bias:
-            y += self.kept[-1]
-        return y
-
-
-def made(
-    function: str, matrix: ctypes.Structure, rows: int, columns: int, *kept: object
-) -> Product | None:
-    """A product by a function of the extension; None where there is no extension."""
-    library = extension.library()
-    if library is None:
-        return None
-    address = ctypes.cast(getattr(library, function), ctypes.c_void_p).value
-    structure = ProductStructure(address, ctypes.addressof(matrix), None, rows, columns)
-    return Product(structure, (matrix, *kept))
-
-
-def chain(*parts: Product | None) -> Product | None:
-    """One product after another, the first applied first."""
-    if None in parts:
-        return None
-    held = _parts(parts)
-    return made("multiply_chain", held, parts[-1].rows, parts[0].columns, parts)
-
-
-def total(*parts: Product | None) -> Product | None:
-    """Products of one shape, added."""
-    if None in parts:
-        return None
-    return made("multiply_sum", _parts(parts), parts[0].rows, parts[0].columns, parts)
-
-
-def placed(places: Tensor, *parts: Product | None) -> Product | None:
-    """Rows `places` [rows] of products whose rows follow each other; any may be taken twice."""
-    if None in parts:
-        return None
-    places = places.to(torch.int64).contiguous()
-    matrix = _Placed(_parts(parts), places.data_ptr(), places.numel())
-    return made("multiply_placed", matrix, matrix.rows, parts[0].columns, places, parts)
-
-
-def _parts(parts: Sequence[Product]) -> _Parts:
-    """Keeps its array alive by itself."""
-    return _Parts((ProductStructure * len(parts))(*(part.structure for part in parts)), len(parts))
 
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -226,6 +122,8 @@ class Step:
         last: the norm before the head.
         head: gives the logits.
         last_shortcut: between them; None for none.
+        embedding: rows of the tokens, a matrix of `kernels.layout`; None where tokens are given
+            as embeddings.
     """
 
     def __init__(
@@ -235,8 +133,10 @@ class Step:
         last: Norm,
         head: Product,
         last_shortcut: Product | None = None,
+        embedding: Any = None,
     ) -> None:
-        self._kept = (blocks, last, head, last_shortcut)
+        self._kept = (blocks, last, head, last_shortcut, embedding)
+        self.embeds = embedding is not None
         self._blocks = (BlockStructure * len(blocks))()
         for structure, block in zip(self._blocks, blocks, strict=True):
             for name, norm in block.norms.items():
@@ -251,8 +151,10 @@ class Step:
         self._attend = _AttendFunction(self._answer)
         self._step = _Step(
             self._blocks, len(blocks), head_dim, self._widest,
-            last.structure, shortcut, head.structure, self._attend, None,
+            last.structure, shortcut, head.structure,
+            embedding.address if self.embeds else None, self._attend, None,
         )  # fmt: skip
+        self._reference = ctypes.byref(self._step)
         self._scratch = torch.empty(0)
         self._asked: Sequence[Place] = ()
         self._failure: BaseException | None = None
@@ -260,45 +162,49 @@ class Step:
 
     def __call__(
         self,
-        stream: Tensor,
+        tokens: Tensor,
         turns: tuple[Tensor, Tensor],
         position: int,
         rooms: Sequence[Place],
         among: Tensor | None = None,
+        places: Tensor | None = None,
     ) -> Tensor:
-        """Logits [tokens, vocabulary]; the tokens' keys and values are written into the rooms.
+        """Logits [1, tokens, vocabulary]; keys and values are written into the rooms.
 
         Args:
-            stream: the tokens' embeddings [tokens, channels], float32; written over.
-            turns: cosines and sines [tokens, head_dim] of their positions, float32, those of the
-                first half negative.
+            tokens: ids [tokens], int64, or embeddings [tokens, channels], float32, which are
+                written over.
+            turns: cosines and sines [positions, head_dim] from the first position on, float32,
+                those of the first half negative.
             position: tokens before them.
             rooms: of each block.
             among: [tokens, tokens], bool, which of the new tokens each may see in a room; None
                 for those up to itself.
+            places: positions [tokens], int64; None where they follow each other.
+
+        Raises:
+            IndexError: an id is none of the vocabulary.
         """
-        count = stream.shape[0]
-        needed = 6 * count * self._widest
+        count = tokens.shape[0]
+        needed = 7 * count * self._widest
         if self._scratch.numel() < needed:
             self._scratch = torch.empty(2 * needed)
             self._step.scratch = self._scratch.data_ptr()
-        turns = tuple(part.contiguous() for part in turns)
-        among = None if among is None else among.contiguous()
-        logits = torch.empty(count, self._vocabulary)
+        held = [None if part is None else part.contiguous() for part in (tokens, among, places)]
+        first, seen, at = (None if part is None else part.data_ptr() for part in held)
+        logits = torch.empty(1, count, self._vocabulary)
+        ids, stream = (first, None) if tokens.dim() == 1 else (None, first)
         self._asked, self._count = rooms, count
-        extension.library().decode_step(
-            ctypes.byref(self._step),
-            addresses(rooms),
-            *(ctypes.c_void_p(part.data_ptr()) for part in (stream, *turns)),
-            ctypes.c_int64(position),
-            ctypes.c_int64(count),
-            ctypes.c_void_p(None if among is None else among.data_ptr()),
-            ctypes.c_void_p(logits.data_ptr()),
-        )
+        known = _function(extension.library())(
+            self._reference, addresses(rooms), ids, stream, turns[0].data_ptr(),
+            turns[1].data_ptr(), at, position, count, seen, logits.data_ptr(),
+        )  # fmt: skip
         self._asked = ()
         if failure := self._failure:
             self._failure = None
             raise failure
+        if not known:
+            raise IndexError(f"Tokens of this model are 0 to {self._vocabulary - 1}.")
         return logits
 
     def _answer(self, index: int) -> None:
@@ -318,6 +224,14 @@ class Step:
                 found.copy_(self._asked[index](*asked))
         except BaseException as error:  # noqa: BLE001 - raised again after the call
             self._failure = error
+
+
+@cache
+def _function(library: ctypes.CDLL) -> Callable[..., int]:
+    """The step itself, which knows the kinds of what it is given."""
+    address, number = ctypes.c_void_p, ctypes.c_int64
+    kinds = ctypes.c_void_p, *[address] * 6, number, number, address, address
+    return ctypes.CFUNCTYPE(ctypes.c_int, *kinds)(("decode_step", library))
 
 
 def fits(head_dim: int) -> bool:

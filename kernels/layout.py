@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from kernels import decode_step, extension
-from kernels.decode_step import Product
+from kernels import extension, products
+from kernels.products import Product
 
 Address, Number = ctypes.c_void_p, ctypes.c_int64
 
@@ -47,7 +47,7 @@ class Matrix:
 
     def product(self) -> Product | None:
         """As a decode step in one call multiplies by it."""
-        return decode_step.made(self.by, self.structure, *self.shape, self)
+        return products.made(self.by, self.structure, *self.shape, self)
 
     def multiply(self, activation: Tensor) -> Tensor:
         """Activation [..., columns] of any floating type times the transpose, [..., rows]."""

@@ -11,9 +11,9 @@ import ctypes
 import torch
 from torch import Tensor
 
-from kernels import bitpack, decode_step, extension
-from kernels.decode_step import Product
+from kernels import bitpack, extension, products
 from kernels.layout import Address, Matrix, Number, Packed, here, shape_of
+from kernels.products import Product
 
 
 class Codes(ctypes.Structure):
@@ -218,7 +218,7 @@ def outliers(values: Tensor, positions: Tensor, ends: Tensor, columns: int) -> P
     shape = Packed(None, ends.numel(), columns)
     structure = _Outliers(shape, values.data_ptr(), positions.data_ptr(), ends.data_ptr())
     kept = values, positions, ends
-    return decode_step.made("multiply_outliers", structure, ends.numel(), columns, *kept)
+    return products.made("multiply_outliers", structure, ends.numel(), columns, *kept)
 
 
 def transposed(held: Matrix | None) -> Matrix | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kernels import extension
-from kernels.decode_step import Product, ProductStructure
+from kernels.products import Product, ProductStructure
 
 _Multiply = ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p

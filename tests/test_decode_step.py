@@ -10,7 +10,7 @@ from backend.formats.dense import Dense
 from backend.formats.low_rank import LowRank
 from backend.formats.rows import Rows
 from backend.formats.sum import Sum
-from kernels import extension, packed
+from kernels import extension, packed, products
 
 SHAPES = [(1, 1), (3, 5), (37, 53), (64, 128), (130, 1000)]
 
@@ -45,6 +45,14 @@ def test_formats_in_parts_are_multiplied_in_parts():
     rows = Rows.pack(mask, Dense.pack(weight[mask]), Dense.pack(weight[~mask], torch.float32))
     for held in (thin, rows, Sum.of(base=rows, repair=thin)):
         near(held.product()(x), held.dense().double() @ x.double())
+
+
+def test_inputs_that_are_gathered_are_multiplied_alone():
+    weight, x = random(20, 5), random(3, 9, seed=1)
+    places = torch.tensor([8, 0, 3, 3, 5])
+    product = products.gathered(places, 9, packed.dense(weight).product().plus(random(20, seed=2)))
+    near(product(x), x.double()[:, places] @ weight.double().T + random(20, seed=2).double())
+    assert products.gathered(places, 9, None) is None
 
 
 def test_a_part_without_a_product_leaves_the_whole_without():

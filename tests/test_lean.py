@@ -219,6 +219,7 @@ def calls_counted(session):
         calls.append(arguments)
         return step(*arguments)
 
+    counted.embeds = step.embeds
     session._step = counted
     yield calls
     session._step = step
@@ -327,3 +328,10 @@ def test_what_fails_in_a_cache_fails_the_step(whole, monkeypatch):
     monkeypatch.setattr(CondensedLayerCache, "attend", kept)
     session = model.session(1, 16)
     assert session.feed(tiny.tokens(1, 2)).isfinite().all()
+
+
+def test_ids_beyond_the_vocabulary_are_refused(whole):
+    session = TransformersModel(tiny.build("llama")).session(1, 4)
+    for strange in (-1, 10**6):
+        with pytest.raises(IndexError):
+            session.feed(torch.tensor([[strange]]))

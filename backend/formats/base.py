@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kernels import packed
-from kernels.decode_step import Product
+from kernels.products import Product
 
 FEW = 16
 """Activations up to which decoding rows beside them beats a dense matrix of its own."""

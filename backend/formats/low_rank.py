@@ -9,8 +9,8 @@ from torch import Tensor
 
 from backend.formats.base import Format, empty
 from backend.formats.dense import Dense
-from kernels import decode_step
-from kernels.decode_step import Product
+from kernels import products
+from kernels.products import Product
 
 
 class LowRank(Format):
@@ -65,7 +65,7 @@ class LowRank(Format):
 
     def product(self) -> Product | None:
         """Two thin products, and the shift."""
-        found = decode_step.chain(self.right.product(), self.left.product())
+        found = products.chain(self.right.product(), self.left.product())
         return found.plus(self.shift) if self.shifted and found is not None else found
 
     def slotted(self) -> Format:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from backend.formats.base import Format, empty
 from kernels import packed
-from kernels.decode_step import Product
+from kernels.products import Product
 
 
 class Outliers(Format):

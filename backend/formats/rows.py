@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from backend.formats.base import FEW, Format, empty, reordered
-from kernels import bitpack, decode_step, packed
-from kernels.decode_step import Product
+from kernels import bitpack, packed, products
+from kernels.products import Product
 
 
 class Rows(Format):
@@ -72,7 +72,7 @@ class Rows(Format):
 
     def product(self) -> Product | None:
         """Two products, their outputs put in their places."""
-        return decode_step.placed(self._order(), self.fine.product(), self.coarse.product())
+        return products.placed(self._order(), self.fine.product(), self.coarse.product())
 
     def slotted(self) -> Format:
         """Its parts as operations take them."""

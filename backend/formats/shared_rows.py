@@ -9,8 +9,8 @@ from torch import Tensor
 
 from backend.formats.base import Format, empty, reordered
 from backend.formats.dense import Dense
-from kernels import bitpack, decode_step
-from kernels.decode_step import Product
+from kernels import bitpack, products
+from kernels.products import Product
 
 
 class SharedRows(Format):
@@ -62,7 +62,7 @@ class SharedRows(Format):
 
     def product(self) -> Product | None:
         """As above, in a decode step."""
-        return decode_step.placed(self._places(), self.table.product())
+        return products.placed(self._places(), self.table.product())
 
     def slotted(self) -> Format:
         """Its parts as operations take them."""

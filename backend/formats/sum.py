@@ -11,8 +11,8 @@ from backend.formats.base import Format
 from backend.formats.outliers import Outliers
 from backend.formats.rows import Rows
 from backend.formats.slotted import SlottedGroups, SlottedTables, SlottedWithOutliers
-from kernels import decode_step, packed
-from kernels.decode_step import Product
+from kernels import packed, products
+from kernels.products import Product
 
 
 class Sum(Format):
@@ -66,7 +66,7 @@ class Sum(Format):
 
     def product(self) -> Product | None:
         """Products of the terms, added."""
-        return decode_step.total(*(term.product() for term in self.inner().values()))
+        return products.total(*(term.product() for term in self.inner().values()))
 
     def slotted(self) -> Format:
         """Its terms as operations take them, codes and the entries kept apart in one."""

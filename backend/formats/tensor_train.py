@@ -11,7 +11,7 @@ from torch import Tensor
 from backend.formats.base import Format
 from backend.formats.dense import Dense
 from kernels import torch_product
-from kernels.decode_step import Product
+from kernels.products import Product
 
 
 class TensorTrain(Format):

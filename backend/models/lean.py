@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +43,7 @@ class Lean:
         self._steps: dict[tuple[nn.Module, ...], Step | None] = {}
         self._benches: list[Bench] = []
         self._cosine = self._sine = torch.empty(0)
+        self._every: tuple[Tensor, ...] = ()
 
     @property
     def blocks(self) -> list[Block]:
@@ -107,13 +107,24 @@ class Lean:
 
         Sines of the first half are negative, as they turn the second half into the first.
         """
+        self._prepare(end, like)
+        return self._cosine[positions], self._sine[positions]
+
+    def every_turn(self, end: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The same [`end` or more, head_dim] in float32, as a model of `dtype` has them."""
+        if self._cosine.shape[0] < end or self._cosine.dtype != dtype or not self._every:
+            self._prepare(end, torch.empty(1, dtype=dtype))
+            self._every = self._cosine.float().contiguous(), self._sine.float().contiguous()
+        return self._every
+
+    def _prepare(self, end: int, like: Tensor) -> None:
         if self._cosine.shape[0] < end or self._cosine.dtype != like.dtype:
             every = torch.arange(max(256, 2 * end), device=like.device)[None]
             cosine, sine = self._inner.rotary_emb(like, position_ids=every)
             half = sine.shape[-1] // 2
             self._cosine = cosine[0]
             self._sine = torch.cat([-sine[0, :, :half], sine[0, :, half:]], dim=-1)
-        return self._cosine[positions], self._sine[positions]
+            self._every = ()
 
 
 def refusal(model: nn.Module) -> str:
@@ -175,6 +186,7 @@ class LeanSession:
                 for index in range(len(lean.blocks))
             ]
         )
+        self._dense = codec is None
         self.branching = batch == 1
         self.length = 0
         self.reread()
@@ -182,9 +194,12 @@ class LeanSession:
     def reread(self) -> None:
         """Look at the model's blocks again."""
         self._blocks = self._lean.blocks
-        self._step = self._lean.step(self._blocks) if self._whole else None
+        alone = self._whole and self._bench is None
+        self._step = self._lean.step(self._blocks) if alone else None
+        self._coming: dict[int, list[Coming | None]] = {}
+        if self._step is not None:
+            self._dtype = self._lean.embed(torch.zeros(1, 1, dtype=torch.int64)).dtype
 
-    @torch.inference_mode()
     def feed(self, tokens: Tensor, parents: Sequence[int] | None = None) -> Tensor:
         """Append tokens [batch, t]; logits [batch, t, vocabulary] at their positions.
 
@@ -192,6 +207,58 @@ class LeanSession:
             tokens: ids.
             parents: for a tree, the index of the token that each follows, -1 for the text's last.
         """
+        if self._step is None or tokens.shape[1] > TOKENS:
+            return self._by_modules(tokens, parents)
+        if self._dense:  # nothing but the extension computes
+            found = self._in_one_call(tokens, parents)
+        else:
+            with torch.inference_mode():
+                found = self._in_one_call(tokens, parents)
+        return self._by_modules(tokens, parents) if found is None else found
+
+    def _in_one_call(self, tokens: Tensor, parents: Sequence[int] | None) -> Tensor | None:
+        """The same by a step in one call; None where halves were left out before."""
+        start, count = self.length, tokens.shape[1]
+        pairs = list(zip(self._coming_of(count), self._caches, strict=True))
+        if any(coming is not None and cache.length != start for coming, cache in pairs):
+            return None
+        among = places = None
+        if parents is not None:
+            among, depth = visible(list(parents), tokens.device)
+            places = start + depth
+        rooms: list[Place] = [None if one is None else cache.reserve(one) for one, cache in pairs]
+        if None in rooms:
+            tree = torch.arange(start, start + count) if places is None else places, among
+            for index, (coming, cache) in enumerate(pairs):
+                if coming is not None and rooms[index] is None:
+                    scale = self._blocks[index].attention.scaling
+                    rooms[index] = partial(self._ask, scale, cache, tree)
+        self.length = start + count
+        given = tokens[0]
+        if not self._step.embeds:
+            given = self._lean.embed(tokens)[0].to(torch.float32, copy=True)
+        turns = self._lean.every_turn(start + count, self._dtype)
+        logits = self._step(given, turns, start, rooms, among, places)
+        if not self._dense:
+            for cache in self._caches:
+                cache.settle()
+        return logits if self._dtype == torch.float32 else logits.to(self._dtype)
+
+    def _coming_of(self, count: int) -> list[Coming | None]:
+        """What so many tokens are to each block's cache; None where it has no attention."""
+        if count not in self._coming:
+            self._coming[count] = [
+                one and Coming(
+                    one.k_proj.out_features // one.head_dim, one.head_dim, count, self._dtype,
+                    self._turn,
+                )
+                for one in (block.attention for block in self._blocks)
+            ]  # fmt: skip
+        return self._coming[count]
+
+    @torch.inference_mode()
+    def _by_modules(self, tokens: Tensor, parents: Sequence[int] | None) -> Tensor:
+        """The same by the blocks' own modules."""
         start, end = self.length, self.length + tokens.shape[1]
         if self._bench is not None and end == start + 1:
             logits = self._bench.step(self._lean, through, self._blocks, self._caches, tokens)
@@ -206,44 +273,13 @@ class LeanSession:
         turns = self._lean.turns(positions, end, hidden)
         if places is None and self._caches[0].attends:
             places = torch.arange(start, end, device=tokens.device)
-        count = tokens.shape[1]
-        if count <= TOKENS and (rooms := self._rooms(start, count, hidden.dtype, (places, among))):
-            self.length = end
-            stream, *both = (part.to(torch.float32) for part in (hidden[0], *turns))
-            logits = self._step(stream, tuple(both), start, rooms, among)
-            for cache in self._caches:
-                cache.settle()
-            return logits.to(hidden.dtype)[None]
         hidden = through(self._blocks, hidden, turns, partial(self._answer, (places, among)))
         self.length = end
         return self._lean.read_out(hidden)
 
-    def _rooms(self, start: int, count: int, dtype: torch.dtype, tree: Tree) -> list[Place]:
-        """Where a step in one call has each block's keys and values; empty without a step."""
-        pairs = [
-            (one.attention, cache) for one, cache in zip(self._blocks, self._caches, strict=True)
-        ]
-        behind = any(one is not None and cache.length != start for one, cache in pairs)
-        if self._step is None or behind:
-            return []
-
-        def room(attention: Any, cache: LayerCache) -> Place:
-            if attention is None:
-                return None
-            heads = attention.k_proj.out_features // attention.head_dim
-            coming = Coming(heads, attention.head_dim, count, dtype, self._turn)
-            found = cache.reserve(coming)
-            if found is not None:
-                return found
-            return partial(self._ask, attention.scaling, cache, dtype, tree)
-
-        return [room(*pair) for pair in pairs]
-
-    def _ask(
-        self, scale: float, cache: LayerCache, dtype: torch.dtype, tree: Tree, *states: Tensor
-    ) -> Tensor:
+    def _ask(self, scale: float, cache: LayerCache, tree: Tree, *states: Tensor) -> Tensor:
         """What the queries of a step find; its states lie in room that the step writes over."""
-        queries, keys, values = (part.to(dtype, copy=True) for part in states)
+        queries, keys, values = (part.to(self._dtype, copy=True) for part in states)
         return found_in(cache, Queries(queries, scale, *tree, turn=self._turn), keys, values)
 
     def _answer(self, tree: Tree, index: int, scale: float, states: States) -> Tensor:

@@ -9,11 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from backend.formats.embedding import HeldEmbedding
 from backend.formats.linear import HeldLinear
 from backend.models.placed import PlacedLinear
 from backend.models.sliced import SlicedEnd, WidthNorm
 from kernels import decode_step, packed
-from kernels.decode_step import Norm, Product, Step
+from kernels.decode_step import Norm, Step
+from kernels.layout import Matrix
+from kernels.products import Product
 
 TYPES = (torch.float32, torch.bfloat16)
 """Of what flows between calls; within one everything is computed in float32."""
@@ -52,9 +55,9 @@ def step(model: Any, blocks: Sequence[Block]) -> Step | None:
             return None
     if wanted is None or None in parts:
         return None
-    return Step(
-        [one for one in parts if one], first.head_dim, _norm(end, wanted.columns), wanted, shortcut
-    )
+    norm, embedding = _norm(end, wanted.columns), _rows(inner.embed_tokens)
+    blocks = [one for one in parts if one]
+    return Step(blocks, first.head_dim, norm, wanted, shortcut, embedding)
 
 
 def _block(block: Block) -> decode_step.Block | None:
@@ -84,6 +87,15 @@ def _norm(norm: Any, channels: int) -> Norm:
     if isinstance(norm, WidthNorm):
         return Norm(channels, float(norm.width), norm.epsilon)
     return decode_step.mean_square_norm(norm.weight, norm.variance_epsilon)
+
+
+def _rows(table: nn.Module) -> Matrix | None:
+    """Rows of tokens where the extension reads them as they lie; it looks at no others."""
+    if type(table) is nn.Embedding:
+        return packed.dense(table.weight.detach())
+    if isinstance(table, HeldEmbedding) and table.scale == 1.0:
+        return table.held.matrix()
+    return None
 
 
 def _product(module: nn.Module) -> Product | None:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from backend.models.sliced import empty_linear
-from kernels import bitpack, decode_step, packed, torch_product
-from kernels.decode_step import Product
+from kernels import bitpack, packed, products
+from kernels.products import Product
 
 SIDES = ("outputs", "inputs")
 
@@ -60,9 +60,8 @@ class PlacedLinear(nn.Module):
         if inner is None:
             return None
         if self.side == "inputs":
-            read = lambda activation: inner(activation.index_select(-1, places))  # noqa: E731
-            return torch_product.made(read, self.out_features, self.in_features)
+            return products.gathered(places, self.in_features, inner)
         silent = packed.dense(torch.zeros(1, self.in_features))
         order = torch.full((self.out_features,), inner.rows)
         order[places] = torch.arange(inner.rows)
-        return None if silent is None else decode_step.placed(order, inner, silent.product())
+        return None if silent is None else products.placed(order, inner, silent.product())

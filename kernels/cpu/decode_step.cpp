@@ -8,6 +8,7 @@
 
 #include "attention.h"
 #include "clones.h"
+#include "decode.h"
 #include "exponential.h"
 
 namespace {
@@ -84,6 +85,16 @@ void carry(const Product &shortcut, float *stream, const float *found, float *sp
     add_scaled(stream, found, 1, count * size);
 }
 
+// Rows of the tokens; false where an id is none.
+bool embed(const Packed &table, const int64_t *ids, int64_t count, float *stream) {
+    State state;
+    for (int64_t token = 0; token < count; token++) {
+        if (ids[token] < 0 || ids[token] >= table.rows) return false;
+        decode(&table, ids[token], 0, table.columns, stream + token * table.columns, state);
+    }
+    return true;
+}
+
 }  // namespace
 
 extern "C" {
@@ -98,6 +109,23 @@ struct Placed {
     const int64_t *places;  // [rows], which of those rows each is
     int64_t rows;
 };
+
+struct Gathered {
+    Product inner;
+    const int64_t *places;  // [inner.columns], which of the inputs each is
+    int64_t columns;        // inputs
+};
+
+// Some inputs of an activation, and a product of those.
+void multiply_gathered(const void *matrix, const float *x, int64_t count, float *y) {
+    const Gathered &held = *static_cast<const Gathered *>(matrix);
+    const int64_t width = held.inner.columns;
+    std::vector<float> taken(count * width);
+    for (int64_t token = 0; token < count; token++)
+        for (int64_t i = 0; i < width; i++)
+            taken[token * width + i] = x[token * held.columns + held.places[i]];
+    product(held.inner, taken.data(), count, y);
+}
 
 // One after another, the first applied first.
 void multiply_chain(const void *matrix, const float *x, int64_t count, float *y) {
@@ -143,13 +171,18 @@ void multiply_placed(const void *matrix, const float *x, int64_t count, float *y
             y[token * placed.rows + row] = found[token * rows + placed.places[row]];
 }
 
-// `rooms` of the blocks, null where one asks or has no attention; `stream` [count, channels] has
-// the tokens' embeddings and is written over; `cosine` and `sine` [count, head_dim]; `logits`
-// [count, vocabulary].
-void decode_step(const Step *step, const Room *const *rooms, float *stream, const float *cosine,
-                 const float *sine, int64_t position, int64_t count, const uint8_t *among,
-                 float *logits) {
+// `rooms` of the blocks, null where one asks or has no attention; `ids` of the tokens, or `stream`
+// [count, channels] has their embeddings and is written over; `cosine` and `sine` [positions,
+// head_dim]; `places` [count], the tokens' positions, or null where they follow each other;
+// `logits` [count, vocabulary]. Returns whether every id is one.
+int decode_step(const Step *step, const Room *const *rooms, const int64_t *ids, float *stream,
+                const float *cosine, const float *sine, const int64_t *places, int64_t position,
+                int64_t count, const uint8_t *among, float *logits) {
     const int64_t size = step->head_dim, room = count * step->widest;
+    if (ids) {
+        stream = step->scratch + 6 * room;
+        if (!embed(*step->embedding, ids, count, stream)) return 0;
+    }
     const Tokens tokens = {count, position, among};
     float *a = step->scratch, *b = a + room, *c = b + room, *d = c + room;
     float *spare = d + room, *found = spare + room;
@@ -161,7 +194,8 @@ void decode_step(const Step *step, const Room *const *rooms, float *stream, cons
             product(block.key, a, count, c);
             product(block.value, a, count, d);
             for (int64_t token = 0; token < count; token++) {
-                const float *turn[2] = {cosine + token * size, sine + token * size};
+                const int64_t at = size * (places ? places[token] : position + token);
+                const float *turn[2] = {cosine + at, sine + at};
                 place(block.query_norm, b + token * block.query.rows, block.query.rows, size,
                       turn[0], turn[1]);
                 place(block.key_norm, c + token * block.key.rows, block.key.rows, size, turn[0],
@@ -189,5 +223,6 @@ void decode_step(const Step *step, const Room *const *rooms, float *stream, cons
         std::swap(a, b);
     }
     product(step->head, a, count, logits);
+    return 1;
 }
 }

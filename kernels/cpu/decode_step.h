@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "packed.h"
+
 extern "C" {
 
 typedef void (*MultiplyFunction)(const void *matrix, const float *x, int64_t count, float *y);
@@ -59,7 +61,8 @@ struct Step {
     int64_t count, head_dim, widest;  // widest: floats of the longest vector between two products
     Norm last;
     Product last_shortcut, head;
+    const Packed *embedding;  // [vocabulary, channels], or null
     AttendFunction attend;  // for blocks without a room; null where each has one
-    float *scratch;  // 6 * widest for each token
+    float *scratch;  // 7 * widest for each token
 };
 }
