@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import ctypes
 
+import torch
 from torch import Tensor
 
+from kernels import bitpack, extension
 from kernels.packed import Codes, planes_of
 from kernels.rooms import Address, Number, States
 
@@ -56,6 +58,33 @@ def codes(
         heads, chunks * tokens, channels, by_channel,
     )  # fmt: skip
     return States("read_codes", structure, (planes.copy(), scales, offsets))
+
+
+def rounded(
+    states: Tensor, bits: int, *, by_channel: bool
+) -> tuple[dict[int, Tensor], Tensor, Tensor] | None:
+    """Planes, scales and offsets of states [1, heads, chunks, tokens, channels], as `codes` reads.
+
+    None where the extension cannot round them.
+    """
+    library = extension.library()
+    if library is None or states.device.type != "cpu" or not states.numel():
+        return None
+    plain = states.to(torch.float32).contiguous()
+    *outer, tokens, channels = plain.shape
+    planes = {
+        width: torch.empty(*outer, tokens, bitpack.packed_columns(channels, width),
+                           dtype=torch.uint8)
+        for width in bitpack.plane_widths(bits)
+    }  # fmt: skip
+    shared = (*outer, 1, channels) if by_channel else (*outer, tokens, 1)
+    scales, offsets = torch.empty(2, *shared, dtype=torch.bfloat16).unbind(0)
+    numbers = (Number(one) for one in (plain.numel() // (tokens * channels), tokens, channels))
+    library.hold_codes(
+        Address(plain.data_ptr()), *numbers, Number(bits), Number(by_channel),
+        ctypes.byref(planes_of(planes)), Address(scales.data_ptr()), Address(offsets.data_ptr()),
+    )  # fmt: skip
+    return planes, scales, offsets
 
 
 def corrected(

@@ -14,6 +14,7 @@ from backend.caches import (
 )
 from backend.caches.attention import Queries
 from backend.caches.base import Coming
+from backend.caches.packed import Packed
 from backend.models.language_model import TransformersModel
 from kernels import extension
 from tests import tiny_transformers as tiny
@@ -62,6 +63,22 @@ def test_a_step_reads_what_the_cache_decodes(name, head_dim):
         for first in range(0, held, chunk):
             found = read(one, first, (3, chunk, head_dim), -(-head_dim // 8) * 8)
             assert torch.allclose(found, whole[0, :, first : first + chunk], atol=1e-5)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("over", [3, 4])
+def test_states_are_rounded_as_torch_rounds_them(bits, over):
+    for dtype, channels in ((torch.float32, 20), (torch.bfloat16, 32)):
+        states = normal(2, 3, 2, 8, channels).to(dtype)
+        states[0, 1, 0] = 0.25  # a range of nothing
+        held = Packed(bits, over)
+        expected = held._rounded(states)
+        held.extend(states)
+        assert torch.equal(held.scales, expected[1])
+        assert torch.equal(held.offsets, expected[2])
+        assert held.planes.keys() == expected[0].keys()
+        for width, plane in expected[0].items():
+            assert torch.equal(held.planes[width], plane)
 
 
 def write(session, drafts=True):

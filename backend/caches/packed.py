@@ -29,17 +29,23 @@ class Packed:
 
     def extend(self, states: Tensor) -> None:
         """Quantise further chunks [batch, heads, chunks, tokens, channels] behind the others."""
+        found = held_states.rounded(states, self.bits, by_channel=self.over == 3)
+        planes, scales, offsets = found or self._rounded(states)
+        for width, plane in planes.items():
+            self.planes[width] = behind(self.planes.get(width), plane)
+        self.scales = behind(self.scales, scales)
+        self.offsets = behind(self.offsets, offsets)
+
+    def _rounded(self, states: Tensor) -> tuple[dict[int, Tensor], Tensor, Tensor]:
         low = states.amin(self.over, keepdim=True).to(torch.float32)
         high = states.amax(self.over, keepdim=True).to(torch.float32)
         levels = (1 << self.bits) - 1
         scales = ((high - low) / levels).clamp(min=1e-8).to(torch.bfloat16)
         offsets = low.to(torch.bfloat16)
         codes = ((states.float() - offsets.float()) / scales.float()).round().clamp(0, levels)
-        for width, plane in bitpack.pack(codes.flatten(0, 3), self.bits).items():
-            plane = plane.view(*states.shape[:4], -1)
-            self.planes[width] = behind(self.planes.get(width), plane)
-        self.scales = behind(self.scales, scales)
-        self.offsets = behind(self.offsets, offsets)
+        planes = bitpack.pack(codes.flatten(0, 3), self.bits)
+        whole = {width: plane.view(*states.shape[:4], -1) for width, plane in planes.items()}
+        return whole, scales, offsets
 
     def chunks(self, channels: int) -> Tensor:
         """All states [batch, heads, chunks, tokens, channels] in float32."""

@@ -2,24 +2,120 @@
 #include "decode.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstring>
 #include <vector>
 
 #include "bfloat16.h"
 #include "clones.h"
+#include "exponential.h"
 
 namespace {
 
-// Tokens [count, stride] become what their codes stand for, by channel or by token.
-CLONES void stand_for(const uint16_t *scales, const uint16_t *offsets, bool by_channel,
-                      int64_t count, int64_t channels, int64_t stride, float *out) {
-    for (int64_t token = 0; token < count; token++, out += stride)
-        if (by_channel) {
-            for (int64_t i = 0; i < channels; i++)
-                out[i] = out[i] * widened(scales[i]) + widened(offsets[i]);
-        } else {
-            const float scale = widened(scales[token]), offset = widened(offsets[token]);
-            for (int64_t i = 0; i < channels; i++) out[i] = out[i] * scale + offset;
+typedef uint32_t EightCodes __attribute__((vector_size(32)));
+
+// Eight codes of one plane, from a column that eight divides.
+template <int WIDTH>
+inline __attribute__((always_inline)) EightCodes eight_of(const uint8_t *line, int64_t column) {
+    uint64_t word = 0;
+    std::memcpy(&word, line + column * WIDTH / 8, WIDTH);
+    if (WIDTH == 8) {
+        typedef uint8_t Bytes __attribute__((vector_size(8)));
+        Bytes bytes;
+        std::memcpy(&bytes, &word, 8);
+        return __builtin_convertvector(bytes, EightCodes);
+    }
+    const EightCodes turns = {0,         WIDTH,     2 * WIDTH, 3 * WIDTH,
+                              4 * WIDTH, 5 * WIDTH, 6 * WIDTH, 7 * WIDTH};
+    return ((EightCodes{} + static_cast<uint32_t>(word)) >> turns) & ((1u << (WIDTH & 7)) - 1);
+}
+
+// Codes of BITS bits become what they stand for: a row of `channels`, whole eights, after another.
+template <int BITS>
+inline __attribute__((always_inline)) void stand_for_codes(const uint8_t *const *lines,
+                                                           const float *scales,
+                                                           const float *offsets, bool by_channel,
+                                                           int64_t count, int64_t channels,
+                                                           float *out) {
+    for (int64_t token = 0; token < count; token++)
+        for (int64_t i = 0; i < channels; i += 8, out += 8) {
+            const int64_t column = token * channels + i;
+            EightCodes codes = {};
+            uint32_t shift = 0;
+            if (BITS & 1) codes |= eight_of<1>(lines[0], column), shift += 1;
+            if (BITS & 2) codes |= eight_of<2>(lines[1], column) << shift, shift += 2;
+            if (BITS & 4) codes |= eight_of<4>(lines[2], column) << shift, shift += 4;
+            if (BITS & 8) codes |= eight_of<8>(lines[3], column) << shift;
+            typedef int32_t EightWhole __attribute__((vector_size(32)));
+            const EightNumbers plain = __builtin_convertvector((EightWhole)codes, EightNumbers);
+            const EightNumbers found =
+                by_channel ? plain * eight_numbers(scales + i) + eight_numbers(offsets + i)
+                           : plain * scales[token] + offsets[token];
+            std::memcpy(out, &found, 32);
         }
+}
+
+CLONES void stand_for(int planes, const uint8_t *const *lines, const float *scales,
+                      const float *offsets, bool by_channel, int64_t count, int64_t channels,
+                      float *out) {
+#define BITS(number)                                                                          \
+    case number:                                                                              \
+        if (by_channel)                                                                       \
+            stand_for_codes<number>(lines, scales, offsets, true, count, channels, out);      \
+        else                                                                                  \
+            stand_for_codes<number>(lines, scales, offsets, false, count, channels, out);     \
+        break;
+    switch (planes) { BITS(1) BITS(2) BITS(3) BITS(4) BITS(5) BITS(6) BITS(7) BITS(8) }
+#undef BITS
+}
+
+CLONES void widen(const uint16_t *from, int64_t count, float *out) {
+    for (int64_t i = 0; i < count; i++) out[i] = widened(from[i]);
+}
+
+// Least and largest of each channel over tokens, or of each token over channels.
+CLONES void ranges(const float *states, int64_t count, int64_t channels, bool by_channel,
+                   float *low, float *high) {
+    if (by_channel) {
+        std::copy_n(states, channels, low);
+        std::copy_n(states, channels, high);
+        for (int64_t token = 1; token < count; token++)
+            for (int64_t i = 0; i < channels; i++) {
+                const float one = states[token * channels + i];
+                low[i] = one < low[i] ? one : low[i];
+                high[i] = one > high[i] ? one : high[i];
+            }
+        return;
+    }
+    for (int64_t token = 0; token < count; token++) {
+        const float *row = states + token * channels;
+        low[token] = *std::min_element(row, row + channels);
+        high[token] = *std::max_element(row, row + channels);
+    }
+}
+
+CLONES void round_row(const float *row, const float *scales, const float *offsets,
+                      bool by_channel, float levels, int64_t channels, uint8_t *codes) {
+    for (int64_t i = 0; i < channels; i++) {
+        const int64_t which = by_channel ? i : 0;
+        const float code = std::nearbyint((row[i] - offsets[which]) / scales[which]);
+        codes[i] = static_cast<uint8_t>(code < 0 ? 0 : code > levels ? levels : code);
+    }
+}
+
+// Puts codes into the planes that there are, the narrowest lowest; each row fills whole bytes.
+void pack_row(const uint8_t *codes, int64_t channels, int64_t row, uint8_t *const *planes) {
+    int shift = 0;
+    for (int plane = 0; plane < 4; plane++) {
+        if (!planes[plane]) continue;
+        const int width = 1 << plane, mask = (1 << width) - 1;
+        const int64_t bytes = bytes_of(channels, width);
+        uint8_t *const to = planes[plane] + row * bytes;
+        std::fill_n(to, bytes, 0);
+        for (int64_t i = 0; i < channels; i++)
+            to[i * width / 8] |= (codes[i] >> shift & mask) << i * width % 8;
+        shift += width;
+    }
 }
 
 // A row of thin factors is added to a token's channels.
@@ -63,20 +159,54 @@ struct PartedStates {
 // `count` is a chunk's tokens where its tokens share a scale.
 void read_codes(const CodedStates *held, int64_t first, int64_t count, int64_t stride,
                 float *out) {
-    const int64_t channels = held->channels;
-    for (int64_t head = 0; head < held->heads; head++, out += count * stride) {
+    const int64_t channels = held->channels, shared = held->by_channel ? channels : count;
+    std::vector<float> worth(2 * shared);
+    float *const scales = worth.data(), *const offsets = scales + shared;
+    for (int64_t head = 0; count && head < held->heads; head++) {
         const int64_t row = head * held->tokens + first;
+        const int64_t place = held->by_channel ? row / count * channels : row;
+        widen(held->scales + place, shared, scales);
+        widen(held->offsets + place, shared, offsets);
         if (channels == stride) {  // whole eights, which end with a byte in every plane
             const Lines lines(held->codes, row, channels);
-            loops->scaled[lines.planes](lines.of, 0, count * channels, 0, 1, 0, out);
-        } else {
-            for (int64_t token = 0; token < count; token++)
-                scale(Lines(held->codes, row + token, channels), 0, channels, 0, 1, 0,
-                      out + token * stride);
+            stand_for(lines.planes, lines.of, scales, offsets, held->by_channel, count, channels,
+                      out + head * count * stride);
+            continue;
         }
-        const int64_t place = held->by_channel && count ? row / count * channels : row;
-        stand_for(held->scales + place, held->offsets + place, held->by_channel, count, channels,
-                  stride, out);
+        for (int64_t token = 0; token < count; token++) {
+            float *const to = out + (head * count + token) * stride;
+            const Lines lines(held->codes, row + token, channels);
+            scale(lines, 0, channels, 0, 1, 0, to);
+            for (int64_t i = 0; i < channels; i++) {
+                const int64_t which = held->by_channel ? i : token;
+                to[i] = to[i] * scales[which] + offsets[which];
+            }
+        }
+    }
+}
+
+// Rounds chunks of states [chunks, count, channels] to codes; a range is divided evenly, and scale
+// and offset are rounded to bfloat16 before a code is chosen.
+void hold_codes(const float *states, int64_t chunks, int64_t count, int64_t channels, int64_t bits,
+                int64_t by_channel, uint8_t *const *planes, uint16_t *scales, uint16_t *offsets) {
+    const int64_t shared = by_channel ? channels : count;
+    std::vector<float> low(shared), high(shared);
+    std::vector<uint8_t> codes(channels);
+    for (int64_t chunk = 0; chunk < chunks; chunk++, states += count * channels) {
+        ranges(states, count, channels, by_channel, low.data(), high.data());
+        const float levels = static_cast<float>((1 << bits) - 1);
+        for (int64_t i = 0; i < shared; i++) {
+            const uint16_t step = narrowed(std::max((high[i] - low[i]) / levels, 1e-8f));
+            const uint16_t offset = narrowed(low[i]);
+            scales[chunk * shared + i] = step, offsets[chunk * shared + i] = offset;
+            high[i] = widened(step), low[i] = widened(offset);
+        }
+        for (int64_t token = 0; token < count; token++) {
+            round_row(states + token * channels, high.data() + (by_channel ? 0 : token),
+                      low.data() + (by_channel ? 0 : token), by_channel, levels, channels,
+                      codes.data());
+            pack_row(codes.data(), channels, chunk * count + token, planes);
+        }
     }
 }
 
