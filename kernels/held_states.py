@@ -6,6 +6,8 @@ A piece is a chunk: the tokens of all heads that were held at once.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -71,20 +73,29 @@ def rounded(
     if library is None or states.device.type != "cpu" or not states.numel():
         return None
     plain = states.to(torch.float32).contiguous()
-    *outer, tokens, channels = plain.shape
+    batch, heads, chunks, tokens, channels = plain.shape
+    outer = batch, heads, chunks
     planes = {
-        width: torch.empty(*outer, tokens, bitpack.packed_columns(channels, width),
-                           dtype=torch.uint8)
+        width: torch.empty(
+            *outer, tokens, bitpack.packed_columns(channels, width), dtype=torch.uint8
+        )
         for width in bitpack.plane_widths(bits)
-    }  # fmt: skip
+    }
     shared = (*outer, 1, channels) if by_channel else (*outer, tokens, 1)
-    scales, offsets = torch.empty(2, *shared, dtype=torch.bfloat16).unbind(0)
-    numbers = (Number(one) for one in (plain.numel() // (tokens * channels), tokens, channels))
-    library.hold_codes(
-        Address(plain.data_ptr()), *numbers, Number(bits), Number(by_channel),
-        ctypes.byref(planes_of(planes)), Address(scales.data_ptr()), Address(offsets.data_ptr()),
+    scales, offsets = (torch.empty(shared, dtype=torch.bfloat16) for _ in range(2))
+    where = planes_of(planes)
+    _hold_codes(library)(
+        plain.data_ptr(), batch * heads * chunks, tokens, channels, bits, by_channel,
+        ctypes.addressof(where), scales.data_ptr(), offsets.data_ptr(),
     )  # fmt: skip
     return planes, scales, offsets
+
+
+@cache
+def _hold_codes(library: ctypes.CDLL) -> Callable[..., None]:
+    """The function, which knows the kinds of what it is given."""
+    kinds = Address, *[Number] * 5, *[Address] * 3
+    return ctypes.CFUNCTYPE(None, *kinds)(("hold_codes", library))
 
 
 def corrected(

@@ -102,6 +102,7 @@ class DenseLayerCache(LayerCache):
         self._states: tuple[Tensor, Tensor] | None = None
         self._length = 0
         self._room: Room | None = None
+        self._both: Tensor | None = None  # the states of that room
 
     @property
     def keys(self) -> Tensor | None:
@@ -115,7 +116,8 @@ class DenseLayerCache(LayerCache):
 
     def put(self, keys: Tensor, values: Tensor) -> None:
         """Hold these and nothing else."""
-        self._states, self._room, self._length = (keys, values), None, keys.shape[2]
+        self._states, self._length = (keys, values), keys.shape[2]
+        self._room = self._both = None
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Put the new tokens behind the old."""
@@ -130,11 +132,12 @@ class DenseLayerCache(LayerCache):
         needed = self._length + coming.count
         if self._room is None or needed > self._states[0].shape[2]:
             shape = 1, coming.heads, max(needed, most), coming.head_dim
-            fresh = torch.empty(2, *shape, dtype=coming.dtype).unbind(0)
-            for room, old in zip(fresh, (self.keys, self.values), strict=True):
+            both = torch.empty(2, *shape, dtype=coming.dtype)
+            for room, old in zip(both, (self.keys, self.values), strict=True):
                 if old is not None:
                     room[:, :, : self._length] = old
-            self._states, self._room = fresh, Room(fresh)
+            self._states = tuple(both.unbind(0))
+            self._both, self._room = both, Room(self._states)
         self._length = needed
         return self._room
 
@@ -148,13 +151,15 @@ class DenseLayerCache(LayerCache):
 
     def drop(self, count: int) -> tuple[Tensor, Tensor]:
         """Give up the first `count` tokens; returns them."""
-        both = self.keys, self.values
-        gone, kept = (
-            [part[:, :, span].clone() for part in both]
-            for span in (slice(None, count), slice(count, None))
-        )
-        self._put_back(*kept)
-        return gone[0], gone[1]
+        if self._room is not None:
+            held = self._both[..., : self._length, :]
+            gone, kept = held[..., :count, :].clone(), held[..., count:, :]
+            self._length -= count
+            self._both[..., : self._length, :] = kept.clone() if self._length > count else kept
+            return tuple(gone.unbind(0))
+        gone = self.keys[:, :, :count].clone(), self.values[:, :, :count].clone()
+        self.put(self.keys[:, :, count:].clone(), self.values[:, :, count:].clone())
+        return gone
 
     def _put_back(self, keys: Tensor, values: Tensor) -> None:
         """Hold fewer than before, in the same room if there is one."""

@@ -89,8 +89,13 @@ CLONES void ranges(const float *states, int64_t count, int64_t channels, bool by
     }
     for (int64_t token = 0; token < count; token++) {
         const float *row = states + token * channels;
-        low[token] = *std::min_element(row, row + channels);
-        high[token] = *std::max_element(row, row + channels);
+        float least = row[0], largest = row[0];
+#pragma omp simd reduction(min : least) reduction(max : largest)
+        for (int64_t i = 0; i < channels; i++) {
+            least = row[i] < least ? row[i] : least;
+            largest = row[i] > largest ? row[i] : largest;
+        }
+        low[token] = least, high[token] = largest;
     }
 }
 
@@ -103,18 +108,33 @@ CLONES void round_row(const float *row, const float *scales, const float *offset
     }
 }
 
+// Of codes [channels], WIDTH bits from `shift` on; the last byte may be of fewer.
+template <int WIDTH>
+void pack_bits(const uint8_t *codes, int64_t channels, int shift, uint8_t *to) {
+    constexpr int each = 8 / WIDTH, mask = (1 << WIDTH) - 1;
+    const int64_t whole = channels / each;
+    for (int64_t byte = 0; byte < whole; byte++) {
+        int word = 0;
+        for (int i = 0; i < each; i++)
+            word |= (codes[byte * each + i] >> shift & mask) << i * WIDTH;
+        to[byte] = static_cast<uint8_t>(word);
+    }
+    if (channels == whole * each) return;
+    int word = 0;
+    for (int64_t i = whole * each; i < channels; i++)
+        word |= (codes[i] >> shift & mask) << (i - whole * each) * WIDTH;
+    to[whole] = static_cast<uint8_t>(word);
+}
+
 // Puts codes into the planes that there are, the narrowest lowest; each row fills whole bytes.
 void pack_row(const uint8_t *codes, int64_t channels, int64_t row, uint8_t *const *planes) {
     int shift = 0;
     for (int plane = 0; plane < 4; plane++) {
         if (!planes[plane]) continue;
-        const int width = 1 << plane, mask = (1 << width) - 1;
-        const int64_t bytes = bytes_of(channels, width);
-        uint8_t *const to = planes[plane] + row * bytes;
-        std::fill_n(to, bytes, 0);
-        for (int64_t i = 0; i < channels; i++)
-            to[i * width / 8] |= (codes[i] >> shift & mask) << i * width % 8;
-        shift += width;
+        constexpr decltype(&pack_bits<1>) pack[] = {pack_bits<1>, pack_bits<2>, pack_bits<4>,
+                                                    pack_bits<8>};
+        pack[plane](codes, channels, shift, planes[plane] + row * bytes_of(channels, 1 << plane));
+        shift += 1 << plane;
     }
 }
 
