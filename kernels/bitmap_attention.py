@@ -41,6 +41,25 @@ def read(bitmap: Tensor, kept: Tensor, channels: int) -> States:
     return States("read_kept", _held(bitmap, kept, channels), (bitmap, kept))
 
 
+def largest(states: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
+    """Bitmaps [..., bytes] and values [..., count] in bfloat16 of the largest channels.
+
+    None where the extension does not look for them.
+    """
+    usual = states.device.type == "cpu" and states.dtype in (torch.float32, torch.bfloat16)
+    if not usual or extension.library() is None or not 0 < count <= states.shape[-1]:
+        return None
+    plain = states.to(torch.float32).contiguous()
+    *outer, channels = plain.shape
+    bitmap = torch.empty(*outer, bitpack.packed_columns(channels, 1), dtype=torch.uint8)
+    values = torch.empty(*outer, count, dtype=torch.bfloat16)
+    extension.library().hold_kept(
+        Address(plain.data_ptr()), Number(plain.numel() // channels), Number(channels),
+        Number(count), Address(bitmap.data_ptr()), Address(values.data_ptr()),
+    )  # fmt: skip
+    return bitmap, values
+
+
 def places(bitmap: Tensor, channels: int, kept: int) -> Tensor:
     """Channels [..., tokens, kept] that bitmaps [..., tokens, bytes] mark, in ascending order."""
     marks = bitpack.unpack_plane(bitmap.flatten(0, -2), 1, channels)

@@ -38,6 +38,7 @@ class RoomStructure(ctypes.Structure):
         ("halved", Number),
         ("past", Address),
         *((name, Number) for name in ("sinks", "reach", "gone")),
+        ("asked", Address),
     )
 
 
@@ -61,7 +62,7 @@ class Room:
         self.states, (keys, values) = states, states
         halved = keys.dtype == torch.bfloat16
         self._structure = RoomStructure(
-            keys.data_ptr(), values.data_ptr(), keys.shape[2], halved, None, 0, 0, 0
+            keys.data_ptr(), values.data_ptr(), keys.shape[2], halved, None, 0, 0, 0, None
         )
         self._past: tuple[object, ...] = ()
         self.address = ctypes.addressof(self._structure)
@@ -88,6 +89,11 @@ class Room:
         """
         structure = self._structure
         structure.sinks, structure.reach, structure.gone = sinks, reach, gone
+
+    def note(self, queries: Tensor | None) -> None:
+        """Have the next queries written into [tokens, query heads, head_dim], float32, or none."""
+        self._noted = queries
+        self._structure.asked = None if queries is None else queries.data_ptr()
 
     @property
     def before(self) -> int:

@@ -14,9 +14,10 @@ from backend.caches import (
 )
 from backend.caches.attention import Queries
 from backend.caches.base import Coming
+from backend.caches.bitmap import _Kept
 from backend.caches.packed import Packed
 from backend.models.language_model import TransformersModel
-from kernels import extension
+from kernels import bitmap_attention, extension
 from tests import tiny_transformers as tiny
 
 CHUNKED = {
@@ -81,6 +82,24 @@ def test_states_are_rounded_as_torch_rounds_them(bits, over):
             assert torch.equal(held.planes[width], plane)
 
 
+@pytest.mark.parametrize("count", [1, 5, 20])
+def test_the_largest_channels_are_those_that_torch_finds(count):
+    for dtype in (torch.float32, torch.bfloat16):
+        order = normal(2, 3, 9, 20).argsort(-1)  # no two sizes of a token alike
+        states = ((order + 1) * normal(2, 3, 9, 20, seed=1).sign()).to(dtype)
+        held = _Kept(count)
+        held.extend(states)
+        bitmap, kept = held._largest(states)
+        assert torch.equal(held.bitmap, bitmap)
+        assert torch.equal(held.values, kept)
+
+
+def test_of_equal_sizes_the_first_are_kept():
+    bitmap, kept = bitmap_attention.largest(torch.tensor([[1.0, -2, 2, -1, 2, 0, 1, 1, 1]]), 5)
+    assert bitmap.tolist() == [[0b11111, 0]]
+    assert kept.tolist() == [[1, -2, 2, -1, 2]]
+
+
 def write(session, drafts=True):
     """Logits of a prompt, of single tokens, of a tree, and of what comes after a cut."""
     tokens = tiny.tokens(1, 90)
@@ -112,8 +131,17 @@ def test_steps_in_one_call_write_what_steps_by_torch_write(name, dtype, heads):
         assert mine.length == other.length
         shapes = [[part.shape for part in one.tensors()] for one in (mine, other)]
         assert shapes[0] == shapes[1]
-    asked = sum(one.reserve(Coming(few, heads[2], 1, dtype)) is None for one in fast._caches)
-    assert asked == (len(fast._caches) if "salient" in name and asked else 0)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_single_tokens_never_leave_the_step(name, monkeypatch):
+    model = TransformersModel(tiny.build("llama"), EVERY[name])
+    session = model.session(1, 60)
+    session.feed(tiny.tokens(1, 3))
+    monkeypatch.setattr(type(session), "_ask", None)
+    for at in range(3, 60):
+        assert session.feed(tiny.tokens(1, 60)[:, at : at + 1]).isfinite().all()
+    assert session._caches[0].length == 60
 
 
 def test_first_tokens_beyond_the_limit_are_asked_for():

@@ -30,6 +30,8 @@ class Coming:
         count: tokens.
         dtype: that they are kept in.
         turn: the model's rotary embedding; None where there is none.
+        query_heads: heads of the queries; 0 where nobody says.
+        scale: what products of queries and keys are multiplied by.
     """
 
     heads: int
@@ -37,6 +39,8 @@ class Coming:
     count: int
     dtype: torch.dtype
     turn: Turn | None = None
+    query_heads: int = 0
+    scale: float = 1.0
 
 
 class LayerCache(abc.ABC):

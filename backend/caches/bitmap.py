@@ -30,14 +30,16 @@ class _Kept:
 
     def extend(self, states: Tensor) -> None:
         """Prune further tokens [batch, heads, tokens, channels] behind the others."""
+        bitmap, kept = bitmap_attention.largest(states, self.count) or self._largest(states)
+        self.values, self.bitmap = behind(self.values, kept), behind(self.bitmap, bitmap)
+
+    def _largest(self, states: Tensor) -> tuple[Tensor, Tensor]:
         order = states.abs().topk(self.count, dim=-1).indices.sort(-1).values
         marks = torch.zeros(states.shape, dtype=torch.uint8, device=states.device)
         marks.scatter_(-1, order, 1)
         bitmap = bitpack.pack_plane(marks.flatten(0, 2), 1).view(*states.shape[:3], -1)
         kept = states.gather(-1, order)
-        if kept.element_size() > 2:
-            kept = kept.to(torch.bfloat16)
-        self.values, self.bitmap = behind(self.values, kept), behind(self.bitmap, bitmap)
+        return bitmap, kept.to(torch.bfloat16) if kept.element_size() > 2 else kept
 
     def decode(self, channels: int, dtype: torch.dtype) -> Tensor:
         """Dense states [batch, heads, tokens, channels] with zeros where nothing was kept."""

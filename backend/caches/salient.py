@@ -86,6 +86,8 @@ class SalientLayerCache(ChunkedLayerCache):
         self.probes: Tensor | None = None
         self.rows: list[int] = []
         self._weighed: Tensor | None = None
+        self._noted: Tensor | None = None
+        self._coming: Coming | None = None
 
     def attend(self, queries: Queries, keys: Tensor, values: Tensor) -> Tensor:
         """Answer from decoded chunks, the window and the new tokens; then hold what leaves it."""
@@ -95,21 +97,43 @@ class SalientLayerCache(ChunkedLayerCache):
         found = attend(queries, keys, values)
         probing = [row for row, at in enumerate(places) if at % self.chunk in self.codec.probes]
         if probing:
-            fresh = queries.states[:, :, probing]
-            self.probes = fresh if self.probes is None else torch.cat([self.probes, fresh], 2)
-            self.rows += [start + row for row in probing]
+            self._keep_probes(queries.states[:, :, probing], [start + row for row in probing])
         if self._leaving:
             self._weighed = self._weigh(queries, keys)
         self._settle()
         return found
 
     def reserve(self, coming: Coming) -> Room | None:
-        """As the others, but where queries are kept or weigh a chunk they must be asked."""
+        """As the others; of a token alone the step notes the queries that are kept."""
         start, count = self.length, coming.count
         probing = any(at % self.chunk in self.codec.probes for at in range(start, start + count))
-        if probing or self.recent.length + count >= self.window + self.chunk:
+        leaving = self.recent.length + count >= self.window + self.chunk
+        if (probing or leaving) and (count > 1 or not coming.query_heads):
             return None
-        return super().reserve(coming)
+        room = super().reserve(coming)
+        shape = count, coming.query_heads, coming.head_dim
+        self._noted = torch.empty(shape) if probing else None
+        self._coming = coming
+        room.note(self._noted)
+        return room
+
+    def settle(self) -> None:
+        """Keep a noted query, and weigh by those kept what leaves the window."""
+        if self._noted is not None:
+            fresh = self._noted.transpose(0, 1)[None].to(self._coming.dtype)
+            self._keep_probes(fresh, [self.length - 1])
+            self._noted = None
+        if self._leaving:
+            keys = self.recent.keys
+            if self.chunks:
+                keys = torch.cat([self._decode(keys.dtype)[0], keys], dim=2)
+            asked = Queries(self.probes, self._coming.scale, torch.tensor(self.rows))
+            self._weighed = self._weigh(asked, keys)
+            self._settle()
+
+    def _keep_probes(self, fresh: Tensor, rows: list[int]) -> None:
+        self.probes = fresh if self.probes is None else torch.cat([self.probes, fresh], 2)
+        self.rows += rows
 
     def _states(self, coming: Coming) -> tuple[States, States]:
         held = self.keys, self.values

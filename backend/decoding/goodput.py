@@ -28,6 +28,7 @@ NEW = 0.2  # how much the newest draft counts in the share that is accepted
 TIMES = 5  # of a measurement, of which the median counts
 HOPEFUL = 0.8  # chance of acceptance before anything was seen
 AT_FIRST = 4  # tokens of the first draft, which is made to be timed
+RESTING = 8  # calls without a draft between two looks at whether one would pay
 AGAIN = 64  # calls of one choice until the other is timed again; then twice as many
 
 
@@ -95,7 +96,9 @@ class GoodputDrafter(ModelDrafter):
         """The length that promises most; now and then the other choice, to be timed again."""
         if not self.drafting:
             return min(AT_FIRST, self._longest)
-        if 1 not in self.verifying:
+        resting = not self._drafted and self._alike < self._patience and self._alike % RESTING
+        if 1 not in self.verifying or resting:
+            self._alike += bool(resting)
             return 0
         best = int(self.goodput().argmax())
         if bool(best) != self._drafted:

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor, nn
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
@@ -106,10 +107,14 @@ def visible(parents: list[int], device: torch.device) -> tuple[Tensor, Tensor]:
         parents: index of the token that each follows; -1 for the text's last.
         device: of the results.
     """
-    among = torch.eye(len(parents), dtype=torch.bool)
-    depth = torch.zeros(len(parents), dtype=torch.int64)
+    count = len(parents)
+    seen, depth = [0] * count, [0] * count  # a bit a token
     for index, parent in enumerate(parents):
+        seen[index] = 1 << index
         if parent >= 0:
-            among[index] |= among[parent]
+            seen[index] |= seen[parent]
             depth[index] = depth[parent] + 1
-    return among.to(device), depth.to(device)
+    packed = b"".join(row.to_bytes(-(-count // 8), "little") for row in seen)
+    rows = numpy.frombuffer(packed, numpy.uint8).reshape(count, -1)
+    among = numpy.unpackbits(rows, axis=1, count=count, bitorder="little").view(bool)
+    return torch.from_numpy(among).to(device), torch.tensor(depth, device=device)

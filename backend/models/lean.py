@@ -250,7 +250,7 @@ class LeanSession:
             self._coming[count] = [
                 one and Coming(
                     one.k_proj.out_features // one.head_dim, one.head_dim, count, self._dtype,
-                    self._turn,
+                    self._turn, one.q_proj.out_features // one.head_dim, one.scaling,
                 )
                 for one in (block.attention for block in self._blocks)
             ]  # fmt: skip
@@ -292,11 +292,13 @@ class LeanSession:
         """Forget all tokens after the first `length`."""
         self.pick(length, ())
 
-    @torch.inference_mode()
     def pick(self, start: int, places: Sequence[int]) -> None:
         """Of the tokens after the first `start` keep only those at these places, in this order."""
-        for cache in self._caches:
-            cache.pick(start, places)
+        if start + len(places) == self.length and list(places) == list(range(len(places))):
+            return  # all of them
+        with torch.inference_mode():
+            for cache in self._caches:
+                cache.pick(start, places)
         self.length = min(self.length, start) + len(places)
 
     def croppable(self) -> int:

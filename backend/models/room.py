@@ -24,6 +24,7 @@ class Room(LayerCache):
         """
         self._tokens, self._length = tokens, 0
         self._held = held
+        self._both: Tensor | None = None  # keys and values of room that was set aside here
 
         self._placed: rooms.Room | None = None
 
@@ -61,7 +62,8 @@ class Room(LayerCache):
         if needed > self._tokens:
             self._tokens = max(needed, 2 * self._tokens)
         shape = *like.shape[:2], self._tokens, like.shape[3]
-        new = like.new_empty(shape), like.new_empty(shape)
+        self._both = like.new_empty(2, *shape)
+        new = self._both[0], self._both[1]
         for mine, before in zip(new, self._held or (), strict=False):
             mine[:, :, : self._length] = before[:, :, : self._length]
         return new
@@ -71,9 +73,10 @@ class Room(LayerCache):
         if start >= self._length:
             return
         if list(places) != list(range(len(places))):
-            for part in self._held or ():
+            parts = self._held or () if self._both is None else (self._both,)
+            for part in parts:
                 index = torch.tensor(places, device=part.device) + start
-                part[:, :, start : start + len(places)] = part.index_select(2, index)
+                part[..., start : start + len(places), :] = part.index_select(-2, index)
         self._length = start + len(places)
 
     @property

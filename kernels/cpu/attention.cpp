@@ -244,6 +244,7 @@ void attend_in(const Block &block, const Room &room, int64_t size, const float *
     const int64_t heads = block.key.rows / size;
     const int64_t before = tokens.position - (room.past ? room.past->tokens : 0) - room.gone;
     remember<Number>(room, size, heads, keys, values, before, tokens.count);
+    if (room.asked) std::copy_n(asked, tokens.count * block.query.rows, room.asked);
     Queries queries(block, size, asked, tokens.count);
     if (room.past) look_back(*room.past, heads, queries);
     std::vector<Sight> sights;

@@ -2,7 +2,6 @@
 #include "decode.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <vector>
 
@@ -73,71 +72,6 @@ CLONES void widen(const uint16_t *from, int64_t count, float *out) {
     for (int64_t i = 0; i < count; i++) out[i] = widened(from[i]);
 }
 
-// Least and largest of each channel over tokens, or of each token over channels.
-CLONES void ranges(const float *states, int64_t count, int64_t channels, bool by_channel,
-                   float *low, float *high) {
-    if (by_channel) {
-        std::copy_n(states, channels, low);
-        std::copy_n(states, channels, high);
-        for (int64_t token = 1; token < count; token++)
-            for (int64_t i = 0; i < channels; i++) {
-                const float one = states[token * channels + i];
-                low[i] = one < low[i] ? one : low[i];
-                high[i] = one > high[i] ? one : high[i];
-            }
-        return;
-    }
-    for (int64_t token = 0; token < count; token++) {
-        const float *row = states + token * channels;
-        float least = row[0], largest = row[0];
-#pragma omp simd reduction(min : least) reduction(max : largest)
-        for (int64_t i = 0; i < channels; i++) {
-            least = row[i] < least ? row[i] : least;
-            largest = row[i] > largest ? row[i] : largest;
-        }
-        low[token] = least, high[token] = largest;
-    }
-}
-
-CLONES void round_row(const float *row, const float *scales, const float *offsets,
-                      bool by_channel, float levels, int64_t channels, uint8_t *codes) {
-    for (int64_t i = 0; i < channels; i++) {
-        const int64_t which = by_channel ? i : 0;
-        const float code = std::nearbyint((row[i] - offsets[which]) / scales[which]);
-        codes[i] = static_cast<uint8_t>(code < 0 ? 0 : code > levels ? levels : code);
-    }
-}
-
-// Of codes [channels], WIDTH bits from `shift` on; the last byte may be of fewer.
-template <int WIDTH>
-void pack_bits(const uint8_t *codes, int64_t channels, int shift, uint8_t *to) {
-    constexpr int each = 8 / WIDTH, mask = (1 << WIDTH) - 1;
-    const int64_t whole = channels / each;
-    for (int64_t byte = 0; byte < whole; byte++) {
-        int word = 0;
-        for (int i = 0; i < each; i++)
-            word |= (codes[byte * each + i] >> shift & mask) << i * WIDTH;
-        to[byte] = static_cast<uint8_t>(word);
-    }
-    if (channels == whole * each) return;
-    int word = 0;
-    for (int64_t i = whole * each; i < channels; i++)
-        word |= (codes[i] >> shift & mask) << (i - whole * each) * WIDTH;
-    to[whole] = static_cast<uint8_t>(word);
-}
-
-// Puts codes into the planes that there are, the narrowest lowest; each row fills whole bytes.
-void pack_row(const uint8_t *codes, int64_t channels, int64_t row, uint8_t *const *planes) {
-    int shift = 0;
-    for (int plane = 0; plane < 4; plane++) {
-        if (!planes[plane]) continue;
-        constexpr decltype(&pack_bits<1>) pack[] = {pack_bits<1>, pack_bits<2>, pack_bits<4>,
-                                                    pack_bits<8>};
-        pack[plane](codes, channels, shift, planes[plane] + row * bytes_of(channels, 1 << plane));
-        shift += 1 << plane;
-    }
-}
-
 // A row of thin factors is added to a token's channels.
 CLONES void add_thin(const uint16_t *left, const uint16_t *right, int64_t rank, int64_t channels,
                      float *out) {
@@ -201,31 +135,6 @@ void read_codes(const CodedStates *held, int64_t first, int64_t count, int64_t s
                 const int64_t which = held->by_channel ? i : token;
                 to[i] = to[i] * scales[which] + offsets[which];
             }
-        }
-    }
-}
-
-// Rounds chunks of states [chunks, count, channels] to codes; a range is divided evenly, and scale
-// and offset are rounded to bfloat16 before a code is chosen.
-void hold_codes(const float *states, int64_t chunks, int64_t count, int64_t channels, int64_t bits,
-                int64_t by_channel, uint8_t *const *planes, uint16_t *scales, uint16_t *offsets) {
-    const int64_t shared = by_channel ? channels : count;
-    std::vector<float> low(shared), high(shared);
-    std::vector<uint8_t> codes(channels);
-    for (int64_t chunk = 0; chunk < chunks; chunk++, states += count * channels) {
-        ranges(states, count, channels, by_channel, low.data(), high.data());
-        const float levels = static_cast<float>((1 << bits) - 1);
-        for (int64_t i = 0; i < shared; i++) {
-            const uint16_t step = narrowed(std::max((high[i] - low[i]) / levels, 1e-8f));
-            const uint16_t offset = narrowed(low[i]);
-            scales[chunk * shared + i] = step, offsets[chunk * shared + i] = offset;
-            high[i] = widened(step), low[i] = widened(offset);
-        }
-        for (int64_t token = 0; token < count; token++) {
-            round_row(states + token * channels, high.data() + (by_channel ? 0 : token),
-                      low.data() + (by_channel ? 0 : token), by_channel, levels, channels,
-                      codes.data());
-            pack_row(codes.data(), channels, chunk * count + token, planes);
         }
     }
 }

@@ -50,6 +50,7 @@ struct Room {
     // A token sees the `sinks` first ones and those less than `reach` before it; `gone` ones after
     // the first are there no more. No reach: it sees all.
     int64_t sinks, reach, gone;
+    float *asked;  // [tokens, query heads, head_dim], where the queries are noted, or null
 };
 
 // Attention of a block without a room: queries, keys and values lie in the second to fourth part
