@@ -335,3 +335,19 @@ def test_ids_beyond_the_vocabulary_are_refused(whole):
     for strange in (-1, 10**6):
         with pytest.raises(IndexError):
             session.feed(torch.tensor([[strange]]))
+
+
+def test_attention_divided_among_threads_gives_the_same_numbers():
+    model = TransformersModel(tiny.build("llama"))
+    tokens, before, found = tiny.tokens(1, 300 + TOKENS), torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            session = model.session(1, 300 + TOKENS)
+            torch.set_num_threads(1)
+            session.feed(tokens[:, :300])
+            torch.set_num_threads(threads)
+            found.append(session.feed(tokens[:, 300:]))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*found)
+    near(found[0], model.logits(tokens)[:, 300:])

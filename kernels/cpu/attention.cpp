@@ -13,7 +13,8 @@
 
 namespace {
 
-constexpr int64_t NEAR = 32;  // tokens of a piece of a room
+constexpr int64_t NEAR = 32;        // tokens of a piece of a room
+constexpr int64_t ALONE = 1 << 19;  // products below which a second thread costs more
 
 int64_t eights(int64_t count) { return (count + 7) / 8 * 8; }
 
@@ -250,6 +251,8 @@ void attend_in(const Block &block, const Room &room, int64_t size, const float *
     std::vector<Sight> sights;
     for (int64_t token = 0; token < tokens.count; token++)
         sights.emplace_back(room, tokens, before, token);
+    const int64_t products = heads * queries.rows * (before + tokens.count) * size;
+#pragma omp parallel for schedule(dynamic) if (products >= ALONE)
     for (int64_t head = 0; head < heads; head++) {
         look_near<Number>(room, head, size, sights, before + tokens.count, queries);
         queries.write(head, found);
