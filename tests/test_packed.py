@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from backend.formats.base import FEW, Format
+from backend.formats.bitmask import BitmaskSparse
 from backend.formats.dense import Dense
 from backend.formats.entropy import EntropyCoded
 from backend.formats.group_sparse import GroupSparse
@@ -199,6 +200,61 @@ def test_few_activations_and_many_give_the_same(tokens, dtype):
         x.double() @ held.dense().double().T,
         4e-3 if dtype.itemsize == 2 else COARSE,
     )
+
+
+MANY = [*range(1, 18), 33, 64, 65]
+
+
+def of_numbers(kind, rows, columns):
+    """A format of 16 bits a number in a layout of its own, some entries zero."""
+    weight = random(rows, columns, seed=7).to(torch.bfloat16)
+    if kind == "2 of 4":
+        kept = random(rows, columns // 4, 4, seed=1).argsort(-1) < 2
+        return Sparse24.pack(weight, kept.view(rows, columns))
+    kept = random(rows, columns, seed=2) > 0.3
+    kept[rows // 2] = False
+    return {
+        "float32": lambda: Dense.pack(weight, torch.float32),
+        "bfloat16": lambda: Dense.pack(weight),
+        "bitmask": lambda: BitmaskSparse.pack(weight, kept),
+        "window": lambda: WindowCoded.pack(
+            (weight * 2 ** (6 * random(rows, columns, seed=3))).to(torch.bfloat16)
+        ),
+        "entropy": lambda: EntropyCoded.pack(weight),
+        "mixed": lambda: Rows.pack(
+            kept[:, 0], Dense.pack(weight[kept[:, 0]]), Dense.pack(weight[~kept[:, 0]])
+        ),
+    }[kind]()
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "bitmask", "2 of 4", "window", "entropy"])
+@pytest.mark.parametrize(("rows", "columns"), [(33, 172), (64, 256), (5, 8), (21, 836)])
+def test_numbers_meet_any_number_of_activations(kind, rows, columns):
+    held = of_numbers(kind, rows, columns)
+    dense = held.dense().double()
+    x = random(max(MANY), columns, seed=4)
+    alone = torch.stack([held.matrix().multiply(one) for one in x[:3]])
+    near(alone, x[:3].double() @ dense.T)
+    for count in MANY:
+        found = held.matrix().multiply(x[:count])
+        near(found, x[:count].double() @ dense.T)
+        if kind in ("float32", "bfloat16", "entropy"):
+            assert torch.equal(found[:3], alone[:count]), "a sum has one order"
+
+
+@pytest.mark.parametrize("kind", ["mixed", "bitmask", "window"])
+def test_threads_share_tiles_and_change_nothing(kind):
+    held = of_numbers(kind, 600, 260)
+    x, found = random(9, 260), []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(held.matrix().multiply(x))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*found)
+    near(found[0], x.double() @ held.dense().double().T)
 
 
 @pytest.mark.parametrize(("rows", "columns"), ODD)

@@ -3,11 +3,6 @@
 
 #include "decode.h"
 
-template <typename Kind>
-const Kind &as(const Packed *matrix) {
-    return *reinterpret_cast<const Kind *>(matrix);
-}
-
 // A run of rows of a matrix, and where their products with all activations go.
 struct Run {
     int64_t first, count;

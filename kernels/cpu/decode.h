@@ -26,6 +26,12 @@ struct State {
 constexpr int64_t PART = 256;       // numbers in a small room on the stack
 constexpr int64_t PIECES = 16;      // of a matrix's rows, divided among threads
 constexpr int64_t ALONE = 1 << 17;  // numbers of a matrix below which a second thread costs more
+constexpr int64_t DECODED = 1 << 15;  // the same where they are decoded first
+
+template <typename Kind>
+const Kind &as(const Packed *matrix) {
+    return *reinterpret_cast<const Kind *>(matrix);
+}
 
 inline int64_t bytes_of(int64_t columns, int64_t width) { return (columns * width + 7) / 8; }
 

@@ -69,11 +69,13 @@ namespace avx2 {
 #pragma GCC pop_options
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi,bmi2,popcnt")
+#define HAS_AVX512
 namespace avx512 {
 #include "loops.inl"
 }
 #pragma GCC pop_options
 #undef HAS_AVX2
+#undef HAS_AVX512
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx512vbmi2")
 #pragma GCC target("avx2,fma,bmi,bmi2,popcnt")
@@ -101,6 +103,8 @@ Loops with_vnni() {
     found.masks_of_fours = vnni::masks_of_fours;
     found.deal_window = vnni::deal_window;
     found.window_dot = vnni::window_dot;
+    found.expand_pairs = vnni::expand_pairs;
+    found.join_window = vnni::join_window;
     return found;
 }
 

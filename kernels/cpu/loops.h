@@ -5,6 +5,8 @@
 
 #include "fixed.h"
 
+constexpr int64_t TILE_ROWS = 16, TILE_COLUMNS = 256;  // in float32 half of a first cache
+
 // Sixteen values of 16 bits by their low and high bytes, as a register looks them up.
 struct Table {
     uint8_t low[16], high[16];
@@ -56,6 +58,9 @@ struct Loops {
     // By the length of vectors of a codebook: 2, 4 and 8 at the second to the fourth place.
     void (*add_vectors[4])(const uint32_t *, const float *, float, int64_t, float *);
     float (*vectors_dot[4])(const uint32_t *, const float *, const float *, int64_t);
+    void (*place)(const float *, int64_t, float *);
+    void (*tile_dots)(const float *, int64_t, const float *, int64_t, int64_t, int64_t, float *);
+    void (*finish_tile)(const float *, int64_t, int64_t, float *, int64_t);
     int64_t sums;  // of a block, of which `Fixed` lays activations out
     // By the planes; null: each plane by `plane_dots`.
     void (*code_dots[16])(const CodeRows &, int64_t, const PlaneView &, int64_t, float *);
@@ -68,6 +73,10 @@ struct Loops {
     void (*deal_window)(const float *, int64_t, float *);
     float (*window_dot)(const uint8_t *, const uint8_t *, const uint8_t *, const uint8_t *,
                         const float *, int64_t);
+    // Parts of rows of either in float32, dealt as activations are; null: decoded.
+    void (*expand_pairs)(const uint8_t *, int64_t, const uint16_t *&, const uint16_t *, float *);
+    void (*join_window)(const uint8_t *, const uint8_t *, const uint8_t *, const uint8_t *, int64_t,
+                        float *);
 };
 
 extern const Loops *loops;

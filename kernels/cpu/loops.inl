@@ -194,6 +194,7 @@ void join(const uint8_t *rest, const uint8_t *symbols, uint32_t first, int64_t c
 
 #include "numbers.inl"
 #include "fixed.inl"
+#include "tiles.inl"
 
 #define FOR_ALL_PLANES(name)                                                                  \
     {                                                                                         \
@@ -223,8 +224,13 @@ const Loops LOOPS = {FOR_ALL_PLANES(unpack),
                      table_dots,
                      {nullptr, add_vectors<2>, add_vectors<4>, add_vectors<8>},
                      {nullptr, vectors_dot<2>, vectors_dot<4>, vectors_dot<8>},
+                     place,
+                     tile_dots,
+                     finish_tile,
                      8,
                      {},
+                     nullptr,
+                     nullptr,
                      nullptr,
                      nullptr,
                      nullptr,

@@ -1,10 +1,11 @@
 // Products of held matrices with activations: one row after another, by the quickest way there is.
 //
-// Codes are multiplied as integers (`codes.h`), dense and sparse numbers as they lie; what knows
-// neither way is decoded a few rows at a time. A sum never depends on the number of threads, and
+// Codes are multiplied as integers (`codes.h`), dense and sparse numbers as they lie; many
+// activations, and what knows neither way, meet rows decoded a tile at a time (`tiles.h`). A sum never depends on the number of threads, and
 // not on how many activations there are where codes are multiplied.
 #include "bfloat16.h"
 #include "codes.h"
+#include "tiles.h"
 #include "window.h"
 #include "vectors.h"
 
@@ -12,9 +13,8 @@ extern "C" void multiply_many(const Packed *matrix, const float *x, int64_t coun
 
 namespace {
 
-constexpr int64_t BLOCK = 4;          // rows that are decoded and multiplied together
-constexpr int64_t RUN = 64;           // rows whose codes are multiplied one after another
-constexpr int64_t DECODED = 1 << 15;  // the same where they are decoded first
+constexpr int64_t RUN = 64;  // rows whose codes are multiplied one after another
+constexpr int64_t FEW = 2;   // activations for which dense rows are read as they lie
 
 // What a product is made of, and how some of its rows are made.
 struct Work {
@@ -96,25 +96,14 @@ void rows_of_groups(const Work &work, int64_t, int64_t first, int64_t end) {
         work.y[row] = dot_of_groups(work.matrix, row, work.x, state);
 }
 
-void rows_decoded(const Work &work, int64_t, int64_t first, int64_t end) {
-    const int64_t columns = work.matrix->columns;
-    std::vector<float> decoded(BLOCK * columns);
-    State state;
-    for (int64_t row = first; row < end; row += BLOCK) {
-        const int64_t several = std::min(BLOCK, end - row);
-        for (int64_t i = 0; i < several; i++)
-            decode(work.matrix, row + i, 0, columns, decoded.data() + i * columns, state);
-        loops->dots(decoded.data(), several, work.x, work.count, columns, work.y + row,
-                    work.matrix->rows);
-    }
-}
-
 typedef void (*MakeRows)(const Work &, int64_t, int64_t, int64_t);
 
+// Null: in tiles.
 MakeRows way_of(const Packed *matrix, int64_t count) {
     const Decode kind = matrix->decode;
     if (has_codes(matrix)) return rows_of_codes;
-    if (kind == decode_float32 || kind == decode_bfloat16) return rows_of_numbers;
+    if (kind == decode_float32 || kind == decode_bfloat16)
+        return count <= FEW ? rows_of_numbers : nullptr;
     if (kind == decode_bitmask && count == 1 &&
         as<Bitmask>(matrix).values->decode == decode_bfloat16)
         return rows_behind_masks;
@@ -122,7 +111,7 @@ MakeRows way_of(const Packed *matrix, int64_t count) {
         as<TwoOfFour>(matrix).values->decode == decode_bfloat16)
         return rows_of_fours;
     if (kind == decode_groups && count == 1) return rows_of_groups;
-    return has_vectors(matrix) && count == 1 ? rows_of_vectors : rows_decoded;
+    return has_vectors(matrix) && count == 1 ? rows_of_vectors : nullptr;
 }
 
 // One activation and a transposed matrix: each held row times its number, added up.
@@ -209,6 +198,10 @@ void multiply_many(const Packed *matrix, const float *x, int64_t count, float *y
         return;
     }
     const MakeRows make = way_of(matrix, count);
+    if (!make) {
+        multiply_in_tiles(matrix, x, count, y);
+        return;
+    }
     thread_local Fixed activations;  // keeps its rooms
     if (make == rows_of_codes) {
         activations.take(x, count, matrix->columns, loops->round_to_fixed, loops->sums);
@@ -221,21 +214,13 @@ void multiply_many(const Packed *matrix, const float *x, int64_t count, float *y
         loops->deal_pairs(x, matrix->columns, dealt.data());
         work.dealt = dealt.data();
     }
-    const int64_t size = matrix->rows * matrix->columns * (make == rows_decoded ? 1 : count);
-    const int64_t pieces = size >= (make == rows_decoded ? DECODED : ALONE) ? PIECES : 1;
-    const auto first = [&](int64_t piece) { return matrix->rows * piece / pieces; };
-    if (make == rows_behind_masks) {
-        const int64_t bytes = bytes_of(matrix->columns, 1);
-#pragma omp parallel for if (pieces > 1)
-        for (int64_t piece = 0; piece < pieces - 1; piece++)
-            work.starts[piece + 1] = loops->ones(as<Bitmask>(matrix).mask + first(piece) * bytes,
-                                                 (first(piece + 1) - first(piece)) * bytes);
-        for (int64_t piece = 1; piece < pieces; piece++)
-            work.starts[piece] += work.starts[piece - 1];
-    }
-#pragma omp parallel for schedule(dynamic) if (pieces > 1)
-    for (int64_t piece = 0; piece < pieces; piece++)
-        make(work, piece, first(piece), first(piece + 1));
+    const int64_t size = matrix->rows * matrix->columns * count;
+    const Pieces pieces = {matrix->rows, size >= ALONE ? PIECES : 1};
+    if (make == rows_behind_masks)
+        count_before(as<Bitmask>(matrix).mask, bytes_of(matrix->columns, 1), pieces, work.starts);
+#pragma omp parallel for schedule(dynamic) if (pieces.count > 1)
+    for (int64_t piece = 0; piece < pieces.count; piece++)
+        make(work, piece, pieces.first(piece), pieces.first(piece + 1));
 }
 
 void decode_all(const Packed *matrix, float *out) {

@@ -231,32 +231,57 @@ inline __attribute__((always_inline)) __m512i expanded(uint32_t mask, __m512i wo
 
 constexpr int64_t AHEAD = 1024;  // words: what is asked of memory before it is needed
 
+// 32 columns of a row, of which a mask marks those that have values; moves behind those.
+inline __attribute__((always_inline)) __m512i next_pairs(const uint8_t *mask, int64_t k,
+                                                         int64_t columns, const uint16_t *&values,
+                                                         const uint16_t *end, int64_t ahead) {
+    uint32_t marked = 0;
+    if (k + 32 <= columns)
+        __builtin_memcpy(&marked, mask + k / 8, 4);
+    else
+        __builtin_memcpy(&marked, mask + k / 8, (columns - k + 7) / 8);
+    const int64_t there = end - values;
+    const __m512i next = there >= 32 ? _mm512_loadu_si512(values)
+                                     : _mm512_maskz_loadu_epi16((1u << there) - 1, values);
+    _mm_prefetch(reinterpret_cast<const char *>(values + ahead), _MM_HINT_T0);
+    values += __builtin_popcount(marked);
+    return expanded(marked, next);
+}
+
+// Of pairs of numbers in bfloat16 the first, and the second, in float32.
+inline __attribute__((always_inline)) __m512 lower_halves(__m512i pairs) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+}
+
+inline __attribute__((always_inline)) __m512 upper_halves(__m512i pairs) {
+    return _mm512_castsi512_ps(
+        _mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xFFFF0000))));
+}
+
 // One activation, dealt, with the values in bfloat16 that a mask marks; moves behind those.
 float masked_pairs_dot(const uint8_t *mask, const float *x, int64_t columns,
                        const uint16_t *&left, const uint16_t *end) {
     const uint16_t *values = left;
     __m512 even = _mm512_setzero_ps(), odd = even;
     for (int64_t k = 0; k < columns; k += 32) {
-        uint32_t marked = 0;
-        if (k + 32 <= columns)
-            __builtin_memcpy(&marked, mask + k / 8, 4);
-        else
-            __builtin_memcpy(&marked, mask + k / 8, (columns - k + 7) / 8);
-        const int64_t there = end - values;
-        const __m512i next = there >= 32
-                                 ? _mm512_loadu_si512(values)
-                                 : _mm512_maskz_loadu_epi16((1u << there) - 1, values);
-        _mm_prefetch(reinterpret_cast<const char *>(values + AHEAD), _MM_HINT_T0);
-        const __m512i found = expanded(marked, next);
-        even = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_slli_epi32(found, 16)),
-                               _mm512_loadu_ps(x + k), even);
-        odd = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_and_si512(
-                                  found, _mm512_set1_epi32(static_cast<int>(0xFFFF0000)))),
-                              _mm512_loadu_ps(x + k + 16), odd);
-        values += __builtin_popcount(marked);
+        const __m512i found = next_pairs(mask, k, columns, values, end, AHEAD);
+        even = _mm512_fmadd_ps(lower_halves(found), _mm512_loadu_ps(x + k), even);
+        odd = _mm512_fmadd_ps(upper_halves(found), _mm512_loadu_ps(x + k + 16), odd);
     }
     left = values;
     return _mm512_reduce_add_ps(_mm512_add_ps(even, odd));
+}
+
+// Values in bfloat16 at the places that a mask marks, in float32 and dealt; moves behind those.
+void expand_pairs(const uint8_t *mask, int64_t columns, const uint16_t *&left, const uint16_t *end,
+                  float *out) {
+    const uint16_t *values = left;
+    for (int64_t k = 0; k < columns; k += 32) {
+        const __m512i found = next_pairs(mask, k, columns, values, end, TILE_COLUMNS / 2);
+        _mm512_storeu_ps(out + k, lower_halves(found));
+        _mm512_storeu_ps(out + k + 16, upper_halves(found));
+    }
+    left = values;
 }
 
 // Masks of fours of which two positions are held: a byte for a byte; whole blocks of 64 are read

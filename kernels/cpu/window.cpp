@@ -20,27 +20,31 @@ int64_t first_apart(const WindowCoded &held, int64_t row) {
 
 void multiply_window(const WindowCoded &held, const float *x, float *y) {
     const int64_t rows = held.shape.rows, columns = held.shape.columns;
-    uint8_t high[16], low[16];
-    for (int code = 0; code < 16; code++) {
-        high[code] = static_cast<uint8_t>(held.table[code] >> 1);
-        low[code] = static_cast<uint8_t>(held.table[code] << 7);
-    }
+    WindowExponents exponents;
+    exponents.take(held);
     std::vector<float> dealt((columns + 63) / 64 * 64);
     loops->deal_window(x, columns, dealt.data());
     const int64_t pieces = rows * columns >= ALONE ? PIECES : 1;
 #pragma omp parallel for schedule(dynamic) if (pieces > 1)
     for (int64_t piece = 0; piece < pieces; piece++) {
         const int64_t end = rows * (piece + 1) / pieces;
-        int64_t row = rows * piece / pieces, next = first_apart(held, row);
-        for (; row < end; row++) {
-            float sum = loops->window_dot(held.rest + row * columns,
-                                          held.codes + row * bytes_of(columns, 4), high, low,
-                                          dealt.data(), columns);
-            for (; next < held.apart && held.rows[next] == row; next++)
-                sum += widened(held.values[next]) * x[held.columns[next]];
-            y[row] = sum;
-        }
+        const int64_t first = rows * piece / pieces;
+        for (int64_t row = first; row < end; row++)
+            y[row] = loops->window_dot(held.rest + row * columns,
+                                       held.codes + row * bytes_of(columns, 4), exponents.high,
+                                       exponents.low, dealt.data(), columns);
+        add_apart(held, first, end, x, 1, y);
     }
+}
+
+void add_apart(const WindowCoded &held, int64_t first, int64_t end, const float *x, int64_t count,
+               float *y) {
+    const int64_t rows = held.shape.rows, columns = held.shape.columns;
+    for (int64_t next = first_apart(held, first); next < held.apart && held.rows[next] < end;
+         next++)
+        for (int64_t one = 0; one < count; one++)
+            y[one * rows + held.rows[next]] +=
+                widened(held.values[next]) * x[one * columns + held.columns[next]];
 }
 
 extern "C" void decode_window(const Packed *matrix, int64_t row, int64_t column, int64_t count,

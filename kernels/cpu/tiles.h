@@ -1,0 +1,18 @@
+// Products with several activations: a tile of rows is written in float32 once, where a core's
+// first cache holds it, and multiplied by all activations meanwhile.
+#pragma once
+
+#include "decode.h"
+
+// Rows at which pieces begin, of all that threads divide.
+struct Pieces {
+    int64_t rows, count;
+
+    int64_t first(int64_t piece) const { return rows * piece / count; }
+};
+
+// Of the values behind a mask [rows, bytes], those before each piece.
+void count_before(const uint8_t *mask, int64_t bytes, const Pieces &pieces, int64_t *before);
+
+// y[count, rows] = x[count, columns] W^T, the rows divided among threads.
+void multiply_in_tiles(const Packed *matrix, const float *x, int64_t count, float *y);
