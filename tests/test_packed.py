@@ -260,8 +260,23 @@ def test_threads_share_tiles_and_change_nothing(kind):
 @pytest.mark.parametrize(("rows", "columns"), ODD)
 def test_activations_beside_each_other_change_nothing(rows, columns):
     held = integers(rows, columns, 4, 32, "float")
-    x = random(5, columns, seed=1)
-    assert torch.equal(held.multiply(x), torch.stack([held.multiply(one) for one in x]))
+    x = random(7, columns, seed=1)
+    alone = torch.stack([held.multiply(one) for one in x])
+    assert torch.equal(held.multiply(x[:3]), alone[:3])
+    assert torch.equal(held.multiply(x)[:4], held.multiply(x[:4]))
+    near(held.multiply(x), alone)
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize(
+    ("rows", "columns", "group_size"), [(70, 300, 64), (16, 512, 512), (33, 36, 32)]
+)
+def test_codes_meet_any_number_of_activations(bits, rows, columns, group_size):
+    held = integers(rows, columns, bits, group_size, "float" if bits % 2 else "zero-point")
+    x = rounded(random(max(MANY), columns, seed=4))
+    wanted, x = x @ held.dense().double().T, x.float()
+    for count in MANY:
+        near(held.matrix().multiply(x[:count]), wanted[:count])
 
 
 @pytest.mark.parametrize("tokens", [1, FEW, FEW + 1])

@@ -21,6 +21,7 @@ struct PlaneView {
     const int32_t *first;   // [blocks]: the group of a block's first sum
     const int32_t *places;  // [blocks, sums]: how many groups after it each sum's group comes
     bool whole;             // no block has two groups
+    bool parted;            // no columns that share a scale have two groups
 };
 
 class Fixed {
@@ -84,7 +85,8 @@ class Fixed {
         return {words_[plane].data(),          lanes_[plane].data(),
                 padded_,                       padded_ / block(plane) * sums_,
                 grouping.first[plane].data(), grouping.places[plane].data(),
-                group_size >= columns_ || group_size % block(plane) == 0};
+                group_size >= columns_ || group_size % block(plane) == 0,
+                group_size >= columns_ || group_size % SHARED == 0};
     }
 
     // Sums of the activations of each group, [activations, groups].

@@ -1,8 +1,8 @@
 // Products of held matrices with activations: one row after another, by the quickest way there is.
 //
 // Codes are multiplied as integers (`codes.h`), dense and sparse numbers as they lie; many
-// activations, and what knows neither way, meet rows decoded a tile at a time (`tiles.h`). A sum never depends on the number of threads, and
-// not on how many activations there are where codes are multiplied.
+// activations, and what knows neither way, meet rows decoded a tile at a time (`tiles.h`). A sum never depends on the number of threads; of
+// dense numbers and of codes it has one order for a few activations and one for any more.
 #include "bfloat16.h"
 #include "codes.h"
 #include "tiles.h"
@@ -13,7 +13,7 @@ extern "C" void multiply_many(const Packed *matrix, const float *x, int64_t coun
 
 namespace {
 
-constexpr int64_t RUN = 64;  // rows whose codes are multiplied one after another
+constexpr int64_t RUN = 64, LONG_RUN = 256;  // rows of codes with few activations and with many
 constexpr int64_t FEW = 2;   // activations for which dense rows are read as they lie
 
 // What a product is made of, and how some of its rows are made.
@@ -30,9 +30,10 @@ struct Work {
 void rows_of_codes(const Work &work, int64_t, int64_t first, int64_t end) {
     State state;
     const int64_t count = work.count, rows = work.matrix->rows;
-    std::vector<float> found(std::min(end - first, RUN) * count);
-    for (int64_t row = first; row < end; row += RUN) {
-        const Run run = {row, std::min(RUN, end - row), found.data()};
+    const int64_t longest = count > FEW ? LONG_RUN : RUN;
+    std::vector<float> found(std::min(end - first, longest) * count);
+    for (int64_t row = first; row < end; row += longest) {
+        const Run run = {row, std::min(longest, end - row), found.data()};
         dots_of_codes(work.matrix, run, *work.activations, state);
         for (int64_t one = 0; one < count; one++)
             for (int64_t i = 0; i < run.count; i++)

@@ -138,12 +138,18 @@ inline __attribute__((always_inline)) void some_code_dots(const CodeRows &rows, 
             y[(row + r * step) * apart + one + i] += rows.factor * _mm512_reduce_add_ps(sums[i][r]);
 }
 
+#include "code_tiles.inl"
+
 // Adds the products of rows of codes with all activations, times their factor, to y [rows,
 // activations]. Four rows at a time, a quarter of all apart: a processor that fetches ahead follows
 // four long lines at twice the rate of four short ones in one page.
 template <int PLANES>
 void code_dots(const CodeRows &rows, int64_t count, const PlaneView &view, int64_t several,
                float *y) {
+    if (several >= TILED && view.parted) {
+        code_tiles<PLANES>(rows, count, view, several, y);
+        return;
+    }
     const int64_t step = count / 4;
     for (int64_t one = 0; one < several; one += 2) {
         const bool both = one + 2 <= several;
