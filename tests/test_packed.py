@@ -102,14 +102,16 @@ def test_integers_of_every_width_kind_and_odd_shape(bits, kind, rows, columns):
 @pytest.mark.parametrize(("rows", "columns"), ODD)
 def test_tables_of_few_and_of_many_values(bits, rows, columns):
     codes = torch.randint(0, 1 << bits, (rows, columns), generator=torch.Generator().manual_seed(3))
-    tables, x = random(rows, 1 << bits, seed=1), random(3, columns, seed=2)
+    tables, x = random(rows, 1 << bits, seed=1), random(17, columns, seed=2)
     held = [ScalarCodebook.pack(codes, tables)]
     for group_size in (columns, 32, 8):
         scales = random(rows, -(-columns // group_size), seed=4)
         held.append(TableCodes.pack(codes, tables[0], scales, group_size))
     for one in held:
         near(one.matrix().dense(), one.dense())
-        near(one.multiply(x), x.double() @ one.dense().double().T, COARSE)
+        for several in (x[:3], x[:4], x):
+            found = one.matrix().multiply(several)
+            near(found, several.double() @ one.dense().double().T, COARSE)
 
 
 @pytest.mark.parametrize("dimension", [2, 3, 4, 8])

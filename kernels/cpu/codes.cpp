@@ -3,45 +3,6 @@
 
 namespace {
 
-// Codes into one table a row or one for all, of as many values as a register holds.
-bool has_table(const Codebook &held) { return held.dimension == 1 && held.size <= 16; }
-
-// Codes of one and of two bits, spread to four bits each.
-struct Spread {
-    uint32_t ones[256] = {};
-    uint16_t twos[256] = {};
-
-    Spread() {
-        for (int byte = 0; byte < 256; byte++)
-            for (int bit = 0; bit < 8; bit++) {
-                const uint32_t set = byte >> bit & 1;
-                ones[byte] |= set << 4 * bit;
-                twos[byte] |= static_cast<uint16_t>(set << (bit / 2 * 4 + bit % 2));
-            }
-    }
-};
-
-const Spread SPREAD;
-
-// A row's codes as codes of four bits each: where they lie, or made in a room.
-const uint8_t *in_four_bits(const Codes &codes, int64_t row, int64_t columns,
-                            std::vector<uint8_t> &room) {
-    if (codes.planes[2]) return codes.planes[2] + row * bytes_of(columns, 4);
-    const Lines lines(codes, row, columns);
-    const int64_t pairs = bytes_of(columns, 2);
-    room.resize((columns + 7) / 8 * 4);
-    for (int64_t at = 0; 8 * at < columns; at++) {
-        uint32_t found = 0;
-        if (lines.of[1]) {
-            found = SPREAD.twos[lines.of[1][2 * at]];
-            if (2 * at + 1 < pairs) found |= SPREAD.twos[lines.of[1][2 * at + 1]] << 16;
-        }
-        if (lines.of[0]) found = found << 1 | SPREAD.ones[lines.of[0][at]];
-        std::copy_n(reinterpret_cast<const uint8_t *>(&found), 4, room.data() + 4 * at);
-    }
-    return room.data();
-}
-
 int64_t group_of(const Codebook &held) {
     return held.scales ? held.group_size : held.shape.columns;
 }
@@ -201,6 +162,24 @@ void dots_of_mixed(const MixedRows &mixed, const Run &run, const Fixed &activati
 }
 
 }  // namespace
+
+bool has_table(const Codebook &held) { return held.dimension == 1 && held.size <= 16; }
+
+const uint8_t *in_four_bits(const Codes &codes, int64_t row, int64_t columns,
+                            std::vector<uint8_t> &room) {
+    if (codes.planes[2]) return codes.planes[2] + row * bytes_of(columns, 4);
+    const Lines lines(codes, row, columns);
+    const int64_t eights = columns / 8, left = columns % 8;
+    const auto spread = loops->spread_to_four[lines.planes];
+    room.resize((columns + 7) / 8 * 4);
+    spread(lines.of[0], lines.of[1], eights, room.data());
+    if (!left) return room.data();
+    uint8_t last[3] = {};  // an eighth of a byte's codes and more lie behind the row's end
+    if (lines.of[0]) last[0] = lines.of[0][eights];
+    if (lines.of[1]) std::copy_n(lines.of[1] + 2 * eights, bytes_of(left, 2), last + 1);
+    spread(last, last + 1, 1, room.data() + 4 * eights);
+    return room.data();
+}
 
 // Whether a matrix is multiplied as integers: its codes in groups that no sum of a block mixes.
 bool has_codes(const Packed *matrix) {

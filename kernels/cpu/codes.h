@@ -12,6 +12,13 @@ struct Run {
 // Whether a matrix is multiplied as integers: its codes in groups that no sum of a block mixes.
 bool has_codes(const Packed *matrix);
 
+// Whether codes point into one table a row or one for all, of as many values as a register holds.
+bool has_table(const Codebook &held);
+
+// A row's codes as codes of four bits each: where they lie, or made in a room.
+const uint8_t *in_four_bits(const Codes &codes, int64_t row, int64_t columns,
+                            std::vector<uint8_t> &room);
+
 // Lays activations out for the codes of a matrix.
 void lay(Fixed &activations, const Packed *matrix);
 

@@ -104,6 +104,7 @@ Loops with_vnni() {
     found.deal_window = vnni::deal_window;
     found.window_dot = vnni::window_dot;
     found.expand_pairs = vnni::expand_pairs;
+    found.look_up_codes = vnni::look_up_codes;
     found.join_window = vnni::join_window;
     return found;
 }

@@ -39,6 +39,8 @@ struct Loops {
     int64_t (*ones)(const uint8_t *, int64_t);
     float (*marked)(const uint8_t *, const float *, int64_t);
     void (*widen)(const uint16_t *, int64_t, float *);
+    // Codes of one bit, of two, and of both: eight at a time as codes of four bits.
+    void (*spread_to_four[4])(const uint8_t *, const uint8_t *, int64_t, uint8_t *);
     float (*product_in_place)(float *, const float *, int64_t);
     void (*look_up)(const uint32_t *, const float *, int64_t, int64_t, float *);
     void (*scale_by)(float *, float, int64_t);
@@ -75,6 +77,7 @@ struct Loops {
                         const float *, int64_t);
     // Parts of rows of either in float32, dealt as activations are; null: decoded.
     void (*expand_pairs)(const uint8_t *, int64_t, const uint16_t *&, const uint16_t *, float *);
+    void (*look_up_codes)(const uint8_t *, const float *, int64_t, float *);
     void (*join_window)(const uint8_t *, const uint8_t *, const uint8_t *, const uint8_t *, int64_t,
                         float *);
 };

@@ -147,6 +147,28 @@ void widen(const uint16_t *from, int64_t count, float *out) {
     }
 }
 
+// Codes of one and of two bits, eight at a time, as codes of four bits: bits move apart by halves.
+template <int PLANES>
+void spread_to_four(const uint8_t *ones, const uint8_t *twos, int64_t eights, uint8_t *out) {
+    for (int64_t i = 0; i < eights; i++) {
+        uint32_t found = 0;
+        if (PLANES & 2) {
+            uint16_t pairs;
+            __builtin_memcpy(&pairs, twos + 2 * i, 2);
+            found = (pairs | static_cast<uint32_t>(pairs) << 8) & 0x00FF00FF;
+            found = (found | found << 4) & 0x0F0F0F0F;
+            found = (found | found << 2) & 0x33333333;
+        }
+        if (PLANES & 1) {
+            uint32_t bits = ones[i];
+            bits = (bits | bits << 12) & 0x000F000F;
+            bits = (bits | bits << 6) & 0x03030303;
+            found = found << 1 | ((bits | bits << 3) & 0x11111111);
+        }
+        __builtin_memcpy(out + 4 * i, &found, 4);
+    }
+}
+
 // Multiplies a line by an activation and returns the sum.
 float product_in_place(float *line, const float *x, int64_t count) {
     float sum = 0;
@@ -209,6 +231,7 @@ const Loops LOOPS = {FOR_ALL_PLANES(unpack),
                      ones,
                      marked,
                      widen,
+                     {nullptr, spread_to_four<1>, spread_to_four<2>, spread_to_four<3>},
                      product_in_place,
                      look_up,
                      scale_by,
@@ -229,6 +252,7 @@ const Loops LOOPS = {FOR_ALL_PLANES(unpack),
                      finish_tile,
                      8,
                      {},
+                     nullptr,
                      nullptr,
                      nullptr,
                      nullptr,

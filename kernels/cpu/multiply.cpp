@@ -2,7 +2,7 @@
 //
 // Codes are multiplied as integers (`codes.h`), dense and sparse numbers as they lie; many
 // activations, and what knows neither way, meet rows decoded a tile at a time (`tiles.h`). A sum never depends on the number of threads; of
-// dense numbers and of codes it has one order for a few activations and one for any more.
+// dense numbers it has one order, of codes one for up to three activations and one for more.
 #include "bfloat16.h"
 #include "codes.h"
 #include "tiles.h"
@@ -15,6 +15,7 @@ namespace {
 
 constexpr int64_t RUN = 64, LONG_RUN = 256;  // rows of codes with few activations and with many
 constexpr int64_t FEW = 2;   // activations for which dense rows are read as they lie
+constexpr int64_t MANY = 3;  // above it, values of a table are looked up, not multiplied as integers
 
 // What a product is made of, and how some of its rows are made.
 struct Work {
@@ -102,6 +103,7 @@ typedef void (*MakeRows)(const Work &, int64_t, int64_t, int64_t);
 // Null: in tiles.
 MakeRows way_of(const Packed *matrix, int64_t count) {
     const Decode kind = matrix->decode;
+    if (kind == decode_codebook && count > MANY && loops->look_up_codes) return nullptr;
     if (has_codes(matrix)) return rows_of_codes;
     if (kind == decode_float32 || kind == decode_bfloat16)
         return count <= FEW ? rows_of_numbers : nullptr;

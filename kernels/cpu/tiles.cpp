@@ -1,6 +1,7 @@
 // How the rows of a tile are written, and which activations meet them.
 #include "tiles.h"
 
+#include "codes.h"
 #include "window.h"
 
 namespace {
@@ -17,7 +18,7 @@ bool are_halves(const Packed *values) { return values->decode == decode_bfloat16
 // Writes parts of some rows in float32, the columns in their order or dealt as activations are.
 class Source {
   public:
-    enum Way { WHOLE, HALVES, MASKED, FOURS, WINDOW, DECODED };
+    enum Way { WHOLE, HALVES, MASKED, FOURS, WINDOW, TABLE, DECODED };
 
     static Way way_of(const Packed *matrix) {
         const Decode kind = matrix->decode;
@@ -26,6 +27,7 @@ class Source {
         if (!loops->expand_pairs) return DECODED;
         if (kind == decode_bitmask && are_halves(as<Bitmask>(matrix).values)) return MASKED;
         if (kind == decode_two_of_four && are_halves(as<TwoOfFour>(matrix).values)) return FOURS;
+        if (kind == decode_codebook && has_table(as<Codebook>(matrix))) return TABLE;
         return kind == decode_window ? WINDOW : DECODED;
     }
 
@@ -54,6 +56,7 @@ class Source {
             for (int64_t i = 0; i < several; i++)
                 values_[i] = numbers_of<uint16_t>(as<TwoOfFour>(matrix_).values) +
                              (first + i) * (columns / 2);
+        if (way_ == TABLE) take_tables(several);
         if (way_ != DECODED) return;
         decoded_.resize(several * columns);
         for (int64_t i = 0; i < several; i++)
@@ -91,6 +94,7 @@ class Source {
                 fetch(numbers_of<uint16_t>(matrix_) + at + TILE_COLUMNS, 2 * TILE_COLUMNS);
             if (way_ == WHOLE) std::copy_n(numbers_of<float>(matrix_) + at, count, out);
             if (way_ == HALVES) loops->widen(numbers_of<uint16_t>(matrix_) + at, count, out);
+            if (way_ == TABLE) look_up(i, column, count, out);
             if (way_ == DECODED) std::copy_n(decoded_.data() + i * columns + column, count, out);
             std::fill(out + count, out + (count + 7) / 8 * 8, 0.0f);
         }
@@ -103,14 +107,47 @@ class Source {
             __builtin_prefetch(static_cast<const char *>(from) + at);
     }
 
+    void take_tables(int64_t several) {
+        const Codebook &held = as<Codebook>(matrix_);
+        for (int64_t i = 0; i < several; i++) {
+            if (held.rows)
+                loops->widen(held.rows + (first_ + i) * held.size, held.size, tables_[i]);
+            else
+                std::copy_n(held.table, held.size, tables_[i]);
+            codes_[i] = in_four_bits(held.codes, first_ + i, matrix_->columns, rooms_[i]);
+        }
+        if (!held.scales) return;
+        const int64_t groups = held.scales->columns;
+        decoded_.resize(several * groups);
+        for (int64_t i = 0; i < several; i++)
+            decode(held.scales, first_ + i, 0, groups, decoded_.data() + i * groups, state_);
+    }
+
+    void look_up(int64_t i, int64_t column, int64_t count, float *out) {
+        const Codebook &held = as<Codebook>(matrix_);
+        fetch(codes_[i] + (column + TILE_COLUMNS) / 2, TILE_COLUMNS / 2);
+        loops->look_up_codes(codes_[i] + column / 2, tables_[i], count, out);
+        if (!held.scales) return;
+        const float *scales = decoded_.data() + i * held.scales->columns;
+        for (int64_t done = 0; done < count;) {
+            const int64_t group = (column + done) / held.group_size;
+            const int64_t end = std::min(count, (group + 1) * held.group_size - column);
+            loops->scale_by(out + done, scales[group], end - done);
+            done = end;
+        }
+    }
+
     const uint8_t *mask() const { return as<Bitmask>(matrix_).mask; }
 
     const Packed *matrix_;
     Way way_;
     int64_t first_ = 0;
     const uint16_t *values_[TILE_ROWS + 1] = {}, *next_ = nullptr;
+    const uint8_t *codes_[TILE_ROWS] = {};
+    float tables_[TILE_ROWS][16] = {};
+    std::vector<uint8_t> rooms_[TILE_ROWS];  // codes of fewer bits
     WindowExponents exponents_;
-    std::vector<float> decoded_;
+    std::vector<float> decoded_;  // rows, or the scales of a table's groups
     State state_;
 };
 

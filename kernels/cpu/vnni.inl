@@ -290,6 +290,23 @@ void expand_pairs(const uint8_t *mask, int64_t columns, const uint16_t *&left, c
     left = values;
 }
 
+// Codes of four bits as values of a table of sixteen, 32 at a time.
+void look_up_codes(const uint8_t *codes, const float *table, int64_t count, float *out) {
+    const __m512 values = _mm512_loadu_ps(table);
+    const __m128i low = _mm_set1_epi8(15);
+    for (int64_t k = 0; k < count; k += 32, out += 32) {
+        const int64_t bytes = std::min<int64_t>(16, (count - k + 1) / 2);
+        const __m128i held = _mm_maskz_loadu_epi8((1u << bytes) - 1, codes + k / 2);
+        const __m128i first = _mm_and_si128(held, low);
+        const __m128i second = _mm_and_si128(_mm_srli_epi16(held, 4), low);
+        _mm512_storeu_ps(out, _mm512_permutexvar_ps(
+                                  _mm512_cvtepu8_epi32(_mm_unpacklo_epi8(first, second)), values));
+        _mm512_storeu_ps(out + 16,
+                         _mm512_permutexvar_ps(
+                             _mm512_cvtepu8_epi32(_mm_unpackhi_epi8(first, second)), values));
+    }
+}
+
 // Masks of fours of which two positions are held: a byte for a byte; whole blocks of 64 are read
 // and written where there are as many.
 void masks_of_fours(const uint8_t *positions, int64_t bytes, uint8_t *masks) {
