@@ -228,6 +228,11 @@ def format_class(key: str) -> type[Format]:
     )
 
 
+def is_told_whole(held: Format) -> bool:
+    """Whether `from_header` knows this format and all inside, which it does of what is on disk."""
+    return all(one.key in _MODULES for one in held.modules() if isinstance(one, Format))
+
+
 def from_header(header: dict[str, Any]) -> Format:
     """An empty format, its buffers uninitialised, ready for `load_state_dict`.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
+from backend.formats import operation
 from backend.formats.base import Format
 
 
@@ -18,6 +20,8 @@ class HeldLinear(nn.Module):
 
     def forward(self, activation: Tensor) -> Tensor:
         """Activation [..., in_features] to [..., out_features]."""
+        if torch.compiler.is_compiling() and operation.takes(self.held, activation):
+            return operation.multiply(self.held, activation, self.bias)
         if self.bias is None:
             return self.held.multiply(activation)
         return self.held.affine(activation, self.bias)
