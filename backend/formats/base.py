@@ -19,8 +19,9 @@ from torch.nn import functional
 from kernels import packed
 from kernels.products import Product
 
-FEW = 16
-"""Activations up to which decoding rows beside them beats a dense matrix of its own."""
+FEW = 64
+"""Activations up to which multiplying by what is held beats a dense matrix of its own, however it
+is held; with codes it does so up to 256, behind a mask up to about 128."""
 
 
 class Format(nn.Module, abc.ABC):

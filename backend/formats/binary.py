@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from backend.formats.base import FEW, Format, empty
+from backend.formats.base import Format, empty
 from backend.formats.dense import Dense
 from backend.formats.slotted_signs import SlottedPlanes
 from kernels import bitpack, packed
 
 CHUNK = 8
 """Activations that one table stands for: the signs of a byte."""
+FEW = 16
+"""Activations up to which tables are made, each for one of them, where there is no extension."""
 
 
 class BinaryCodes(Format):
