@@ -151,14 +151,31 @@ class Source {
     State state_;
 };
 
+// Numbers that begin where a line of memory does: what lies across two lines is read at half the rate.
+class Lined {
+  public:
+    // Zeros; what was there before is gone.
+    float *zeros(int64_t count) {
+        room_.assign(count + 16, 0);
+        const auto at = reinterpret_cast<uintptr_t>(room_.data());
+        return from_ = room_.data() + (64 - at % 64) % 64 / sizeof(float);
+    }
+
+    const float *data() const { return from_; }
+
+  private:
+    std::vector<float> room_;
+    float *from_ = nullptr;
+};
+
 // Activations by blocks of columns, [blocks, activations, TILE_COLUMNS], dealt as rows are.
-std::vector<float> panel_of(const float *x, int64_t count, int64_t columns, int64_t together) {
+Lined panel_of(const float *x, int64_t count, int64_t columns, int64_t together) {
     const int64_t blocks = (columns + TILE_COLUMNS - 1) / TILE_COLUMNS;
-    std::vector<float> panel(blocks * count * TILE_COLUMNS);
+    Lined panel;
     const auto deal = together == 64   ? loops->deal_window
                       : together == 32 ? loops->deal_pairs
                                        : nullptr;
-    float *to = panel.data();
+    float *to = panel.zeros(blocks * count * TILE_COLUMNS);
     for (int64_t column = 0; column < columns; column += TILE_COLUMNS)
         for (int64_t one = 0; one < count; one++, to += TILE_COLUMNS) {
             const int64_t several = std::min(TILE_COLUMNS, columns - column);
@@ -171,17 +188,17 @@ std::vector<float> panel_of(const float *x, int64_t count, int64_t columns, int6
 }
 
 // The products of a run of rows with a panel of activations.
-void rows_in_tiles(Source &source, const Packed *matrix, const std::vector<float> &panel,
-                   int64_t count, const Pieces &pieces, int64_t piece, float *y) {
+void rows_in_tiles(Source &source, const Packed *matrix, const float *panel, int64_t count,
+                   const Pieces &pieces, int64_t piece, float *y) {
     const int64_t columns = matrix->columns, end = pieces.first(piece + 1);
     const int64_t together = Source::together(Source::way_of(matrix));
     alignas(64) float tile[TILE_COLUMNS * TILE_ROWS], part[TILE_COLUMNS];
-    std::vector<float> sums;
+    Lined room;
     for (int64_t row = pieces.first(piece); row < end; row += TILE_ROWS) {
         const int64_t several = std::min(TILE_ROWS, end - row);
         source.take(row, several);
-        sums.assign(count * TILE_ROWS * 8, 0);
-        const float *x = panel.data();
+        float *sums = room.zeros(count * TILE_ROWS * 8);
+        const float *x = panel;
         for (int64_t column = 0; column < columns; column += TILE_COLUMNS) {
             const int64_t width = std::min(TILE_COLUMNS, columns - column);
             const int64_t steps = (width + together - 1) / together * together / 8;
@@ -189,11 +206,11 @@ void rows_in_tiles(Source &source, const Packed *matrix, const std::vector<float
                 source.write(i, column, width, part);
                 loops->place(part, steps, tile + 8 * i);
             }
-            loops->tile_dots(tile, several, x, count, TILE_COLUMNS, steps, sums.data());
+            loops->tile_dots(tile, several, x, count, TILE_COLUMNS, steps, sums);
             x += count * TILE_COLUMNS;
         }
         source.leave();
-        loops->finish_tile(sums.data(), several, count, y + row, matrix->rows);
+        loops->finish_tile(sums, several, count, y + row, matrix->rows);
     }
 }
 
@@ -219,12 +236,11 @@ void multiply_in_tiles(const Packed *matrix, const float *x, int64_t count, floa
     for (int64_t first = 0; first < count; first += AT_ONCE) {
         const int64_t several = std::min(AT_ONCE, count - first);
         const float *from = x + first * columns;
-        const std::vector<float> panel =
-            panel_of(from, several, columns, Source::together(way));
+        const Lined panel = panel_of(from, several, columns, Source::together(way));
 #pragma omp parallel for schedule(dynamic) if (pieces.count > 1)
         for (int64_t piece = 0; piece < pieces.count; piece++) {
             Source source(matrix, before[piece]);
-            rows_in_tiles(source, matrix, panel, several, pieces, piece, y + first * rows);
+            rows_in_tiles(source, matrix, panel.data(), several, pieces, piece, y + first * rows);
             if (way == Source::WINDOW)
                 add_apart(as<WindowCoded>(matrix), pieces.first(piece), pieces.first(piece + 1),
                           from, several, y + first * rows);
