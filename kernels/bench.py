@@ -151,6 +151,7 @@ def products(size: int) -> list[Contender]:
         ).matrix(),
         "8 bits": lambda: _integers(size, 8),
         "4 bits": lambda: _integers(size, 4),
+        "4 bits, activations of 8": lambda: _integers(size, 4, activation_bits=8),
         "3 bits": lambda: _integers(size, 3),
         "2 bits": lambda: _integers(size, 2),
         "codebook of 16 a row": lambda: _codebook(size),
@@ -203,7 +204,7 @@ def _torch_unpacked(size: int) -> Callable[[Tensor], Tensor]:
     return run
 
 
-def _integers(size: int, bits: int) -> packed.Matrix:
+def _integers(size: int, bits: int, activation_bits: int = 16) -> packed.Matrix:
     planes = {
         width: torch.randint(0, 256, (size, size * width // 8), dtype=torch.uint8)
         for width in bitpack.plane_widths(bits)
@@ -211,8 +212,11 @@ def _integers(size: int, bits: int) -> packed.Matrix:
     scales = packed.dense(torch.rand(size, size // GROUP).to(torch.bfloat16))
     offsets = packed.dense(torch.rand(size, size // GROUP).to(torch.bfloat16))
     return _there(
-        packed.integers(planes, size, scales, bits=bits, group_size=GROUP, offsets=offsets)
-    )
+        packed.integers(
+            planes, size, scales, bits=bits, group_size=GROUP, offsets=offsets,
+            activation_bits=activation_bits,
+        )
+    )  # fmt: skip
 
 
 def _codebook(size: int) -> packed.Matrix:

@@ -35,6 +35,7 @@ class _IntegerGroups(ctypes.Structure):
         ("middle", ctypes.c_float),
         ("scales", Address),
         ("offsets", Address),
+        ("activation_bits", Number),
     )
 
 
@@ -102,8 +103,23 @@ def integers(
     group_size: int,
     offsets: Matrix | None = None,
     zero_points: dict[int, Tensor] | None = None,
+    activation_bits: int = 16,
 ) -> Matrix | None:
-    """Of codes in groups: planes by width, and a scale and perhaps an offset a group."""
+    """Of codes in groups: planes by width, and a scale and perhaps an offset a group.
+
+    Activations are rounded with a scale every 32 columns: to 16 bits, a fiftieth of what bfloat16
+    leaves, or, where 8 are asked for, to 127 steps of the largest either way. That is lossy: what
+    is multiplied so must be judged by such products.
+
+    Raises:
+        ValueError: other bits, or 8 with groups that end within 32 columns.
+    """
+    if activation_bits not in (8, 16):
+        raise ValueError(f"Activations have 8 or 16 bits beside codes, not {activation_bits}.")
+    if activation_bits == 8 and group_size < columns and group_size % 32:
+        raise ValueError(
+            f"Activations of 8 bits ask for groups of whole 32 columns, not {group_size}."
+        )
     if scales is None or not here(*codes.values()):
         return None
     rows = next(iter(codes.values())).shape[0]
@@ -115,6 +131,7 @@ def integers(
         float(1 << (bits - 1)),
         scales.address,
         offsets.address if offsets else None,
+        activation_bits,
     )
     return Matrix(structure, (codes, scales, offsets, zero_points))
 

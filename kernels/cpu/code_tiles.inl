@@ -74,7 +74,7 @@ struct Meeting {
 };
 
 // Adds the products of a tile with some activations to their sums.
-template <int PLANES, int MANY>
+template <int PLANES, bool BYTES, int MANY>
 void add_codes(const uint8_t *tile, const Meeting &at) {
     constexpr int EACH = Held<PLANES>::EACH, WORDS = 8 / EACH;  // words of 32 columns
     const PlaneView &view = at.view;
@@ -94,7 +94,7 @@ void add_codes(const uint8_t *tile, const Meeting &at) {
 #pragma GCC unroll 2
             for (int half = 0; half < 2; half++) {
                 upper[one][half] = lower[one][half] = _mm512_setzero_si512();
-                if (EACH == 1)
+                if (EACH == 1 && !BYTES)
                     lower[one][half] = _mm512_set1_epi32(
                         at.uneven[(at.one + one) * at.uneven_apart + 2 * at.block + part]);
             }
@@ -115,8 +115,9 @@ void add_codes(const uint8_t *tile, const Meeting &at) {
                                   : codes[half];
                     upper[one][half] = _mm512_dpbusd_epi32(upper[one][half], codes[half],
                                                            _mm512_set1_epi32(high));
-                    lower[one][half] = _mm512_dpbusd_epi32(lower[one][half],
-                                                           _mm512_set1_epi32(low), with_sign);
+                    if (!BYTES)
+                        lower[one][half] = _mm512_dpbusd_epi32(
+                            lower[one][half], _mm512_set1_epi32(low), with_sign);
                 }
             }
         }
@@ -160,18 +161,18 @@ inline std::vector<int32_t> uneven_of(const PlaneView &view, int64_t several, in
 
 // Adds the products of rows of codes with all activations, times their factor, to y [rows,
 // activations]; groups part where 32 columns end.
-template <int PLANES>
+template <int PLANES, bool BYTES>
 void code_tiles(const CodeRows &rows, int64_t count, const PlaneView &view, int64_t several,
                 float *y) {
     typedef Held<PLANES> Of;
     typedef void (*Add)(const uint8_t *, const Meeting &);
-    static const Add adds[] = {add_codes<PLANES, 1>, add_codes<PLANES, 2>, add_codes<PLANES, 3>,
-                               add_codes<PLANES, 4>};
+    static const Add adds[] = {add_codes<PLANES, BYTES, 1>, add_codes<PLANES, BYTES, 2>,
+                               add_codes<PLANES, BYTES, 3>, add_codes<PLANES, BYTES, 4>};
     alignas(64) uint8_t tile[16 * Of::EACH * 128];
     const int64_t blocks = (rows.bytes[Of::WIDEST] + 63) / 64;
     const int64_t parts = (several + AT_A_TIME - 1) / AT_A_TIME;
     const std::vector<int32_t> uneven =
-        Of::EACH == 1 ? uneven_of(view, several, blocks) : std::vector<int32_t>();
+        Of::EACH == 1 && !BYTES ? uneven_of(view, several, blocks) : std::vector<int32_t>();
     std::vector<float> scales(32 * rows.groups), sums;
     for (int64_t row = 0; row < count; row += ROWS_OF_CODES) {
         const int64_t here = std::min(ROWS_OF_CODES, count - row);

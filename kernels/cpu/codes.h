@@ -19,6 +19,11 @@ bool has_table(const Codebook &held);
 const uint8_t *in_four_bits(const Codes &codes, int64_t row, int64_t columns,
                             std::vector<uint8_t> &room);
 
+// Whether activations are rounded to 8 bits beside these codes.
+inline bool takes_bytes(const Packed *matrix) {
+    return matrix->decode == decode_integers && as<IntegerGroups>(matrix).activation_bits == 8;
+}
+
 // Lays activations out for the codes of a matrix.
 void lay(Fixed &activations, const Packed *matrix);
 

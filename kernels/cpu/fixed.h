@@ -22,6 +22,7 @@ struct PlaneView {
     const int32_t *places;  // [blocks, sums]: how many groups after it each sum's group comes
     bool whole;             // no block has two groups
     bool parted;            // no columns that share a scale have two groups
+    bool bytes;             // activations have 8 bits: their lower bytes are zero
 };
 
 class Fixed {
@@ -41,12 +42,13 @@ class Fixed {
     typedef void (*Round)(const float *, int64_t, int16_t *, float *);
 
     // Rounds activations, unless they are those of before: query, key and value share theirs.
-    void take(const float *x, int64_t count, int64_t columns, Round round, int64_t sums) {
-        if (count == count_ && columns == columns_ && sums == sums_ &&
+    void take(const float *x, int64_t count, int64_t columns, Round round, bool bytes,
+              int64_t sums) {
+        if (count == count_ && columns == columns_ && sums == sums_ && bytes == bytes_ &&
             !std::memcmp(x, taken_.data(), count * columns * sizeof(float)))
             return;
         taken_.assign(x, x + count * columns);
-        count_ = count, columns_ = columns, sums_ = sums;
+        count_ = count, columns_ = columns, sums_ = sums, bytes_ = bytes;
         padded_ = (columns + block(0) - 1) / block(0) * block(0);
         numbers_.assign(count * padded_, 0);
         scales_.assign(count * padded_ / SHARED, 0);
@@ -86,7 +88,8 @@ class Fixed {
                 padded_,                       padded_ / block(plane) * sums_,
                 grouping.first[plane].data(), grouping.places[plane].data(),
                 group_size >= columns_ || group_size % block(plane) == 0,
-                group_size >= columns_ || group_size % SHARED == 0};
+                group_size >= columns_ || group_size % SHARED == 0,
+                bytes_};
     }
 
     // Sums of the activations of each group, [activations, groups].
@@ -190,6 +193,7 @@ class Fixed {
 
     std::vector<float> taken_;
     int64_t count_ = 0, columns_ = 0, sums_ = 8, padded_ = 0, groupings_ = 0;
+    bool bytes_ = false;
     std::vector<int16_t> numbers_;
     std::vector<float> scales_;
     bool laid_[PLANES] = {};

@@ -1,6 +1,8 @@
 // Integers of 16 bits and products of codes with them; a part of loops.inl.
 
-// Activations to integers of 16 bits, 32 at a time; what is not finite stays so through its scale.
+// Activations to integers of 16 bits, 32 at a time: multiples of a unit, so many at most. What is
+// not finite stays so through its scale.
+template <int LARGEST, int UNIT>
 void round_to_fixed(const float *x, int64_t columns, int16_t *numbers, float *scales) {
     for (int64_t start = 0; start < columns; start += Fixed::SHARED) {
         const int64_t several = std::min(Fixed::SHARED, columns - start);
@@ -12,13 +14,13 @@ void round_to_fixed(const float *x, int64_t columns, int16_t *numbers, float *sc
             largest = size > largest ? size : largest;
             finite += part[i] * 0;
         }
-        scales[start / Fixed::SHARED] = largest / 32767 + finite;
+        scales[start / Fixed::SHARED] = largest / (LARGEST * UNIT) + finite;
         if (!(finite == 0 && largest > 1e-30f)) continue;
-        const float factor = 32767 / largest;
+        const float factor = LARGEST / largest;
         int16_t found[Fixed::SHARED];
         for (int64_t i = 0; i < Fixed::SHARED; i++)
             found[i] = static_cast<int16_t>(
-                static_cast<int32_t>(part[i] * factor + (part[i] < 0 ? -0.5f : 0.5f)));
+                UNIT * static_cast<int32_t>(part[i] * factor + (part[i] < 0 ? -0.5f : 0.5f)));
         std::copy_n(found, several, numbers + start);
     }
 }

@@ -207,7 +207,10 @@ void multiply_many(const Packed *matrix, const float *x, int64_t count, float *y
     }
     thread_local Fixed activations;  // keeps its rooms
     if (make == rows_of_codes) {
-        activations.take(x, count, matrix->columns, loops->round_to_fixed, loops->sums);
+        const bool bytes = takes_bytes(matrix);
+        activations.take(x, count, matrix->columns,
+                         bytes ? loops->round_to_bytes : loops->round_to_fixed, bytes,
+                         loops->sums);
         lay(activations, matrix);
     }
     Work work = {matrix, x, count, y, &activations};

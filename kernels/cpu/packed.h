@@ -52,6 +52,7 @@ struct IntegerGroups {
     int64_t group_size;
     float middle;  // code that means zero without a zero point
     const Packed *scales, *offsets;
+    int64_t activation_bits;  // 16, or 8 where that was asked for
 };
 
 struct Codebook {

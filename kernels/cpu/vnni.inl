@@ -78,7 +78,7 @@ struct Held {
 
 // Rows that lie `step` apart with one or two activations; each sum in the same order, whatever
 // stands beside.
-template <int PLANES, int ROWS, int MANY>
+template <int PLANES, int ROWS, int MANY, bool BYTES>
 inline __attribute__((always_inline)) void some_code_dots(const CodeRows &rows, int64_t row,
                                                           int64_t step, const PlaneView &view,
                                                           int64_t one, float *y, int64_t apart) {
@@ -93,7 +93,7 @@ inline __attribute__((always_inline)) void some_code_dots(const CodeRows &rows, 
         const uint8_t *x = bytes + 128 * EACH * block;
         for (int i = 0; i < MANY; i++) {
             __m512i first = _mm512_setzero_si512();
-            if (Of::WIDTH == 8)  // codes less 128, so that they have a sign as the operation asks
+            if (Of::WIDTH == 8 && !BYTES)  // codes less 128, so that they have a sign as the operation asks
                 first = _mm512_sub_epi32(
                     first, _mm512_dpbusd_epi32(
                                first, _mm512_loadu_si512(x + i * 2 * view.words_apart + 64),
@@ -113,8 +113,9 @@ inline __attribute__((always_inline)) void some_code_dots(const CodeRows &rows, 
                     const uint8_t *pair = x + i * 2 * view.words_apart + 128 * j;
                     upper[i][r] =
                         _mm512_dpbusd_epi32(upper[i][r], codes, _mm512_loadu_si512(pair));
-                    lower[i][r] = _mm512_dpbusd_epi32(lower[i][r], _mm512_loadu_si512(pair + 64),
-                                                      with_sign);
+                    if (!BYTES)
+                        lower[i][r] = _mm512_dpbusd_epi32(
+                            lower[i][r], _mm512_loadu_si512(pair + 64), with_sign);
                 }
             }
         }
@@ -143,27 +144,32 @@ inline __attribute__((always_inline)) void some_code_dots(const CodeRows &rows, 
 // Adds the products of rows of codes with all activations, times their factor, to y [rows,
 // activations]. Four rows at a time, a quarter of all apart: a processor that fetches ahead follows
 // four long lines at twice the rate of four short ones in one page.
-template <int PLANES>
-void code_dots(const CodeRows &rows, int64_t count, const PlaneView &view, int64_t several,
-               float *y) {
-    if (several >= TILED && view.parted) {
-        code_tiles<PLANES>(rows, count, view, several, y);
-        return;
-    }
+template <int PLANES, bool BYTES>
+void few_code_dots(const CodeRows &rows, int64_t count, const PlaneView &view, int64_t several,
+                   float *y) {
     const int64_t step = count / 4;
     for (int64_t one = 0; one < several; one += 2) {
         const bool both = one + 2 <= several;
         for (int64_t row = 0; row < step; row++)
             if (both)
-                some_code_dots<PLANES, 4, 2>(rows, row, step, view, one, y, several);
+                some_code_dots<PLANES, 4, 2, BYTES>(rows, row, step, view, one, y, several);
             else
-                some_code_dots<PLANES, 4, 1>(rows, row, step, view, one, y, several);
+                some_code_dots<PLANES, 4, 1, BYTES>(rows, row, step, view, one, y, several);
         for (int64_t row = 4 * step; row < count; row++)
             if (both)
-                some_code_dots<PLANES, 1, 2>(rows, row, 0, view, one, y, several);
+                some_code_dots<PLANES, 1, 2, BYTES>(rows, row, 0, view, one, y, several);
             else
-                some_code_dots<PLANES, 1, 1>(rows, row, 0, view, one, y, several);
+                some_code_dots<PLANES, 1, 1, BYTES>(rows, row, 0, view, one, y, several);
     }
+}
+
+template <int PLANES>
+void code_dots(const CodeRows &rows, int64_t count, const PlaneView &view, int64_t several,
+               float *y) {
+    const bool tiled = several >= TILED && view.parted;
+    const auto run = view.bytes ? (tiled ? code_tiles<PLANES, true> : few_code_dots<PLANES, true>)
+                                : (tiled ? code_tiles<PLANES, false> : few_code_dots<PLANES, false>);
+    run(rows, count, view, several, y);
 }
 
 // Codes of four bits as numbers of 16 bits, in the order of bytes that `Fixed` deals them in.
