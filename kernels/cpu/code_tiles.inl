@@ -4,8 +4,8 @@
 // rows. Every activation meets it there, and a sum is scaled once for the 32 columns that share a
 // scale of the activation, not for every few codes of a lane.
 
-constexpr int64_t ROWS_OF_CODES = 32, TILED = 4;  // TILED: activations from which this is quicker
-constexpr int AT_A_TIME = 4;                      // activations whose sums stay in registers
+constexpr int64_t TILED = 4;  // activations from which this is quicker
+constexpr int AT_A_TIME = 4;  // activations whose sums stay in registers
 
 // Sixteen registers of sixteen words: rows become columns.
 inline __attribute__((always_inline)) void turn(__m512i (&held)[16]) {
@@ -174,8 +174,8 @@ void code_tiles(const CodeRows &rows, int64_t count, const PlaneView &view, int6
     const std::vector<int32_t> uneven =
         Of::EACH == 1 && !BYTES ? uneven_of(view, several, blocks) : std::vector<int32_t>();
     std::vector<float> scales(32 * rows.groups), sums;
-    for (int64_t row = 0; row < count; row += ROWS_OF_CODES) {
-        const int64_t here = std::min(ROWS_OF_CODES, count - row);
+    for (int64_t row = 0; row < count; row += TILE_OF_CODES) {
+        const int64_t here = std::min(TILE_OF_CODES, count - row);
         for (int64_t i = 0; i < here; i++)
             for (int64_t group = 0; group < rows.groups; group++)
                 scales[32 * group + i] = rows.scales[(row + i) * rows.groups + group];

@@ -173,9 +173,10 @@ class Fixed {
     }
 
     void lay_words(int64_t plane) {
-        const int64_t blocks = padded_ / block(plane);
+        const int64_t apart = padded_ / block(plane) * sums_;
+        const int64_t blocks = (columns_ + block(plane) - 1) / block(plane);  // that are read
         words_[plane].resize(count_ * padded_);
-        lanes_[plane].resize(count_ * blocks * sums_);
+        lanes_[plane].resize(count_ * apart);
         for (int64_t one = 0; one < count_; one++) {
             const int16_t *from = numbers_.data() + one * padded_;
             int16_t *to = words_[plane].data() + one * padded_;
@@ -186,7 +187,7 @@ class Fixed {
             if (plane == 3) (bytes ? deal_bytes<1> : deal<2>)(from, blocks, to);
             if (plane == TABLE) deal_table(from, blocks, 2 * sums_, to);
             for (int64_t at = 0; at < blocks * sums_; at++)
-                lanes_[plane][one * blocks * sums_ + at] =
+                lanes_[plane][one * apart + at] =
                     scales_[(one * padded_ + start_of(plane, at / sums_, at % sums_)) / SHARED];
         }
     }

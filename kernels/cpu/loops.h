@@ -6,6 +6,7 @@
 #include "fixed.h"
 
 constexpr int64_t TILE_ROWS = 16, TILE_COLUMNS = 256;  // in float32 half of a first cache
+constexpr int64_t TILE_OF_CODES = 32;                  // rows
 
 // Sixteen values of 16 bits by their low and high bytes, as a register looks them up.
 struct Table {

@@ -14,8 +14,8 @@ extern "C" void multiply_many(const Packed *matrix, const float *x, int64_t coun
 namespace {
 
 constexpr int64_t RUN = 64, LONG_RUN = 256;  // rows of codes with few activations and with many
-constexpr int64_t FEW = 2;   // activations for which dense rows are read as they lie
-constexpr int64_t MANY = 3;  // above it, values of a table are looked up, not multiplied as integers
+constexpr int64_t FEW = 4;  // activations for which dense rows are read as they lie
+constexpr int64_t FEWER = 3;  // the same of codes
 
 // What a product is made of, and how some of its rows are made.
 struct Work {
@@ -31,7 +31,7 @@ struct Work {
 void rows_of_codes(const Work &work, int64_t, int64_t first, int64_t end) {
     State state;
     const int64_t count = work.count, rows = work.matrix->rows;
-    const int64_t longest = count > FEW ? LONG_RUN : RUN;
+    const int64_t longest = count > FEWER ? LONG_RUN : RUN;
     std::vector<float> found(std::min(end - first, longest) * count);
     for (int64_t row = first; row < end; row += longest) {
         const Run run = {row, std::min(longest, end - row), found.data()};
@@ -103,7 +103,7 @@ typedef void (*MakeRows)(const Work &, int64_t, int64_t, int64_t);
 // Null: in tiles.
 MakeRows way_of(const Packed *matrix, int64_t count) {
     const Decode kind = matrix->decode;
-    if (kind == decode_codebook && count > MANY && loops->look_up_codes) return nullptr;
+    if (kind == decode_codebook && count > FEWER && loops->look_up_codes) return nullptr;
     if (has_codes(matrix)) return rows_of_codes;
     if (kind == decode_float32 || kind == decode_bfloat16)
         return count <= FEW ? rows_of_numbers : nullptr;
@@ -221,7 +221,8 @@ void multiply_many(const Packed *matrix, const float *x, int64_t count, float *y
         work.dealt = dealt.data();
     }
     const int64_t size = matrix->rows * matrix->columns * count;
-    const Pieces pieces = {matrix->rows, size >= ALONE ? PIECES : 1};
+    const int64_t least = make == rows_of_codes && count > FEWER ? TILE_OF_CODES : 1;
+    const Pieces pieces = Pieces::of(matrix->rows, least, size >= ALONE);
     if (make == rows_behind_masks)
         count_before(as<Bitmask>(matrix).mask, bytes_of(matrix->columns, 1), pieces, work.starts);
 #pragma omp parallel for schedule(dynamic) if (pieces.count > 1)

@@ -229,7 +229,7 @@ void count_before(const uint8_t *mask, int64_t bytes, const Pieces &pieces, int6
 void multiply_in_tiles(const Packed *matrix, const float *x, int64_t count, float *y) {
     const int64_t rows = matrix->rows, columns = matrix->columns;
     const Source::Way way = Source::way_of(matrix);
-    const Pieces pieces = {rows, rows * columns >= DECODED ? PIECES : 1};
+    const Pieces pieces = Pieces::of(rows, TILE_ROWS, rows * columns >= DECODED);
     int64_t before[PIECES] = {};
     if (way == Source::MASKED)
         count_before(as<Bitmask>(matrix).mask, bytes_of(columns, 1), pieces, before);

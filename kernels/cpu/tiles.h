@@ -8,6 +8,11 @@
 struct Pieces {
     int64_t rows, count;
 
+    // As many as there are, but none of less than some rows that are multiplied together.
+    static Pieces of(int64_t rows, int64_t least, bool several) {
+        return {rows, several ? std::clamp<int64_t>(rows / least, 1, PIECES) : 1};
+    }
+
     int64_t first(int64_t piece) const { return rows * piece / count; }
 };
 
