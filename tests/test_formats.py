@@ -19,6 +19,7 @@ from backend.formats import (
     LowRank,
     Monarch,
     Outliers,
+    RoundedInputs,
     Rows,
     ScalarCodebook,
     SharedRows,
@@ -36,6 +37,7 @@ from kernels import extension
 
 ROWS, COLUMNS = 128, 256
 EVERY = torch.arange(320).repeat(100, 1)
+ORDER = torch.randperm(COLUMNS, generator=torch.Generator().manual_seed(2))
 BYTE_INDICES = torch.arange(ROWS * COLUMNS // 8).view(ROWS, -1) % 256
 
 
@@ -136,6 +138,9 @@ def example(name):
         "entropy": lambda: EntropyCoded.pack(weight.to(torch.bfloat16)),
         "window": lambda: WindowCoded.pack(weight.to(torch.bfloat16)),
         "signs": lambda: SignBlock.pack(mask, normal(ROWS, 2), normal(2, COLUMNS)),
+        "turned inputs": lambda: RoundedInputs.pack(
+            integers(4, 64), (normal(8, 8), normal(16, 16)), bits=16, order=ORDER
+        ),
         "shared rows": lambda: SharedRows.pack(weight.bfloat16(), some_rows, normal(COLUMNS)),
     }[name]()
 
@@ -145,7 +150,7 @@ NAMES = [
     "int5 with a short last group", "two-level scales", "bitmask", "2:4", "outliers",
     "low rank", "sum", "rows", "codebook", "scalar codebook", "float codes", "transposed",
     "entropy", "signs", "shared rows", "binary codes",
-    "table codes", "groups", "columns", "monarch", "tensor train",
+    "table codes", "groups", "columns", "monarch", "tensor train", "turned inputs",
 ]  # fmt: skip
 
 
@@ -168,6 +173,33 @@ NAMES = [
 )  # fmt: skip
 def test_a_format_takes_the_bits_that_the_arithmetic_says(held, bits):
     assert held().bits == pytest.approx(bits, abs=1e-12)
+
+
+def test_inputs_are_rounded_in_blocks_by_hand():
+    """Steps of 14 / 7 and 7 / 7; 127 is the largest code of the wide block, with step 2."""
+    held = Dense.pack(torch.eye(6))
+    made = RoundedInputs.pack(held, bits=4, block=3)
+    activation = torch.tensor([[14.0, 2.9, -5.2, 7.0, -0.4, 0.6]])
+    assert made.multiply(activation).tolist() == [[14.0, 2.0, -6.0, 7.0, 0.0, 1.0]]
+    order = torch.tensor([3, 4, 5, 0, 1, 2])
+    made = RoundedInputs.pack(held, bits=4, block=3, wide=3, order=order)
+    activation = torch.tensor([[14.0, 2.9, -5.2, 254.0, 3.1, -0.9]])
+    assert made.multiply(activation).tolist() == [[254.0, 4.0, 0.0, 14.0, 2.0, -6.0]]
+    assert torch.equal(made.dense()[:3, 3:], torch.eye(3)), "the first columns held are old 3 to 5"
+    half = RoundedInputs.pack(held, bits=4, block=3, reach=0.5)
+    assert half.multiply(activation).tolist()[0][0] == 7.0, "cut off at the largest code"
+    assert made.speed == "emulated"
+
+
+def test_inputs_may_be_turned_by_two_small_matrices():
+    """As one large matrix, their Kronecker product, would."""
+    left, right = normal(8, 8).bfloat16().float(), normal(16, 16).bfloat16().float()
+    made = RoundedInputs.pack(Dense.pack(normal(4, 256)), (left, right), bits=16)
+    activation = normal(5, 256, seed=4)
+    whole = torch.block_diag(*2 * [torch.kron(left, right)])
+    assert torch.allclose(made.seen(activation), activation @ whole, atol=1e-4)
+    assert torch.allclose(made.dense(), made.held.dense() @ whole.T, atol=1e-3)
+    assert made.nbytes == 2 * (4 * 256 + 64 + 256) + 4
 
 
 def test_one_percent_of_outliers_takes_a_third_of_a_bit_and_an_offset_a_row():

@@ -54,7 +54,7 @@ def inputs_of(columns, tokens=512, seed=5):
     return normal(tokens, columns, seed=seed + 2) @ mix * loud
 
 
-def statistics_of(inputs, needs=Needs.HESSIAN):
+def statistics_of(inputs, needs=Needs.HESSIAN | Needs.SAMPLES):
     statistics = InputStatistics(inputs.shape[1], needs)
     statistics.add(inputs)
     return statistics

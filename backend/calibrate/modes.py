@@ -161,7 +161,7 @@ class Kept:
         tensors, counts = {}, {}
         for key, one in groups.items():
             counts[str(key)] = [one.columns, one.count]
-            for name in ("sums", "squares", "products"):
+            for name in ("sums", "squares", "products", "samples"):
                 if (tensor := getattr(one, name)) is not None:
                     tensors[f"{key}.{name}"] = tensor
         sites = {name: str(id(one)) for name, one in found.items()}
@@ -186,6 +186,7 @@ class Kept:
             one.sums = tensors.get(f"{key}.sums")
             one.squares = tensors.get(f"{key}.squares")
             one.products = tensors.get(f"{key}.products")
+            one.samples = tensors.get(f"{key}.samples")
             groups[key] = one
         return {name: groups[key] for name, key in json.loads(facts["sites"]).items()}
 

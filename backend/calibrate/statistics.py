@@ -1,4 +1,4 @@
-"""What is known of the inputs of a linear layer; accumulates, never keeps activations."""
+"""What is known of the inputs of a linear layer; accumulates, and keeps at most a sample."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ TILE = 2048
 """Columns whose products with those before them are gathered at a time; the rest is mirrored."""
 
 
+MOST_SAMPLES = 512
+"""Inputs kept at most, evenly spaced; half of them at least where so many came."""
+
+
 class InputStatistics:
-    """Norms and second moments of the inputs [tokens, columns] of a layer.
+    """Norms and second moments of the inputs [tokens, columns] of a layer, and a few of them.
 
     Layers that read the same input share one of these, and with it its factorisations.
     """
@@ -26,6 +30,8 @@ class InputStatistics:
         self.sums: Tensor | None = None
         self.squares: Tensor | None = None
         self._products: Tensor | None = None
+        self.samples: Tensor | None = None
+        self._apart = 1  # one input of so many is kept
         self._whole = True  # whether both halves of the products are there
         self.fisher: Tensor | None = None
         self.fine_rows: Tensor | None = None
@@ -35,6 +41,8 @@ class InputStatistics:
     def add(self, inputs: Tensor) -> None:
         """Take in activations [..., columns]."""
         flat = inputs.reshape(-1, self.columns).to(torch.float32)
+        if Needs.SAMPLES in self.needs:
+            self._keep(flat)
         self.count += flat.shape[0]
         self._factors.clear()
         if self.needs & (Needs.NORMS | Needs.HESSIAN):
@@ -50,6 +58,27 @@ class InputStatistics:
         elif Needs.NORMS in self.needs:
             squares = flat.square().sum(0)
             self.squares = squares if self.squares is None else self.squares + squares
+
+    def _keep(self, flat: Tensor) -> None:
+        """Add every so many-th of new inputs to the sample; thin all of it where it grows."""
+        fresh = flat[-self.count % self._apart :: self._apart]
+        found = fresh if self.samples is None else torch.cat([self.samples, fresh])
+        while len(found) > MOST_SAMPLES:
+            found, self._apart = found[::2], 2 * self._apart
+        self.samples = found.clone()
+
+    def sampled(self) -> Tensor:
+        """Some inputs [inputs, columns] as they came; where none were kept, drawn like them.
+
+        Those drawn are normal with the second moments that are known, the same every time.
+        """
+        if self.samples is not None:
+            return self.samples
+        draw = torch.Generator().manual_seed(0)
+        drawn = torch.randn(MOST_SAMPLES // 2, self.columns, generator=draw)
+        values, vectors = torch.linalg.eigh(self.hessian.to(torch.float64))
+        root = vectors * values.clamp(min=0).sqrt()
+        return drawn.to(root.device) @ root.T.to(torch.float32)
 
     @property
     def products(self) -> Tensor | None:
@@ -158,6 +187,15 @@ class InputStatistics:
         if self.count:
             derived.products = matrix @ self.products @ matrix.T
             derived.sums = None if self.sums is None else matrix @ self.sums
+            derived.count = self.count
+        return derived
+
+    def arranged(self, order: Tensor) -> InputStatistics:
+        """Statistics of the inputs whose columns are those at `order` [columns]."""
+        derived = InputStatistics(self.columns, Needs.HESSIAN, self.device)
+        if self.count:
+            derived.products = self.products[order[:, None], order]
+            derived.sums = None if self.sums is None else self.sums[order]
             derived.count = self.count
         return derived
 

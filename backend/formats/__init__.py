@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from backend.formats.low_rank import LowRank
     from backend.formats.monarch import Monarch
     from backend.formats.outliers import Outliers
+    from backend.formats.rounded_inputs import RoundedInputs
     from backend.formats.rows import Rows
     from backend.formats.scalar import ScalarCodebook
     from backend.formats.shared_rows import SharedRows
@@ -49,6 +50,7 @@ _HOMES = {
     "LowRank": "low_rank",
     "Monarch": "monarch",
     "Outliers": "outliers",
+    "RoundedInputs": "rounded_inputs",
     "Rows": "rows",
     "Sparse24": "sparse24",
     "Sparse": "sparse",
@@ -81,6 +83,7 @@ __all__ = [
     "LowRank",
     "Monarch",
     "Outliers",
+    "RoundedInputs",
     "Rows",
     "ScalarCodebook",
     "SharedRows",

@@ -204,6 +204,7 @@ _MODULES = {
     "low-rank": "low_rank",
     "monarch": "monarch",
     "outliers": "outliers",
+    "rounded-inputs": "rounded_inputs",
     "rows": "rows",
     "sparse-2-4": "sparse24",
     "sum": "sum",

@@ -72,6 +72,7 @@ class Needs(enum.Flag):
     NORMS = enum.auto()
     HESSIAN = enum.auto()
     GRADIENTS = enum.auto()
+    SAMPLES = enum.auto()  # some inputs as they are
     TEXT = enum.auto()  # read once by the model as it is by then
 
 

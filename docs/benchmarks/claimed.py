@@ -65,6 +65,21 @@ CLAIMS = (
     Claim("db-llm", "beats GPTQ at 2.5 bits", "db-llm@2.5", "gptq@2.5"),
     Claim("dgq", "beats rounding to nearest at 4.25 bits", "dgq@4.25", "rtn@4.25"),
     Claim("dgq", "stays within 1 % more perplexity at 4.5 bits", "dgq@4.5", "", "ppl_ratio", 1.01),
+    Claim(
+        "flatquant",
+        "learned transforms beat those drawn by chance, inputs and weights of 4 bits",
+        "flatquant@4.5",
+        "flatquant(bits=4.5, steps=0)",
+    ),
+    Claim("flatquant", "beats blocks of two widths", "flatquant@4.75", "comet@4.75"),
+    Claim("flatquant", "stays within 10 % more perplexity", "flatquant@4.5", "", "ppl_ratio", 1.1),
+    Claim(
+        "comet",
+        "a quarter of the blocks in 8 bits beats none",
+        "comet@4.75",
+        "comet(bits=4.75, wide=0.0)",
+    ),
+    Claim("comet", "stays within 10 % more perplexity", "comet@4.75", "", "ppl_ratio", 1.1),
     Claim("lq-lora", "beats rounding to nearest at 3 bits", "lq-lora@3", "rtn@3"),
     Claim(
         "lq-lora",

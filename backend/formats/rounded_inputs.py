@@ -1,0 +1,199 @@
+"""A matrix whose activations are turned, ordered and rounded to few bits before they meet it.
+
+Rounding is that of the format, so that quality is measured with it; the product itself is made of
+the rounded values as floating-point numbers, for no kernel here multiplies four bits by four.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from backend.formats.base import Format, empty
+from backend.formats.dense import Dense
+
+WHOLE = 16
+"""Bits of an activation that is left as it is."""
+WIDE = 8
+TINY = 1e-12
+
+
+class RoundedInputs(Format):
+    """A matrix of inputs that are rounded token by token, each block of them with its own step.
+
+    Columns may be put into another order, and every run of a * b of them be turned by two small
+    matrices, x to P1^T x P2 with x as [a, b]; the matrix held is that of the turned inputs.
+    """
+
+    key = "rounded-inputs"
+    reach: Tensor
+    order: Tensor | None
+
+    def __init__(
+        self,
+        rows: int,
+        columns: int,
+        held: Format,
+        left: Format | None = None,
+        right: Format | None = None,
+        *,
+        bits: int,
+        block: int,
+        wide: int = 0,
+        ordered: bool = False,
+    ) -> None:
+        super().__init__(rows, columns)
+        if not 2 <= bits <= WHOLE or block < 1 or not 0 <= wide <= columns:
+            raise ValueError(f"Inputs are rounded to 2 to {WHOLE} bits in blocks, not {bits}.")
+        self.input_bits, self.block, self.wide = bits, block, wide
+        self.held, self.left, self.right = held, left, right
+        if (left is None) != (right is None) or columns % self.turned:
+            raise ValueError(f"Two matrices turn whole runs of {columns} columns, or none does.")
+        self.register_buffer("reach", empty(1, dtype=torch.float32))
+        order = empty(columns, dtype=_places(columns)) if ordered else None
+        self.register_buffer("order", order)
+
+    @classmethod
+    def pack(
+        cls,
+        held: Format,
+        turns: tuple[Tensor, Tensor] | None = None,
+        *,
+        bits: int,
+        block: int = 0,
+        wide: int = 0,
+        reach: float = 1.0,
+        order: Tensor | None = None,
+    ) -> Self:
+        """Hold the matrix of inputs that are ordered, then turned, then rounded.
+
+        Args:
+            held: the matrix of the inputs as they are by then.
+            turns: P1 [a, a] and P2 [b, b], kept in bfloat16; None for none.
+            bits: of an input, 16 for one left as it is.
+            block: columns that share a step; 0 for all.
+            wide: of the first columns, which have 8 bits.
+            reach: of the largest input of a block, what the largest code stands for.
+            order: old places of the columns, [columns]; None where they stay.
+        """
+        left, right = (None, None) if turns is None else map(Dense.pack, turns)
+        rest = {"bits": bits, "block": block or held.columns, "wide": wide}
+        made = cls(*held.shape, held, left, right, **rest, ordered=order is not None)
+        device = next(held.buffers()).device
+        made.reach = torch.tensor([reach], dtype=torch.float32, device=device)
+        made.order = None if order is None else order.to(_places(held.columns))
+        return made
+
+    def settings(self) -> dict[str, Any]:
+        """Bits of inputs, block, wide columns, and whether there is an order."""
+        ordered = self.order is not None
+        rest = {"bits": self.input_bits, "block": self.block, "wide": self.wide}
+        return {**rest, "ordered": ordered}
+
+    @property
+    def turned(self) -> int:
+        """Columns that are turned together; one where none is."""
+        if self.left is None or self.right is None:
+            return 1
+        return self.left.columns * self.right.columns
+
+    def fitting(self) -> dict[str, tuple[int, int]]:
+        """As many rows and columns as outside, and square matrices that turn."""
+        wanted = {"held": self.shape}
+        for name, part in (("left", self.left), ("right", self.right)):
+            if part is not None:
+                size = self._sizes[name == "right"]
+                wanted[name] = size, size
+        return wanted
+
+    @property
+    def _sizes(self) -> tuple[int, int]:
+        """Sides of the matrices that turn."""
+        assert self.left is not None
+        assert self.right is not None
+        return self.left.rows, self.right.columns
+
+    def check(self) -> None:
+        """The order has every column once."""
+        super().check()
+        places = torch.arange(self.columns, device=self.reach.device)
+        if self.order is not None and not torch.equal(self.order.long().sort().values, places):
+            raise ValueError(f"An order does not have each of {self.columns:,} columns once.")
+
+    def seen(self, activation: Tensor) -> Tensor:
+        """What the matrix held is multiplied by, float32: ordered, turned, rounded."""
+        found = activation.to(torch.float32)
+        if self.order is not None:
+            found = found[..., self.order.long()]
+        if self.left is not None and self.right is not None:
+            found = turn(found, self.left.dense(), self.right.dense())
+        return rounded(found, self._tops(), self.block, self.reach)
+
+    def _tops(self) -> Tensor | None:
+        """The largest code of each block; None where nothing is rounded."""
+        if self.input_bits == WHOLE:
+            return None
+        blocks = -(-self.columns // self.block)
+        tops = torch.full((blocks,), largest(self.input_bits), device=self.reach.device)
+        tops[: -(-self.wide // self.block)] = largest(WIDE)
+        return tops
+
+    def multiply(self, activation: Tensor) -> Tensor:
+        """The product of what is seen with the matrix held."""
+        return self.held.multiply(self.seen(activation).to(activation.dtype))
+
+    def dense(self) -> Tensor:
+        """The matrix that inputs would meet if they were not rounded, float32."""
+        found = self.held.dense()
+        if self.left is not None and self.right is not None:
+            found = turn(found, self.left.dense().T, self.right.dense().T)
+        if self.order is None:
+            return found
+        whole = torch.empty_like(found)
+        whole[:, self.order.long()] = found
+        return whole
+
+
+def _places(columns: int) -> torch.dtype:
+    """What holds the place of one of so many columns."""
+    return torch.int16 if columns <= 1 << 15 else torch.int32
+
+
+def largest(bits: int) -> float:
+    """The largest code of so many bits, one of which is the sign."""
+    return float((1 << (bits - 1)) - 1)
+
+
+def turn(states: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Every run of a * b numbers x of states [..., columns] as left^T x right, x being [a, b]."""
+    parts = states.unflatten(-1, (-1, len(left), len(right)))
+    return (left.T @ parts @ right).flatten(-3)
+
+
+def rounded(
+    states: Tensor,
+    tops: Tensor | None,
+    block: int,
+    reach: Tensor,
+    nearest: Callable[[Tensor], Tensor] = torch.round,
+) -> Tensor:
+    """States [..., columns] at the nearest steps of their block.
+
+    Args:
+        states: of tokens.
+        tops: the largest code of each block, the lowest being one less than its opposite.
+        block: columns of one.
+        reach: what the largest code stands for, as a share of the largest of the block.
+        nearest: the nearest whole number.
+    """
+    if tops is None:
+        return states
+    columns = states.shape[-1]
+    padded = torch.nn.functional.pad(states, (0, -columns % block)).unflatten(-1, (-1, block))
+    tops = tops.unsqueeze(-1)
+    step = (reach * padded.abs().amax(-1, keepdim=True) / tops).clamp(min=TINY)
+    codes = torch.minimum(torch.maximum(nearest(padded / step), -tops - 1), tops)
+    return (codes * step).flatten(-2)[..., :columns]
