@@ -14,6 +14,7 @@ from backend.caches.codecs import (
 )
 from backend.caches.condensed_codec import CondensedCodec
 from backend.caches.heads_codec import HeadsCodec
+from backend.caches.labelled_codec import LabelledCodec
 from backend.caches.reduced_codec import ReducedCodec
 from backend.caches.rotated_codec import RotatedCodec
 
@@ -23,6 +24,7 @@ __all__ = [
     "CorrectedCodec",
     "HeadsCodec",
     "IntegerCodec",
+    "LabelledCodec",
     "ReducedCodec",
     "RotatedCodec",
     "SalientCodec",

@@ -60,7 +60,7 @@ class TreeDrafter(ModelDrafter):
         if session is None or most < 1:
             return Draft()
         logits = self._caught_up(tokens)[None]
-        growing = _Growing(most, self._writing.temperature, self._draws)
+        growing = Growing(most, self._writing.temperature, self._draws)
         level = [Node(-1, 0, 1.0)]
         room = session.croppable()
         while level:
@@ -75,7 +75,7 @@ class TreeDrafter(ModelDrafter):
             logits = self._read(growing)[[node.index for node in level]]
         return growing.draft()
 
-    def _after(self, growing: _Growing, node: Node, logits: torch.Tensor) -> list[Node]:
+    def _after(self, growing: Growing, node: Node, logits: torch.Tensor) -> list[Node]:
         """Tokens drawn after a node, each given to `growing`."""
         q, left, found = growing.start(logits), 1.0, []
         most = 1 if not self._session.branching else int((q > 0).sum())
@@ -86,7 +86,7 @@ class TreeDrafter(ModelDrafter):
             q = growing.without(q, growing.tokens[index])
         return found
 
-    def _read(self, growing: _Growing) -> torch.Tensor:
+    def _read(self, growing: Growing) -> torch.Tensor:
         """Logits of the second model at every token of the tree, which leaves no trace."""
         session, before = self._session, self._session.length
         fed = torch.tensor([growing.tokens], device=self.model.device)
@@ -96,7 +96,7 @@ class TreeDrafter(ModelDrafter):
         return logits
 
 
-class _Growing:
+class Growing:
     """A tree so far."""
 
     def __init__(self, most: int, temperature: float, draws: np.random.Generator) -> None:
@@ -106,8 +106,14 @@ class _Growing:
         self._most, self._temperature, self._draws = most, temperature, draws
 
     @property
-    def room(self) -> bool:
-        return len(self.tokens) < self._most
+    def room(self) -> int:
+        """How many tokens may still be drawn."""
+        return self._most - len(self.tokens)
+
+    @property
+    def drawing(self) -> bool:
+        """Whether tokens are drawn by chance."""
+        return self._temperature > 0
 
     def start(self, logits: torch.Tensor) -> Chances:
         """Chances of what follows; without a temperature those of the model as it is."""
@@ -124,6 +130,15 @@ class _Growing:
         self.parents.append(parent)
         return len(self.tokens) - 1, float(q[token])
 
+    def take(self, parent: int, token: int) -> int:
+        """Put in a token that is certain; returns its index."""
+        certain = np.zeros_like(self._drawn[0])
+        certain[token] = 1.0
+        self._drawn.append(certain)
+        self.tokens.append(token)
+        self.parents.append(parent)
+        return len(self.tokens) - 1
+
     @staticmethod
     def without(q: Chances, token: int) -> Chances:
         """Chances of the next draw, which takes another token."""
@@ -133,6 +148,7 @@ class _Growing:
         return rest / total if total > 0 else rest
 
     def draft(self) -> Draft:
+        """All of it."""
         drawn = tuple(self._drawn) if self._temperature else None
         return Draft(tuple(self.tokens), tuple(self.parents), drawn)
 
