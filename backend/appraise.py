@@ -24,6 +24,7 @@ from backend.measure import (
     generations,
     needles,
     quality,
+    representation,
     scores,
     size,
     speed,
@@ -124,6 +125,7 @@ class Appraisal:
         groups: list[tuple[str, Callable[[], list[Reading]], bool]] = [
             ("size", self.take_size, False),
             ("quality", self.take_quality, False),
+            ("representation", self.take_representation, False),
             ("abilities", self.take_abilities, False),
             ("generations", self.take_generations, False),
             ("cache", self.take_cache, False),
@@ -182,6 +184,18 @@ class Appraisal:
         table.save(self.order.artefact.with_suffix(".tokens.safetensors"))
         floor = self.baseline.noise_floor(self.evaluation, dense)
         return scores.readings(table) + floor
+
+    def take_representation(self) -> list[Reading]:
+        """How far its last states spread, beside the dense model's."""
+        rows = self.evaluation.windows[: representation.WINDOWS]
+        baseline = self.baseline
+        dense = baseline.kept(
+            "spread",
+            lambda: representation.norms(baseline.model.states, rows),
+            digest([list(row) for row in rows]),
+        )
+        own = representation.norms(self.subject.computed.states, rows)
+        return representation.readings(own, dense, self.evaluation.documents[: len(rows)])
 
     def take_abilities(self) -> list[Reading]:
         """What it still knows and can do; for the embedded model, whose texts ask of its world."""

@@ -28,6 +28,7 @@ PROMISED = [
     "top1_agree",
     "conf_flip",
     "rms_dp",
+    "mnn_ratio",
     "nonfinite",
     "ability_facts",
     "flips",

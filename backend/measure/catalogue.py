@@ -128,8 +128,7 @@ def _quality() -> list[Metric]:
         ("ppl_ratio", "Perplexity ratio", "×", "lower",
          "Perplexity divided by that of the dense model on the same tokens.", True, True),
         ("ppl", "Perplexity", "", "lower",
-         "Exponent of the mean loss per token; comparable only under one tokenizer and one "
-         "protocol.", False, False),
+         "Exponent of the mean loss per token, by one tokenizer and protocol.", False, False),
         ("wt2_ppl", "WikiText-2 perplexity", "", "lower",
          "By the protocol of papers: raw test text in windows of 2,048 tokens; comparable under "
          "one tokenizer.", False, False),
@@ -144,9 +143,10 @@ def _quality() -> list[Metric]:
          "all the same.", True, False),
         ("rms_dp", "Change of the true token's probability", "%", "lower",
          "Root mean square change of the probability given to the true token.", False, False),
+        ("mnn_ratio", "Matrix nuclear norm ratio", "×", "none",
+         "Spread of the last states divided by the dense model's on the same texts.", True, False),
         ("nonfinite", "Broken positions", "%", "lower",
-         "Share of positions whose logits are not finite; above 0 the model is broken.",
-         False, False),
+         "Share of positions whose logits are not finite; above 0 it is broken.", False, False),
     ]  # fmt: skip
     return [
         Metric(name, title, unit, direction, text, "quality", axis, log)

@@ -68,6 +68,14 @@ class TransformersModel:
         """Logits [batch, length, vocabulary] of tokens [batch, length], without a cache."""
         return self.model(input_ids=tokens, use_cache=False).logits
 
+    @torch.inference_mode()
+    def states(self, tokens: Tensor) -> Tensor:
+        """What the head reads, [batch, length, channels], of tokens [batch, length], uncached."""
+        tokens = tokens.to(self.device)
+        return self.model(
+            input_ids=tokens, use_cache=False, output_hidden_states=True
+        ).hidden_states[-1]
+
     def session(self, batch: int, length: int) -> Session | LeanSession:
         """A fresh cache for `batch` sequences of at most `length` tokens."""
         turn = self.turn if self.codec is not None and self.codec.turns else None
