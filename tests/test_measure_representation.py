@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 
+from backend.compress import compress
 from backend.measure.representation import matrix_nuclear_norm, norms, readings
 from backend.models.language_model import TransformersModel
+from backend.recipes import Recipe
 from tests import tiny_transformers as tiny
 from tests.looking import normal
 
@@ -45,6 +47,15 @@ def test_where_channels_do_not_mix_it_is_the_nuclear_norm_itself():
 
 def test_equal_states_are_no_spread_at_all():
     assert matrix_nuclear_norm(torch.ones(5, 3)) == 0.0
+
+
+@pytest.mark.parametrize("recipe", ["slicegpt@13", "rtn@6", "vocab-trim@14", "layer-drop@13"])
+def test_the_states_of_a_compressed_model_are_what_its_head_reads(recipe):
+    source = tiny.loaded_here(tiny.build("llama", vocab_size=256))
+    compress(source, Recipe.parse(recipe), tiny.tokens(4, 24))
+    model, tokens = TransformersModel(source.model), tiny.tokens(2, 12)
+    read = model.states(tokens)
+    assert torch.allclose(model.model.get_output_embeddings()(read), model.logits(tokens))
 
 
 def test_a_model_is_as_far_spread_as_itself_and_another_is_not():

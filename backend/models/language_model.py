@@ -68,13 +68,16 @@ class TransformersModel:
         """Logits [batch, length, vocabulary] of tokens [batch, length], without a cache."""
         return self.model(input_ids=tokens, use_cache=False).logits
 
-    @torch.inference_mode()
     def states(self, tokens: Tensor) -> Tensor:
         """What the head reads, [batch, length, channels], of tokens [batch, length], uncached."""
-        tokens = tokens.to(self.device)
-        return self.model(
-            input_ids=tokens, use_cache=False, output_hidden_states=True
-        ).hidden_states[-1]
+        read: list[Tensor] = []
+        head = self.model.get_output_embeddings()
+        hook = head.register_forward_pre_hook(lambda _, arguments: read.append(arguments[0]))
+        try:
+            self.logits(tokens.to(self.device))
+        finally:
+            hook.remove()
+        return read[0]
 
     def session(self, batch: int, length: int) -> Session | LeanSession:
         """A fresh cache for `batch` sequences of at most `length` tokens."""
