@@ -21,8 +21,8 @@ from torch import Tensor
 
 from backend import formats, stacks
 from backend.calibrate import tuning
-from backend.calibrate.gradients import by_block, row_salience
-from backend.calibrate.modes import Bent, Kept, Parallel, Ranked, Sequential, Source
+from backend.calibrate.gradients import by_block, of_each, row_salience
+from backend.calibrate.modes import Bent, Kept, Parallel, Ranked, Sequential, Sloped, Source
 from backend.calibrate.statistics import InputStatistics
 from backend.calibrate.walk import Walk
 from backend.errors import OutOfReachError
@@ -123,16 +123,16 @@ class _Calibration:
 
     def source(self, needs: Needs, parallel: bool, progress: Progress) -> Source:
         """Statistics of each block, gathered as needed or found where they are kept."""
-        blocks = len(self.view.blocks)
         bends = Needs.GRADIENTS in needs
         fisher = by_block(self.view, self.windows, self.kept) if bends else None
-        source: Source
         if parallel:
             progress("calibrate", 0, 1)
             kept = None if self.kept is None else Kept(self.kept, self.view.device)
-            source = Parallel(self._start, needs, blocks, kept)
+            source: Source = Parallel(self._start, needs, len(self.view.blocks), kept)
         else:
             source = Sequential(self._start(), needs)
+        if Needs.EACH_GRADIENT in needs:
+            source = Sloped(source, functools.partial(of_each, self.view, self.windows))
         return source if fisher is None else Bent(source, fisher)
 
     def _start(self) -> Walk:

@@ -155,7 +155,7 @@ class Recipe:
     def keeps_gradients(self) -> bool:
         """Whether a number to each weight is kept beside the model while it is treated."""
         return any(
-            isinstance(one, RankingMethod) or Needs.GRADIENTS in one.needs
+            isinstance(one, RankingMethod) or one.needs & (Needs.GRADIENTS | Needs.EACH_GRADIENT)
             for one in self.stages
             if not isinstance(one, CacheMethod | DecodeMethod)
         )

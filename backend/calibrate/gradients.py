@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from backend.models.view import View
+    from backend.models.view import Site, View
 
 Fisher = dict[str, Tensor]
 TOGETHER = 8  # windows in one pass
+MOST_WINDOWS = 64
+"""Most windows whose gradients are kept, each by itself."""
 
 
 def by_block(view: View, windows: Tensor, folder: Path | None = None) -> Callable[[int], Fisher]:
@@ -85,13 +87,35 @@ def row_salience(view: View, windows: Tensor, changes: Mapping[str, Tensor]) -> 
     return found
 
 
-def _walk_back(view: View, windows: Tensor, take: Callable[[str, Tensor], None]) -> None:
-    """Tell `take` each site's gradients of the losses of some windows, [some, rows, columns]."""
+def of_each(view: View, windows: Tensor, block: int) -> Fisher:
+    """Gradients of the losses of windows, [windows, rows, columns] in bfloat16 by site name.
+
+    Of the model as it is by now, and of one block's linears. A linear that not every window
+    reaches by itself, as an expert's, is left out.
+    """
+    parts: dict[str, list[Tensor]] = {}
+
+    def take(name: str, gradients: Tensor) -> None:
+        parts.setdefault(name, []).append(gradients.to(torch.bfloat16))
+
+    _walk_back(view, windows[:MOST_WINDOWS], take, view.sites(block))
+    found = {name: torch.cat(each) for name, each in parts.items()}
+    count = min(len(windows), MOST_WINDOWS)
+    return {name: each for name, each in found.items() if len(each) == count}
+
+
+def _walk_back(
+    view: View,
+    windows: Tensor,
+    take: Callable[[str, Tensor], None],
+    sites: Iterable[Site] | None = None,
+) -> None:
+    """Tell `take` sites' gradients of the losses of some windows, [some, rows, columns]."""
     hooks = [
         view.module(site).register_forward_hook(
             functools.partial(_listen, functools.partial(take, site.name))
         )
-        for site in view.all_sites()
+        for site in (view.all_sites() if sites is None else sites)
     ]
     hooks.append(view.embedding.register_forward_hook(_carry))
     try:

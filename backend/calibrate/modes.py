@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from backend.models.view import Site
 
 Statistics = dict[str, InputStatistics]
-Source: TypeAlias = "Sequential | Parallel | Bent | Ranked"
+Source: TypeAlias = "Sequential | Parallel | Bent | Sloped | Ranked"
 
 
 class Sequential:
@@ -93,7 +93,7 @@ class Bent:
     Gradients are those of the model before any matrix was treated, whatever the other source.
     """
 
-    def __init__(self, source: Sequential | Parallel, fisher: Callable[[int], Fisher]) -> None:
+    def __init__(self, source: Source, fisher: Callable[[int], Fisher]) -> None:
         self._source, self._fisher = source, fisher
 
     def enter(self, block: int) -> Statistics:
@@ -114,10 +114,30 @@ class Bent:
         self._source.skip(block)
 
 
+class Sloped:
+    """Another source's statistics, each layer with the gradient of each text.
+
+    Gradients are those of the model as it is when a block is entered.
+    """
+
+    def __init__(self, source: Source, each: Callable[[int], Fisher]) -> None:
+        self._source, self._each = source, each
+
+    def enter(self, block: int) -> Statistics:
+        """What the linears of a block see, by site name."""
+        each = self._each(block)
+        found = self._source.enter(block)
+        return {name: one.sloped(each.get(name)) for name, one in found.items()}
+
+    def leave(self, block: int) -> None:
+        """Go on as the other source does."""
+        self._source.leave(block)
+
+
 class Ranked:
     """Another source's statistics, each layer with which of its rows are held finer."""
 
-    def __init__(self, source: Sequential | Parallel | Bent, fine_rows: dict[str, Tensor]) -> None:
+    def __init__(self, source: Source, fine_rows: dict[str, Tensor]) -> None:
         self._source, self._fine_rows = source, fine_rows
 
     def enter(self, block: int) -> Statistics:

@@ -35,6 +35,7 @@ class InputStatistics:
         self._whole = True  # whether both halves of the products are there
         self.fisher: Tensor | None = None
         self.fine_rows: Tensor | None = None
+        self.gradients: Tensor | None = None
         self._factors: dict[tuple[float, bool], Tensor] = {}
 
     @torch.no_grad()
@@ -132,6 +133,12 @@ class InputStatistics:
         """The same statistics, factorisations shared, with a layer's own diagonal Fisher."""
         found = copy.copy(self)
         found.fisher = fisher
+        return found
+
+    def sloped(self, gradients: Tensor | None) -> Self:
+        """The same statistics, with the gradient of each text, [texts, rows, columns]."""
+        found = copy.copy(self)
+        found.gradients = gradients
         return found
 
     def ranked(self, fine_rows: Tensor) -> Self:

@@ -73,6 +73,7 @@ class Needs(enum.Flag):
     HESSIAN = enum.auto()
     GRADIENTS = enum.auto()
     SAMPLES = enum.auto()  # some inputs as they are
+    EACH_GRADIENT = enum.auto()  # of the loss of each text
     TEXT = enum.auto()  # read once by the model as it is by then
 
 
