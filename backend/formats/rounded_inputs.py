@@ -44,11 +44,12 @@ class RoundedInputs(Format):
         block: int,
         wide: int = 0,
         ordered: bool = False,
+        odd: bool = False,
     ) -> None:
         super().__init__(rows, columns)
         if not 2 <= bits <= WHOLE or block < 1 or not 0 <= wide <= columns:
             raise ValueError(f"Inputs are rounded to 2 to {WHOLE} bits in blocks, not {bits}.")
-        self.input_bits, self.block, self.wide = bits, block, wide
+        self.input_bits, self.block, self.wide, self.odd = bits, block, wide, odd
         self.held, self.left, self.right = held, left, right
         if (left is None) != (right is None) or columns % self.turned:
             raise ValueError(f"Two matrices turn whole runs of {columns} columns, or none does.")
@@ -67,6 +68,7 @@ class RoundedInputs(Format):
         wide: int = 0,
         reach: float = 1.0,
         order: Tensor | None = None,
+        odd: bool = False,
     ) -> Self:
         """Hold the matrix of inputs that are ordered, then turned, then rounded.
 
@@ -78,9 +80,10 @@ class RoundedInputs(Format):
             wide: of the first columns, which have 8 bits.
             reach: of the largest input of a block, what the largest code stands for.
             order: old places of the columns, [columns]; None where they stay.
+            odd: codes are odd numbers of half steps (bipolar integers), none of them zero.
         """
         left, right = (None, None) if turns is None else map(Dense.pack, turns)
-        rest = {"bits": bits, "block": block or held.columns, "wide": wide}
+        rest = {"bits": bits, "block": block or held.columns, "wide": wide, "odd": odd}
         made = cls(*held.shape, held, left, right, **rest, ordered=order is not None)
         device = next(held.buffers()).device
         made.reach = torch.tensor([reach], dtype=torch.float32, device=device)
@@ -91,7 +94,7 @@ class RoundedInputs(Format):
         """Bits of inputs, block, wide columns, and whether there is an order."""
         ordered = self.order is not None
         rest = {"bits": self.input_bits, "block": self.block, "wide": self.wide}
-        return {**rest, "ordered": ordered}
+        return {**rest, "ordered": ordered, "odd": self.odd}
 
     @property
     def turned(self) -> int:
@@ -130,7 +133,8 @@ class RoundedInputs(Format):
             found = found[..., self.order.long()]
         if self.left is not None and self.right is not None:
             found = turn(found, self.left.dense(), self.right.dense())
-        return rounded(found, self._tops(), self.block, self.reach)
+        nearest = _odd if self.odd else torch.round
+        return rounded(found, self._tops(), self.block, self.reach, nearest)
 
     def _tops(self) -> Tensor | None:
         """The largest code of each block; None where nothing is rounded."""
@@ -139,7 +143,7 @@ class RoundedInputs(Format):
         blocks = -(-self.columns // self.block)
         tops = torch.full((blocks,), largest(self.input_bits), device=self.reach.device)
         tops[: -(-self.wide // self.block)] = largest(WIDE)
-        return tops
+        return tops + 0.5 if self.odd else tops
 
     def multiply(self, activation: Tensor) -> Tensor:
         """The product of what is seen with the matrix held."""
@@ -165,6 +169,11 @@ def _places(columns: int) -> torch.dtype:
 def largest(bits: int) -> float:
     """The largest code of so many bits, one of which is the sign."""
     return float((1 << (bits - 1)) - 1)
+
+
+def _odd(values: Tensor) -> Tensor:
+    """The nearest halves that are no whole numbers."""
+    return values.floor() + 0.5
 
 
 def turn(states: Tensor, left: Tensor, right: Tensor) -> Tensor:
@@ -195,5 +204,6 @@ def rounded(
     padded = torch.nn.functional.pad(states, (0, -columns % block)).unflatten(-1, (-1, block))
     tops = tops.unsqueeze(-1)
     step = (reach * padded.abs().amax(-1, keepdim=True) / tops).clamp(min=TINY)
-    codes = torch.minimum(torch.maximum(nearest(padded / step), -tops - 1), tops)
+    lowest = -tops if nearest is _odd else -tops - 1
+    codes = torch.minimum(torch.maximum(nearest(padded / step), lowest), tops)
     return (codes * step).flatten(-2)[..., :columns]

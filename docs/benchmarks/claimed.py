@@ -89,6 +89,15 @@ CLAIMS = (
     ),
     Claim("nupes", "beats rounding to nearest at 3 bits", "nupes@3", "rtn@3"),
     Claim("nupes", "beats ranges found by gradient at 4 bits", "nupes@4", "easyquant@4"),
+    Claim("ap-int", "beats rounding to nearest at 3 bits", "ap-int@3", "rtn@3"),
+    Claim(
+        "ap-int",
+        "inputs of 8 bits cost next to nothing at 4 bits",
+        "ap-int@4.25",
+        "",
+        "ppl_ratio",
+        1.02,
+    ),
     Claim("lut-gemm", "beats rounding to nearest at 3 bits", "lut-gemm@3", "rtn@3"),
     Claim("lut-gemm", "decodes faster than dense", "lut-gemm@3", "", "decode_speedup", 1.0),
     Claim(
