@@ -129,9 +129,16 @@ class Sloped:
         found = self._source.enter(block)
         return {name: one.sloped(each.get(name)) for name, one in found.items()}
 
-    def leave(self, block: int) -> None:
+    def treat(self, block: int, sites: list[Site], treat: Treat) -> None:
+        """Have each linear of a block treated by what it sees."""
+        each = self._each(block)
+        self._source.treat(
+            block, sites, lambda site, found: treat(site, found.sloped(each.get(site.name)))
+        )
+
+    def skip(self, block: int) -> None:
         """Go on as the other source does."""
-        self._source.leave(block)
+        self._source.skip(block)
 
 
 class Ranked:
