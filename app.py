@@ -50,8 +50,7 @@ def main() -> None:
         os.write(1, f"Paretoscope is at {address}\n".encode())
         page.warm(address)
         service.warm_up()
-        while not told.wait(1):
-            pass
+        told.get()
     os._exit(0)  # all is in its files; what threads of the server still hold is not waited for
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 import signal
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from backend.cluster import placing
@@ -26,11 +26,15 @@ WARNING = (
 )
 
 
-def ending() -> threading.Event:
-    """Is set once the program is told to end, by SIGTERM or Ctrl-C; breaks nothing off."""
-    told = threading.Event()
+def ending() -> SimpleQueue[int]:
+    """Holds the signal by which the program is told to end, SIGTERM or Ctrl-C; breaks nothing off.
+
+    An event would not do: who waits for it holds its lock for moments, and a signal that comes then
+    waits for that lock within the same thread, for ever.
+    """
+    told: SimpleQueue[int] = SimpleQueue()
     for one in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(one, lambda *_: told.set())
+        signal.signal(one, lambda number, _: told.put(number))
     return told
 
 
