@@ -176,6 +176,28 @@ def test_every_layer_sees_what_those_treated_before_it_make(kind, limit, monkeyp
     assert [at[1] for at in seen] == list(range(len(view.blocks) + 1))
 
 
+def test_a_wide_block_behind_narrow_ones_sees_few_windows_at_a_time(monkeypatch):
+    view = View(tiny.build("llama"))
+    view.check(WINDOWS[:2])
+    network = view.blocks[1].mlp
+    before = max(max(view.shape(site)) for site in view.sites(0))
+    for name, (rows, columns) in {
+        "gate_proj": (4 * before, tiny.WIDTH),
+        "up_proj": (4 * before, tiny.WIDTH),
+        "down_proj": (tiny.WIDTH, 4 * before),
+    }.items():
+        setattr(network, name, torch.nn.Linear(columns, rows, bias=False))
+    monkeypatch.setattr(walking, "AT_ONCE", WINDOWS.numel() * before)
+    monkeypatch.setattr(walking, "BATCH_TOKENS", WINDOWS.shape[1])
+    walk, read = Walk(view, WINDOWS), []
+    network.register_forward_hook(lambda _, arguments, __: read.append(len(arguments[0])))
+    assert len(walk.hidden) == len(WINDOWS)
+    read.clear()
+    for block in range(2):
+        walk.through(block, Needs.NORMS, lambda *_: None)
+    assert read == [1] * (2 * len(WINDOWS))
+
+
 @pytest.mark.parametrize("text", ["gptq(bits=3.5, group_size=0)", "lord@12 + rtn@6"])
 def test_experts_are_treated_alike_on_kept_statistics_and_on_fresh_ones(text, tmp_path):
     recipe, kept = Recipe.parse(text), tmp_path / "statistics" / "key"

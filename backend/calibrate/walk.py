@@ -76,18 +76,21 @@ class Walk:
             return
         widest = max(max(self.view.shape(site)) for site in sites)
         if not self.view.alike or self.windows.numel() * widest > AT_ONCE:
+            size = _batch_size(*self.windows.shape)  # where a narrow block before had all at once
+            self._hidden = [part for each in self.hidden for part in each.split(size)]
             found = self.gather(block, needs)
             for site in sites:
                 treat(site, found[site.name])
             self.advance(block)
             return
-        hidden = torch.cat(self.hidden)  # before anything waits, as the first may run the model
+        if len(self.hidden) > 1:  # asked for before anything waits, as it may run the model
+            self._hidden = [torch.cat(self.hidden)]
         waiting = [_Waiting(self, site, needs, treat) for site in sites]
         last: _Seen = []
         for one in waiting:
             one.begin(last)
         try:
-            self._hidden = [self._blocks[block](hidden)]
+            self._hidden = [self._blocks[block](self._hidden[0])]
         finally:
             for one in waiting:
                 one.end()
