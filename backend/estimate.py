@@ -19,7 +19,7 @@ from backend.calibrate import AT_ONCE, BATCH_TOKENS
 from backend.dimensions import Dimensions
 from backend.errors import ResourceError
 from backend.forecast import Forecast, Forecaster
-from backend.methods.base import CacheMethod, DecodeMethod, Needs, TuneMethod
+from backend.methods.base import CacheMethod, DecodeMethod, ModelMethod, Needs, TuneMethod
 from backend.plan import CALIBRATION, Predicted
 from backend.recipes import Recipe
 from backend.sizes import size_of
@@ -33,7 +33,7 @@ MOMENTS = 3  # matrices of a layer's inputs: their Hessian, its inverse factor, 
 WINDOWS = 8  # whose gradients of a matrix are there at once
 KEPT = 2.7  # numbers kept for the way back, to each that goes into a matrix or comes out of it
 SCORES = 4  # arrays of a score to each token and entry of the vocabulary, until they are judged
-EACH = 64  # windows whose gradients of a block are kept in 16 bits
+EACH = 64  # windows whose gradients of a block are kept in 16 bits, at most
 SECONDS_PER_BILLION = {"nothing": 20.0, "text": 60.0, "norms": 60.0, "hessian": 240.0}
 MEASURING_SECONDS = 8.0
 
@@ -148,12 +148,19 @@ def _working(recipe: Recipe, dimensions: Dimensions) -> int:
     if Needs.HESSIAN in needs:
         inputs = {columns for (_, columns), _ in dimensions.matrices}
         moments = MOMENTS * 4 * sum(columns**2 for columns in inputs)
+    if any(isinstance(one, ModelMethod) and one.keeps for one in treating):
+        moments += sum(  # of what writes into the stream: a matrix, one mended, and moments
+            4 * count * columns * (columns + 2 * rows)
+            for (rows, columns), count in dimensions.matrices
+            if rows == dimensions.hidden
+        )
     gradients = 0
+    largest = max((math.prod(shape) for shape, _ in dimensions.matrices), default=0)
     if recipe.keeps_gradients:
-        largest = max((math.prod(shape) for shape, _ in dimensions.matrices), default=0)
         gradients = 4 * (dimensions.linear + WINDOWS * largest)  # a number to each weight is kept
     if Needs.EACH_GRADIENT in needs:
-        gradients += 2 * EACH * max(dimensions.anatomy.block_numbers, default=0)
+        block = max(dimensions.anatomy.block_numbers, default=0)
+        gradients += EACH * (2 * block + 8 * largest)  # a matrix's in 32 bits, and those there
     trained = max((one.together for one in treating if isinstance(one, TuneMethod)), default=0)
     sides = sum((rows + columns) * count for (rows, columns), count in dimensions.matrices)
     way_back = KEPT * sides + SCORES * dimensions.vocabulary

@@ -1,15 +1,20 @@
 """M-FAC: inverse Fisher products against the matrix itself, and gradients against autograd."""
 
+import math
+
+import pandas as pd
 import pytest
 import torch
 
 from backend.calibrate.gradients import of_each
 from backend.calibrate.statistics import InputStatistics
 from backend.compress import compress
+from backend.estimate import estimate
 from backend.methods.base import Needs
 from backend.methods.prune.m_fac import Fisher, MFac
 from backend.models.view import View
 from backend.recipes import Recipe
+from backend.sources import ModelSource
 from tests import tiny_transformers as tiny
 from tests.looking import normal
 
@@ -107,3 +112,14 @@ def test_whole_models_are_pruned_by_their_own_gradients(family):
         compress(source, Recipe.parse(recipe), windows)
         losses.append(float((source.model(input_ids=windows).logits - dense).square().mean()))
     assert losses[0] < losses[1]
+
+
+def test_memory_expected_holds_gradients_of_a_block_and_those_of_a_matrix_at_work():
+    """64 texts: two bytes for each number of a block, and twice four for each of a matrix."""
+    source = ModelSource.parse("default")
+    none = pd.DataFrame({"model": [], "family": [], "seconds": []})
+    found = [estimate(Recipe.parse(text), source, none) for text in ("m-fac@9", "lq-lora@4")]
+    beside = [one.compressing_bytes - one.resident_bytes for one in found]
+    shapes = source.shapes().items()
+    block = sum(math.prod(shape) for name, shape in shapes if "layers.0." in name)
+    assert beside[0] - beside[1] == 64 * (2 * block + 8 * 256 * 128)

@@ -2,14 +2,19 @@
 
 import itertools
 
+import pandas as pd
 import pytest
 import torch
 
 from backend.calibrate.walk import Walk
+from backend.estimate import estimate
 from backend.methods.structure import _surgery, ziplm
 from backend.methods.structure.ziplm import Ziplm
 from backend.models import units
+from backend.models.load import load
 from backend.models.view import View
+from backend.recipes import Recipe
+from backend.sources import ModelSource
 from tests import tiny_transformers as tiny
 from tests.looking import normal
 
@@ -150,3 +155,21 @@ def test_times_are_measured_and_fall_with_the_width():
         assert len(times) == len(cut.counts)
         assert times == sorted(times, reverse=True)
         assert times[-1] > 0
+
+
+def test_memory_expected_holds_what_is_kept_of_all_blocks():
+    """Moments of what each reader reads, its weight and the one mended last, in 32 bits."""
+    source = ModelSource.parse("default")
+    none = pd.DataFrame({"model": [], "family": [], "seconds": []})
+    ziplm, gptq = (
+        estimate(Recipe.parse(text), source, none) for text in ("ziplm@13", "gptq(bits=4)")
+    )
+    view = View(load(source).model)
+    cuts = list(Ziplm()._observed(Walk(view, WINDOWS), units.find(view)[0]))
+    kept = 0
+    for cut in cuts:
+        _, mended = cut.at(cut.counts[1])
+        kept += sum(one.nbytes for one in (cut._weight, cut._hessian, mended))
+        assert cut._made[0] == cut.counts[1], "no other is kept"
+    beside = [one.compressing_bytes - one.resident_bytes for one in (ziplm, gptq)]
+    assert kept <= beside[0] - beside[1] < 2 * kept

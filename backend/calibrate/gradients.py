@@ -99,7 +99,7 @@ def of_each(view: View, windows: Tensor, block: int) -> Fisher:
         parts.setdefault(name, []).append(gradients.to(torch.bfloat16))
 
     _walk_back(view, windows[:MOST_WINDOWS], take, view.sites(block))
-    found = {name: torch.cat(each) for name, each in parts.items()}
+    found = {name: torch.cat(parts.pop(name)) for name in list(parts)}  # never all there twice
     count = min(len(windows), MOST_WINDOWS)
     return {name: each for name, each in found.items() if len(each) == count}
 

@@ -260,6 +260,8 @@ class ModelMethod(Leveled):
 
     models: ClassVar[tuple[str, ...]] = ()
     """Types of model that it knows; empty where it takes any."""
+    keeps: ClassVar[bool] = False
+    """Whether it holds the moments of all blocks' heads and neurons at once, and their readers."""
 
     @abc.abstractmethod
     def least(self, anatomy: Anatomy) -> int:

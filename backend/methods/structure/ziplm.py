@@ -56,6 +56,7 @@ class Ziplm(ModelMethod):
         "gives the fastest and says so."
     )
     yields = ("dense",)
+    keeps = True
 
     bits: float = setting(
         13.0, "Bits per original number of the model, 16 for each that stays.", low=1.0, high=16.0
@@ -137,19 +138,22 @@ class _Cut:
         self._order, losses = _surgery.removed(weight, hessian, group.width)
         self.counts = _counts(group.units, NARROWER if group.neurons else None)
         self.errors = [losses[group.units - count] for count in self.counts]
-        self._made: dict[int, Tensor] = {}
+        self._made: tuple[int, Tensor] = (
+            group.units,
+            weight,
+        )  # the last alone: each is a whole matrix
 
     def at(self, count: int) -> tuple[Tensor, Tensor]:
         """Which units stay where `count` do, on the processor, and the weight that reads them."""
         group = self.group
         stay = torch.ones(group.units, dtype=torch.bool)
         stay[self._order[: group.units - count]] = False
-        if count not in self._made:
+        if count != self._made[0]:
             columns = stay.repeat_interleave(group.width).to(self._weight.device)
             full = count == group.units
             parts = self._weight, self._hessian, columns
-            self._made[count] = self._weight if full else _surgery.mended(*parts)
-        return stay, self._made[count]
+            self._made = count, self._weight if full else _surgery.mended(*parts)
+        return stay, self._made[1]
 
 
 class _Choice:
@@ -224,12 +228,16 @@ class _Choice:
                 _, weight = cut.at(cut.counts[level])  # zeros read what has gone
                 view.replace(cut.group.reader, _reading(weight, old))
             with torch.no_grad():
-                logits = view.model(input_ids=windows, use_cache=False).logits[:, :-1]
+                return sum(map(self._nats, windows.split(1))) / len(windows)
         finally:
             for name, old in olds.items():
                 view.replace(name, old)
-        found = logits.flatten(0, 1).to(torch.float32)
-        return float(torch.nn.functional.cross_entropy(found, windows[:, 1:].flatten()))
+
+    def _nats(self, window: Tensor) -> float:
+        """Of a window [1, length] alone, as scores of all vocabulary are there for each token."""
+        logits = self._view.model(input_ids=window, use_cache=False).logits[:, :-1]
+        scores = logits.flatten(0, 1).to(torch.float32)
+        return float(torch.nn.functional.cross_entropy(scores, window[:, 1:].flatten()))
 
     def _tell(self, levels: Levels) -> None:
         ratio = self._dense / self._spent(levels)
