@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 
-from backend.calibrate import AT_ONCE, BATCH_TOKENS
+from backend.calibrate import AT_ONCE, BATCH_TOKENS, EACH
 from backend.dimensions import Dimensions
 from backend.errors import ResourceError
 from backend.forecast import Forecast, Forecaster
@@ -33,7 +33,6 @@ MOMENTS = 3  # matrices of a layer's inputs: their Hessian, its inverse factor, 
 WINDOWS = 8  # whose gradients of a matrix are there at once
 KEPT = 2.7  # numbers kept for the way back, to each that goes into a matrix or comes out of it
 SCORES = 4  # arrays of a score to each token and entry of the vocabulary, until they are judged
-EACH = 64  # windows whose gradients of a block are kept in 16 bits, at most
 SECONDS_PER_BILLION = {"nothing": 20.0, "text": 60.0, "norms": 60.0, "hessian": 240.0}
 MEASURING_SECONDS = 8.0
 
@@ -160,7 +159,7 @@ def _working(recipe: Recipe, dimensions: Dimensions) -> int:
         gradients = 4 * (dimensions.linear + WINDOWS * largest)  # a number to each weight is kept
     if Needs.EACH_GRADIENT in needs:
         block = max(dimensions.anatomy.block_numbers, default=0)
-        gradients += EACH * (2 * block + 8 * largest)  # a matrix's in 32 bits, and those there
+        gradients += EACH * (2 * block + 8 * largest)  # in 16 bits; a matrix's in 32, twice
     trained = max((one.together for one in treating if isinstance(one, TuneMethod)), default=0)
     sides = sum((rows + columns) * count for (rows, columns), count in dimensions.matrices)
     way_back = KEPT * sides + SCORES * dimensions.vocabulary

@@ -4,3 +4,5 @@ BATCH_TOKENS = 4096
 """Tokens that pass a block together, where windows must pass apart."""
 AT_ONCE = 1 << 28
 """Numbers in the widest activation of all windows up to which they all pass it together."""
+EACH = 64
+"""Windows of whose losses gradients are kept one by one, at most."""

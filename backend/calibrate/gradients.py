@@ -17,13 +17,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from backend.calibrate import EACH
+
 if TYPE_CHECKING:
     from backend.models.view import Site, View
 
 Fisher = dict[str, Tensor]
 TOGETHER = 8  # windows in one pass
-MOST_WINDOWS = 64
-"""Most windows whose gradients are kept, each by itself."""
 
 
 def by_block(view: View, windows: Tensor, folder: Path | None = None) -> Callable[[int], Fisher]:
@@ -98,9 +98,9 @@ def of_each(view: View, windows: Tensor, block: int) -> Fisher:
     def take(name: str, gradients: Tensor) -> None:
         parts.setdefault(name, []).append(gradients.to(torch.bfloat16))
 
-    _walk_back(view, windows[:MOST_WINDOWS], take, view.sites(block))
+    _walk_back(view, windows[:EACH], take, view.sites(block))
     found = {name: torch.cat(parts.pop(name)) for name in list(parts)}  # never all there twice
-    count = min(len(windows), MOST_WINDOWS)
+    count = min(len(windows), EACH)
     return {name: each for name, each in found.items() if len(each) == count}
 
 
