@@ -91,7 +91,7 @@ def _outcome(one: dict[str, Any]) -> str:
 
 
 def _needs(one: dict[str, Any]) -> str:
-    return " and ".join(one["needs"]) or "no data"
+    return " and ".join(one["needs"]).replace("_", " ") or "no data"
 
 
 def _setting(one: dict[str, Any]) -> str:
