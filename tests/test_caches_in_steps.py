@@ -100,6 +100,15 @@ def test_of_equal_sizes_the_first_are_kept():
     assert kept.tolist() == [[1, -2, 2, -1, 2]]
 
 
+def test_of_what_is_no_number_no_more_is_kept_than_there_is_room_for():
+    states = torch.tensor([[torch.nan] * 9, [1, torch.nan, 3, torch.inf, 2, 0, 0, 0, 5]])
+    bitmap, kept = bitmap_attention.largest(states, 3)
+    assert bitmap.tolist() == [[0b111, 0], [0b1010, 1]]
+    assert kept[0].isnan().all()
+    assert kept[1, 0].isnan()
+    assert kept[1, 1:].tolist() == [torch.inf, 5]
+
+
 def write(session, drafts=True):
     """Logits of a prompt, of single tokens, of a tree, and of what comes after a cut."""
     tokens = tiny.tokens(1, 90)

@@ -63,6 +63,9 @@ void pack_bits(const uint8_t *codes, int64_t channels, int shift, uint8_t *to) {
     to[whole] = static_cast<uint8_t>(word);
 }
 
+// What is no number counts as the largest, as torch has it; it has no order of its own.
+float size_of(float x) { return std::isnan(x) ? INFINITY : std::abs(x); }
+
 // Puts codes into the planes that there are, the narrowest lowest; each row fills whole bytes.
 void pack_row(const uint8_t *codes, int64_t channels, int64_t row, uint8_t *const *planes) {
     int shift = 0;
@@ -112,14 +115,14 @@ void hold_kept(const float *states, int64_t rows, int64_t channels, int64_t kept
     const int64_t bytes = bytes_of(channels, 1);
     std::fill_n(bitmap, rows * bytes, 0);
     for (int64_t row = 0; row < rows; row++, states += channels, bitmap += bytes) {
-        std::transform(states, states + channels, sizes.data(), [](float x) { return std::abs(x); });
+        std::transform(states, states + channels, sizes.data(), size_of);
         std::nth_element(sizes.begin(), sizes.begin() + (kept - 1), sizes.end(),
                          std::greater<float>());
         const float least = sizes[kept - 1];
         int64_t equal = kept - std::count_if(sizes.begin(), sizes.begin() + kept,
                                              [&](float size) { return size > least; });
         for (int64_t i = 0; i < channels; i++) {
-            const float size = std::abs(states[i]);
+            const float size = size_of(states[i]);
             if (size < least || (size == least && equal-- <= 0)) continue;
             bitmap[i / 8] |= static_cast<uint8_t>(1 << i % 8);
             *values++ = narrowed(states[i]);
