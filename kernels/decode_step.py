@@ -172,8 +172,8 @@ class Step:
         """Logits [1, tokens, vocabulary]; keys and values are written into the rooms.
 
         Args:
-            tokens: ids [tokens], int64, or embeddings [tokens, channels], float32, which are
-                written over.
+            tokens: ids [tokens], whole numbers, or embeddings [tokens, channels], float32,
+                which are written over.
             turns: cosines and sines [positions, head_dim] from the first position on, float32,
                 those of the first half negative.
             position: tokens before them.
@@ -190,6 +190,8 @@ class Step:
         if self._scratch.numel() < needed:
             self._scratch = torch.empty(2 * needed)
             self._step.scratch = self._scratch.data_ptr()
+        if tokens.dim() == 1:
+            tokens = tokens.to(torch.int64)  # as the step reads them
         held = [None if part is None else part.contiguous() for part in (tokens, among, places)]
         first, seen, at = (None if part is None else part.data_ptr() for part in held)
         logits = torch.empty(1, count, self._vocabulary)

@@ -337,6 +337,12 @@ def test_ids_beyond_the_vocabulary_are_refused(whole):
             session.feed(torch.tensor([[strange]]))
 
 
+def test_ids_may_be_of_any_whole_type(whole):
+    model, tokens = TransformersModel(tiny.build("llama")), tiny.tokens(1, 5)
+    expected = model.session(1, 5).feed(tokens)
+    assert torch.equal(model.session(1, 5).feed(tokens.to(torch.int32)), expected)
+
+
 def test_attention_divided_among_threads_gives_the_same_numbers():
     model = TransformersModel(tiny.build("llama"))
     tokens, before, found = tiny.tokens(1, 300 + TOKENS), torch.get_num_threads(), []
