@@ -82,6 +82,16 @@ def test_states_are_rounded_as_torch_rounds_them(bits, over):
             assert torch.equal(held.planes[width], plane)
 
 
+@pytest.mark.parametrize("over", [3, 4])
+def test_codes_hide_nothing_that_is_no_number(over):
+    states = normal(1, 2, 3, 8, 20)
+    states[0, 1, 2, 5, 7] = torch.nan
+    held = Packed(4, over)
+    held.extend(states)
+    lost = states.isnan().any(over, keepdim=True).expand_as(states)
+    assert torch.equal(held.chunks(20).isnan(), lost)
+
+
 @pytest.mark.parametrize("count", [1, 5, 20])
 def test_the_largest_channels_are_those_that_torch_finds(count):
     for dtype in (torch.float32, torch.bfloat16):
@@ -160,6 +170,19 @@ def test_first_tokens_beyond_the_limit_are_asked_for():
     slow._step = None
     found, expected = (write(one)[0] for one in (fast, slow))
     assert (found - expected).norm() < 2e-3 * expected.norm()
+
+
+@pytest.mark.parametrize("first", [0, 2])
+def test_a_tree_deeper_than_the_window_sees_as_far_as_a_text(first):
+    model = TransformersModel(tiny.build("llama"), WindowCodec(first, 4, 16, 64, 64))
+    fast, slow = (model.session(1, 30) for _ in range(2))
+    slow._step = None
+    tokens = tiny.tokens(1, 22)
+    for one in (fast, slow):
+        one.feed(tokens[:, :12])
+    tree = [-1, -1, 0, 1, 2, 3, 4, 5, 6, 7]
+    found, expected = (one.feed(tokens[:, 12:], tree) for one in (fast, slow))
+    assert (found - expected).norm() < 1e-4 * expected.norm()
 
 
 def test_room_behind_the_newest_tokens_is_not_counted_and_used_again():

@@ -183,23 +183,28 @@ const float *near_states(const Number *from, int64_t count, int64_t size, int64_
     return spare;
 }
 
+// How many of the new tokens each follows: of a tree, those of its own branch.
+std::vector<int64_t> depths_of(const Tokens &tokens) {
+    std::vector<int64_t> depths(tokens.count, -1);
+    for (int64_t token = 0; token < tokens.count; token++)
+        for (int64_t i = 0; i < tokens.count; i++)
+            depths[token] += tokens.among ? tokens.among[token * tokens.count + i] : i <= token;
+    return depths;
+}
+
 // What one new token sees of the tokens of a room, of which `before` are old.
 struct Sight {
     const Room &room;
     const Tokens &tokens;
+    const std::vector<int64_t> &depths;
     const int64_t before, token;
     int64_t end, start;  // of those in reach
 
-    Sight(const Room &of, const Tokens &all, int64_t old, int64_t one)
-        : room(of), tokens(all), before(old), token(one), end(old + one + 1), start(0) {
-        int64_t depth = token;
-        if (tokens.among) {
-            end = before + tokens.count;
-            depth = -1;
-            for (int64_t i = 0; i < tokens.count; i++) depth += among(i);
-        }
-        if (room.reach) start = before + depth + 1 - room.reach;
-    }
+    Sight(const Room &of, const Tokens &all, const std::vector<int64_t> &each, int64_t old,
+          int64_t one)
+        : room(of), tokens(all), depths(each), before(old), token(one),
+          end(old + (all.among ? all.count : one + 1)),
+          start(of.reach ? old + each[one] + 1 - of.reach : 0) {}
 
     bool among(int64_t other) const { return tokens.among[token * tokens.count + other]; }
 
@@ -208,9 +213,10 @@ struct Sight {
         const bool plain = !tokens.among || first + count <= before;
         if (plain && (first >= start || first + count <= room.sinks)) return nullptr;
         for (int64_t i = 0; i < count; i++) {
-            const int64_t place = first + i;
+            const int64_t fresh = first + i - before;  // which of the new ones, if it is one
+            const int64_t place = fresh < 0 ? first + i : before + depths[fresh];
             seen[i] = (place >= start || place < room.sinks) &&
-                      (!tokens.among || place < before || among(place - before));
+                      (!tokens.among || fresh < 0 || among(fresh));
         }
         return seen;
     }
@@ -248,9 +254,10 @@ void attend_in(const Block &block, const Room &room, int64_t size, const float *
     if (room.asked) std::copy_n(asked, tokens.count * block.query.rows, room.asked);
     Queries queries(block, size, asked, tokens.count);
     if (room.past) look_back(*room.past, heads, queries);
+    const std::vector<int64_t> depths = depths_of(tokens);
     std::vector<Sight> sights;
     for (int64_t token = 0; token < tokens.count; token++)
-        sights.emplace_back(room, tokens, before, token);
+        sights.emplace_back(room, tokens, depths, before, token);
     const int64_t products = heads * queries.rows * (before + tokens.count) * size;
 #pragma omp parallel for schedule(dynamic) if (products >= ALONE)
     for (int64_t head = 0; head < heads; head++) {

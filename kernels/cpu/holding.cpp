@@ -10,7 +10,8 @@
 
 namespace {
 
-// Least and largest of each channel over tokens, or of each token over channels.
+// Least and largest of each channel over tokens, or of each token over channels; no numbers where
+// one of them is none, so that codes hide none.
 CLONES void ranges(const float *states, int64_t count, int64_t channels, bool by_channel,
                    float *low, float *high) {
     if (by_channel) {
@@ -19,20 +20,22 @@ CLONES void ranges(const float *states, int64_t count, int64_t channels, bool by
         for (int64_t token = 1; token < count; token++)
             for (int64_t i = 0; i < channels; i++) {
                 const float one = states[token * channels + i];
-                low[i] = one < low[i] ? one : low[i];
-                high[i] = one > high[i] ? one : high[i];
+                low[i] = one < low[i] || one != one ? one : low[i];
+                high[i] = one > high[i] || one != one ? one : high[i];
             }
         return;
     }
     for (int64_t token = 0; token < count; token++) {
         const float *row = states + token * channels;
         float least = row[0], largest = row[0];
-#pragma omp simd reduction(min : least) reduction(max : largest)
+        int none = 0;
+#pragma omp simd reduction(min : least) reduction(max : largest) reduction(| : none)
         for (int64_t i = 0; i < channels; i++) {
             least = row[i] < least ? row[i] : least;
             largest = row[i] > largest ? row[i] : largest;
+            none |= row[i] != row[i];
         }
-        low[token] = least, high[token] = largest;
+        low[token] = none ? NAN : least, high[token] = none ? NAN : largest;
     }
 }
 
@@ -41,7 +44,7 @@ CLONES void round_row(const float *row, const float *scales, const float *offset
     for (int64_t i = 0; i < channels; i++) {
         const int64_t which = by_channel ? i : 0;
         const float code = std::nearbyint((row[i] - offsets[which]) / scales[which]);
-        codes[i] = static_cast<uint8_t>(code < 0 ? 0 : code > levels ? levels : code);
+        codes[i] = static_cast<uint8_t>(code > levels ? levels : code > 0 ? code : 0);
     }
 }
 
