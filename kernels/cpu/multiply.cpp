@@ -1,8 +1,9 @@
 // Products of held matrices with activations: one row after another, by the quickest way there is.
 //
 // Codes are multiplied as integers (`codes.h`), dense and sparse numbers as they lie; many
-// activations, and what knows neither way, meet rows decoded a tile at a time (`tiles.h`). A sum never depends on the number of threads; of
-// dense numbers it has one order, of codes one for up to three activations and one for more.
+// activations, and what knows neither way, meet rows decoded a tile at a time (`tiles.h`). A sum
+// never depends on the number of threads; of dense numbers it has one order, of codes one for up to
+// three activations and one for more.
 #include "bfloat16.h"
 #include "codes.h"
 #include "tiles.h"
