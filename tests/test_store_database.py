@@ -254,3 +254,17 @@ def test_the_size_counts_the_log_as_well(tmp_path):
         assert log.stat().st_size > 100_000
         assert database.size == database.path.stat().st_size + log.stat().st_size
         assert database.size > before + 100_000
+
+
+def test_what_is_written_does_not_stay_in_the_log_and_in_memory(tmp_path):
+    """16 MB of it would, otherwise: a thousand jobs and what is told of them."""
+    with Database(tmp_path) as opened:
+        for number in range(60):
+            with opened.writing() as cursor:
+                cursor.execute("INSERT INTO meta VALUES (?, ?)", [f"{number}", "x" * 100_000])
+        assert opened._log.stat().st_size < 3e6
+        with opened.reading() as cursor:
+            ((held,),) = cursor.execute(
+                "SELECT sum(memory_usage_bytes) FROM duckdb_memory() WHERE tag = 'IN_MEMORY_TABLE'"
+            ).fetchall()
+        assert held < 3e6

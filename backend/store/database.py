@@ -46,6 +46,7 @@ _SETTINGS = {
     "autoload_known_extensions": "false",
     "python_enable_replacements": "false",
     "memory_limit": "1GB",
+    "checkpoint_threshold": "2MB",  # until then what is written stays in memory too
     "threads": "2",
     "max_execution_time": "30000",  # milliseconds of one statement, even on busy cores
 }
