@@ -164,6 +164,7 @@ def _working(recipe: Recipe, dimensions: Dimensions) -> int:
     sides = sum((rows + columns) * count for (rows, columns), count in dimensions.matrices)
     way_back = KEPT * sides + SCORES * dimensions.vocabulary
     trained *= CALIBRATION["length"] * 4 * round(way_back)
+    trained += 4 * dimensions.linear if trained else 0  # dense matrices, kept for it too
     return WORKING_MEMORY + states + moments + gradients + trained
 
 

@@ -364,23 +364,6 @@ def test_a_header_without_numbers_is_refused_in_words(place, name, value):
         from_header(header)
 
 
-def test_a_matrix_is_not_kept_for_the_way_back_and_gradients_are_those_of_the_dense_product():
-    held = IntegerGroups.pack(
-        torch.randint(0, 16, (96, 64)), torch.rand(96, 2), bits=4, group_size=32
-    )
-    activation = torch.randn(5, 40, 64, requires_grad=True)
-    kept = []
-    with torch.autograd.graph.saved_tensors_hooks(
-        lambda one: kept.append(one) or one, lambda one: one
-    ):
-        found = held(activation)
-    assert not kept
-    along = torch.randn_like(found)
-    (gradient,) = torch.autograd.grad(found, activation, along)
-    torch.testing.assert_close(gradient, along @ held.dense())
-    torch.testing.assert_close(found, activation @ held.dense().T)
-
-
 @pytest.mark.security
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_would_lead_a_product_astray_is_noticed(damage):

@@ -401,10 +401,9 @@ def test_a_hard_case_gives_finite_weights_within_the_budget(key, name):
 def test_what_a_method_needs_suffices(key):
     cls = METHODS[key]
     statistics = statistics_of(inputs_of(64), cls.needs)
-    held = cls().fit(normal(32, 64), statistics)
-    assert torch.equal(
-        held.dense(), cls().fit(normal(32, 64), statistics_of(inputs_of(64))).dense()
-    )
+    held = cls().fit(normal(32, 64), statistics).dense()
+    more = cls().fit(normal(32, 64), statistics_of(inputs_of(64))).dense()
+    assert (held - more).norm() <= 1e-4 * more.norm()  # squares are added in another order
 
 
 @pytest.mark.parametrize("key", LAYER)

@@ -82,6 +82,9 @@ def integers(rows, columns, bits, group_size, kind):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_format_is_read_where_it_lies(name):
     held = example(name)
+    if name == "turned inputs":  # whose inputs torch turns and rounds first
+        assert held.speed == "emulated"
+        return
     product = held.product()
     assert product is not None
     assert held.speed == "measured"

@@ -128,7 +128,7 @@ def test_expected_memory_counts_states_and_moments_of_what_is_looked_at():
     assert beside("lq-lora@4") == beside("mixllm@5")
     # a step of four windows of 256 tokens: queries, outputs, keys and values, the network's three
     sides = 4 * (2 * (128 + 128) + 2 * (64 + 128) + 3 * (128 + 256))
-    way_back = 4 * 4 * 256 * round(2.7 * sides + 4 * 2048)
+    way_back = 4 * 4 * 256 * round(2.7 * sides + 4 * 2048) + 4 * sum(sizes)
     assert beside("wanda@9 + perp") == beside("wanda@9") + way_back
 
 

@@ -1,7 +1,7 @@
 """One walk through a model, block by block, that gathers what a recipe's methods need.
 
 Holds the hidden states of the calibration windows and one block's statistics at a time.
-Sequential: a block's inputs come from the compressed blocks before it. Parallel: from the
+Sequential: a layer's inputs come from the compressed layers before it. Parallel: from the
 dense ones, so that statistics depend on the model alone and can be kept.
 """
 

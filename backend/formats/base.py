@@ -48,12 +48,10 @@ class Format(nn.Module, abc.ABC):
         Few activations are multiplied by what is held, where the extension can read it; for many,
         and elsewhere, the matrix is made dense first.
         """
-        if activation.requires_grad:
-            return _Remade.apply(activation, self)
         matrix = self.matrix() if activation.device.type == "cpu" else None
         if matrix is None:
             return functional.linear(activation, self.dense().to(activation.dtype))
-        if activation.numel() <= FEW * self.columns:
+        if activation.numel() <= FEW * self.columns and not activation.requires_grad:
             return matrix.multiply(activation)
         return functional.linear(activation, matrix.dense().to(activation.dtype))
 
@@ -171,20 +169,6 @@ class Format(nn.Module, abc.ABC):
         for name, part in self.inner().items():
             setattr(self, name, part.slotted())
         return self
-
-
-class _Remade(torch.autograd.Function):
-    """A product whose dense matrix is made again for the way back, and not kept for it."""
-
-    @staticmethod
-    def forward(context: Any, activation: Tensor, held: Format) -> Tensor:
-        context.held = held
-        return held.multiply(activation.detach())
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (gradient,) = gradients
-        return gradient @ context.held.dense().to(gradient.dtype), None
 
 
 _MODULES = {
