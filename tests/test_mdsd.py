@@ -8,14 +8,10 @@ import torch
 
 from backend.decoding import independent
 from backend.decoding.drafter import Writing
-from backend.decoding.greedy import generate
 from backend.decoding.greedy_tree import GreedyTreeDrafter
 from backend.decoding.sampling import chances, chosen
 from backend.decoding.speculate import speculate
 from backend.measure import lossless
-from backend.methods import find
-from backend.models.language_model import TransformersModel
-from tests import tiny_transformers as tiny
 from tests.test_drawn_trees import Drafting
 from tests.test_trees import Steady
 
@@ -112,17 +108,6 @@ def test_a_witness_holds_every_draft_against_the_models_chances():
     (found,) = lossless.sampling_readings(witness.pairs)
     assert found.value == 0
     assert found.samples > 20
-
-
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
-def test_no_token_is_changed(family):
-    model, other = (TransformersModel(tiny.build(family, seed=seed)) for seed in (0, 1))
-    prompt = tiny.tokens(1, 8)[0].tolist()
-    (plain,) = generate(model, [prompt], 12, ignore_end=True)
-    for second in (other, model):
-        drafter = find("mdsd")().drafter(model, second)
-        fast = speculate(model, drafter, prompt, 12, ignore_end=True)
-        assert fast.tokens == plain.tokens
 
 
 def test_without_a_temperature_the_likeliest_are_taken():

@@ -133,11 +133,12 @@ def test_the_model_as_its_own_draft_is_always_kept():
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
-def test_no_token_is_changed(family):
+@pytest.mark.parametrize("key", ["spectr", "mdsd"])
+def test_no_token_is_changed(key, family):
     model, other = (TransformersModel(tiny.build(family, seed=seed)) for seed in (0, 1))
     prompt = tiny.tokens(1, 8)[0].tolist()
     (plain,) = generate(model, [prompt], 12, ignore_end=True)
     for second in (other, model):
-        drafter = find("spectr")().drafter(model, second)
+        drafter = find(key)().drafter(model, second)
         fast = speculate(model, drafter, prompt, 12, ignore_end=True)
         assert fast.tokens == plain.tokens

@@ -95,6 +95,22 @@ class LayerCache(abc.ABC):
         return sum(tensor.nbytes for tensor in self.tensors())
 
 
+class AskedLayerCache(LayerCache):
+    """Gives nothing back without queries: what they look at decides."""
+
+    attends = True
+    why: ClassVar[str]
+    """In a sentence without its end."""
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Refuse.
+
+        Raises:
+            TypeError: always; `attend` is the way in.
+        """
+        raise TypeError(f"{self.why}; ask through `attend`.")
+
+
 class DenseLayerCache(LayerCache):
     """Keys and values as they are.
 

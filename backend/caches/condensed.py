@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from backend.caches.attention import Queries, mix, scores, weights
-from backend.caches.base import DenseLayerCache, LayerCache
+from backend.caches.base import AskedLayerCache, DenseLayerCache
 from backend.caches.condensed_codec import SLACK, CondensedCodec
 
 
-class CondensedLayerCache(LayerCache):
+class CondensedLayerCache(AskedLayerCache):
     """Tokens still there, the attention each got, and how the newest looked at them."""
 
-    attends = True
+    why = "This cache keeps what queries look at"
 
     def __init__(self, codec: CondensedCodec) -> None:
         self.codec = codec
@@ -32,14 +32,6 @@ class CondensedLayerCache(LayerCache):
         """How many tokens could give it any, int32, beside it."""
         self.rows: Tensor | None = None
         """Attention [batch, heads, new tokens, tokens] since then, bfloat16."""
-
-    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """Refuse: without queries nothing tells what matters.
-
-        Raises:
-            TypeError: always; `attend` is the way in.
-        """
-        raise TypeError("This cache keeps what queries look at; ask through `attend`.")
 
     def attend(self, queries: Queries, keys: Tensor, values: Tensor) -> Tensor:
         """Answer from all that is held, and condense it where a look is due."""

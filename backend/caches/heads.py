@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from backend.caches.attention import Queries, attend, mix, scores, weights
-from backend.caches.base import DenseLayerCache, LayerCache
+from backend.caches.base import AskedLayerCache, DenseLayerCache
 from backend.caches.heads_codec import HeadsCodec
 
 
-class HeadsLayerCache(LayerCache):
+class HeadsLayerCache(AskedLayerCache):
     """The whole text of some heads; first, newest and the mean of all other tokens of the rest."""
 
-    attends = True
+    why = "The heads of this cache hold different tokens"
 
     def __init__(self, codec: HeadsCodec, index: int) -> None:
         self.codec, self.index = codec, index
@@ -32,14 +32,6 @@ class HeadsLayerCache(LayerCache):
         self.gone = 0
         self._length = 0
         self._rows: tuple[Tensor, Tensor] | None = None
-
-    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """Refuse: heads hold different tokens.
-
-        Raises:
-            TypeError: always; `attend` is the way in.
-        """
-        raise TypeError("The heads of this cache hold different tokens; ask through `attend`.")
 
     def attend(self, queries: Queries, keys: Tensor, values: Tensor) -> Tensor:
         """Answer each kind of head from what it keeps; then forget what leaves the window."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from backend.caches.attention import Queries, attend, scores, weights
-from backend.caches.base import DenseLayerCache, LayerCache
+from backend.caches.base import AskedLayerCache, DenseLayerCache
 from backend.caches.integer import IntegerLayerCache
 from backend.caches.labelled_codec import LabelledCodec
 
@@ -21,10 +21,10 @@ STEP = 64
 """Most new tokens that choose whom they attend; a longer text is read whole."""
 
 
-class LabelledLayerCache(LayerCache):
+class LabelledLayerCache(AskedLayerCache):
     """Label channels of keys, what else there is of them, and values."""
 
-    attends = True
+    why = "Tokens of this cache are chosen by the queries"
 
     def __init__(self, codec: LabelledCodec, index: int) -> None:
         self.codec, self.index = codec, index
@@ -32,14 +32,6 @@ class LabelledLayerCache(LayerCache):
         self.labels = DenseLayerCache()
         within = codec.within
         self.held = DenseLayerCache() if within is None else IntegerLayerCache(within)
-
-    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """Refuse: which tokens are given back depends on the query.
-
-        Raises:
-            TypeError: always; `attend` is the way in.
-        """
-        raise TypeError("Tokens of this cache are chosen by the queries; ask through `attend`.")
 
     def attend(self, queries: Queries, keys: Tensor, values: Tensor) -> Tensor:
         """Take in new tokens; each query answers from those that its label channels find."""

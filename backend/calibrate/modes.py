@@ -7,6 +7,7 @@ they are kept on disk by content and read block by block.
 
 from __future__ import annotations
 
+import abc
 import json
 import os
 from collections.abc import Callable
@@ -87,81 +88,70 @@ class Parallel:
         """Nothing: what a block has become does not matter to the next."""
 
 
-class Bent:
-    """Another source's statistics, each layer with the diagonal of its Fisher information.
+class _Dressed(abc.ABC):
+    """Another source's statistics, each layer's with something more that is known of it."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    @abc.abstractmethod
+    def _dress(self, block: int) -> Callable[[str, InputStatistics], InputStatistics]:
+        """What makes them of the other's and a site's name, once a block is entered."""
+
+    def enter(self, block: int) -> Statistics:
+        """What the linears of a block see, by site name."""
+        dress = self._dress(block)
+        return {name: dress(name, one) for name, one in self._source.enter(block).items()}
+
+    def treat(self, block: int, sites: list[Site], treat: Treat) -> None:
+        """Have each linear of a block treated by what it sees."""
+        dress = self._dress(block)
+        self._source.treat(block, sites, lambda site, one: treat(site, dress(site.name, one)))
+
+    def skip(self, block: int) -> None:
+        """Go on as the other source does."""
+        self._source.skip(block)
+
+
+class Bent(_Dressed):
+    """Each layer with the diagonal of its Fisher information.
 
     Gradients are those of the model before any matrix was treated, whatever the other source.
     """
 
     def __init__(self, source: Source, fisher: Callable[[int], Fisher]) -> None:
-        self._source, self._fisher = source, fisher
+        super().__init__(source)
+        self._fisher = fisher
 
-    def enter(self, block: int) -> Statistics:
-        """What the linears of a block see, by site name."""
+    def _dress(self, block: int) -> Callable[[str, InputStatistics], InputStatistics]:
         fisher = self._fisher(block)
-        found = self._source.enter(block)
-        return {name: one.bent(fisher[name]) for name, one in found.items()}
-
-    def treat(self, block: int, sites: list[Site], treat: Treat) -> None:
-        """Have each linear of a block treated by what it sees."""
-        fisher = self._fisher(block)
-        self._source.treat(
-            block, sites, lambda site, found: treat(site, found.bent(fisher[site.name]))
-        )
-
-    def skip(self, block: int) -> None:
-        """Go on as the other source does."""
-        self._source.skip(block)
+        return lambda name, one: one.bent(fisher[name])
 
 
-class Sloped:
-    """Another source's statistics, each layer with the gradient of each text.
+class Sloped(_Dressed):
+    """Each layer with the gradient of each text.
 
     Gradients are those of the model as it is when a block is entered.
     """
 
     def __init__(self, source: Source, each: Callable[[int], Fisher]) -> None:
-        self._source, self._each = source, each
+        super().__init__(source)
+        self._each = each
 
-    def enter(self, block: int) -> Statistics:
-        """What the linears of a block see, by site name."""
+    def _dress(self, block: int) -> Callable[[str, InputStatistics], InputStatistics]:
         each = self._each(block)
-        found = self._source.enter(block)
-        return {name: one.sloped(each.get(name)) for name, one in found.items()}
-
-    def treat(self, block: int, sites: list[Site], treat: Treat) -> None:
-        """Have each linear of a block treated by what it sees."""
-        each = self._each(block)
-        self._source.treat(
-            block, sites, lambda site, found: treat(site, found.sloped(each.get(site.name)))
-        )
-
-    def skip(self, block: int) -> None:
-        """Go on as the other source does."""
-        self._source.skip(block)
+        return lambda name, one: one.sloped(each.get(name))
 
 
-class Ranked:
-    """Another source's statistics, each layer with which of its rows are held finer."""
+class Ranked(_Dressed):
+    """Each layer with which of its rows are held finer."""
 
     def __init__(self, source: Source, fine_rows: dict[str, Tensor]) -> None:
-        self._source, self._fine_rows = source, fine_rows
+        super().__init__(source)
+        self._fine_rows = fine_rows
 
-    def enter(self, block: int) -> Statistics:
-        """What the linears of a block see, by site name."""
-        found = self._source.enter(block)
-        return {name: one.ranked(self._fine_rows[name]) for name, one in found.items()}
-
-    def treat(self, block: int, sites: list[Site], treat: Treat) -> None:
-        """Have each linear of a block treated by what it sees."""
-        ranks = self._fine_rows
-        self._source.treat(
-            block, sites, lambda site, found: treat(site, found.ranked(ranks[site.name]))
-        )
-
-    def skip(self, block: int) -> None:
-        """Go on as the other source does."""
-        self._source.skip(block)
+    def _dress(self, block: int) -> Callable[[str, InputStatistics], InputStatistics]:  # noqa: ARG002
+        return lambda name, one: one.ranked(self._fine_rows[name])
 
 
 class Kept:
