@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -44,6 +45,13 @@ class Matrix:
     def address(self) -> int:
         """Of the structure."""
         return ctypes.addressof(self.structure)
+
+    @cached_property
+    def most(self) -> int:
+        """Activations up to which its product beats one by a dense matrix."""
+        asked = extension.library().most_activations
+        asked.restype = Number
+        return asked(Address(self.address))
 
     def product(self) -> Product | None:
         """As a decode step in one call multiplies by it."""

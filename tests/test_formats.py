@@ -33,7 +33,8 @@ from backend.formats import (
     WindowCoded,
     from_header,
 )
-from kernels import extension
+from backend.formats.base import by_dense
+from kernels import bfloat16, extension
 
 ROWS, COLUMNS = 128, 256
 EVERY = torch.arange(320).repeat(100, 1)
@@ -290,6 +291,31 @@ def test_rows_of_a_table_are_looked_up_by_their_places(name):
     held, tokens = example(name), torch.tensor([[3, 0], [127, 3]])
     found = HeldEmbedding(held, torch.float32, 2.0)(tokens)
     assert torch.equal(found, 2 * held.dense()[tokens])
+
+
+@pytest.mark.parametrize(
+    ("known", "quick"),
+    [
+        ({"architecture": "x86_64", "amx_bf16": True, "avx512_bf16": True}, True),
+        ({"architecture": "x86_64", "avx512_bf16": True, "cpu_name": "AMD EPYC"}, True),
+        ({"architecture": "x86_64", "avx512_bf16": True, "cpu_name": "Intel Xeon"}, False),
+        ({"architecture": "x86_64", "cpu_name": "AMD EPYC"}, False),
+        ({"architecture": "aarch64"}, True),
+    ],
+)
+def test_many_halves_meet_a_dense_matrix_in_the_type_that_is_quicker(monkeypatch, known, quick):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
+    bfloat16.quick.cache_clear()
+    taken, linear = [], torch.nn.functional.linear
+    monkeypatch.setattr(
+        torch.nn.functional, "linear", lambda x, w: taken.append((x.dtype, w.dtype)) or linear(x, w)
+    )
+    x, weight = torch.randn(3, 8).to(torch.bfloat16), torch.randn(4, 8)
+    found = by_dense(x, weight)
+    bfloat16.quick.cache_clear()
+    assert taken == [(torch.bfloat16 if quick else torch.float32,) * 2]
+    assert found.dtype == torch.bfloat16
+    assert torch.allclose(found.float(), x.float() @ weight.T, atol=0.1)
 
 
 def test_a_held_linear_adds_its_bias():

@@ -291,6 +291,27 @@ def test_codes_meet_any_number_of_activations(bits, rows, columns, group_size):
         near(held.matrix().multiply(x[:count]), wanted[:count])
 
 
+def test_codes_meet_more_activations_than_stay_near_a_core(loops):
+    held = integers(512, 256, 4, 64, "float")
+    matrix, x = held.matrix(), random(600, 256)
+    assert (matrix.most >= 600) == (loops == "VNNI")
+    assert integers(64, 256, 4, 64, "float").matrix().most == FEW  # too small to be worth it
+    found = matrix.multiply(x)
+    near(found, rounded(x).to(torch.float32) @ held.dense().T, COARSE)
+    assert torch.equal(found[250:270], matrix.multiply(x[250:270]))  # parts meet at 256
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("rows", "columns"), [(37, 40), (16, 7), (48, 1024), (20, 1032)])
+def test_a_sum_of_dense_numbers_has_one_order_wherever_its_row_stands(dtype, rows, columns):
+    weight, x = random(rows, columns).to(dtype), random(3, columns, seed=1)
+    found = packed.dense(weight).multiply(x)
+    near(found, x @ weight.to(torch.float32).T)
+    for row in (0, 5, rows - 1):
+        alone = packed.dense(weight[row : row + 1].clone()).multiply(x)
+        assert torch.equal(found[:, row : row + 1], alone)
+
+
 @pytest.mark.parametrize("bits", range(1, 9))
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 33])
 def test_activations_of_8_bits_are_rounded_so_and_only_where_asked_for(bits, count):

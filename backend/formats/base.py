@@ -16,12 +16,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kernels import packed
+from kernels import bfloat16, packed
 from kernels.products import Product
 
 FEW = 64
-"""Activations up to which multiplying by what is held beats a dense matrix of its own, however it
-is held; with codes it does so up to 256, behind a mask up to about 128."""
+"""Activations up to which multiplying by what is held beats a dense matrix, however it is held."""
+HALVES = (torch.bfloat16, torch.float16)
+
+
+def by_dense(activation: Tensor, weight: Tensor) -> Tensor:
+    """Activation [..., columns] times the transpose of a weight [rows, columns] in float32.
+
+    In the type of the activation, but for types of 16 bits where a processor is slower with them.
+    """
+    dtype = activation.dtype
+    if activation.device.type == "cpu" and dtype in HALVES and not bfloat16.quick():
+        return functional.linear(activation.to(torch.float32), weight).to(dtype)
+    return functional.linear(activation, weight.to(dtype))
 
 
 class Format(nn.Module, abc.ABC):
@@ -45,15 +56,15 @@ class Format(nn.Module, abc.ABC):
     def multiply(self, activation: Tensor) -> Tensor:
         """Activation [..., columns] times the transposed matrix: [..., rows].
 
-        Few activations are multiplied by what is held, where the extension can read it; for many,
-        and elsewhere, the matrix is made dense first.
+        Few activations are multiplied by what is held, where the extension can read it, and many
+        where it keeps up with a dense matrix; else the matrix is made dense first.
         """
         matrix = self.matrix() if activation.device.type == "cpu" else None
         if matrix is None:
-            return functional.linear(activation, self.dense().to(activation.dtype))
-        if activation.numel() <= FEW * self.columns and not activation.requires_grad:
+            return by_dense(activation, self.dense())
+        if activation.numel() <= matrix.most * self.columns and not activation.requires_grad:
             return matrix.multiply(activation)
-        return functional.linear(activation, matrix.dense().to(activation.dtype))
+        return by_dense(activation, matrix.dense())
 
     def affine(self, activation: Tensor, bias: Tensor) -> Tensor:
         """The product plus a bias [rows]."""

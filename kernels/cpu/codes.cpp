@@ -22,12 +22,8 @@ void decode_rows(const Packed *matrix, int64_t first, int64_t count, float *out,
 // Sums of groups times what they are worth: where the products of a run begin.
 void begin_with_groups(const Run &run, const float *worth, int64_t groups,
                        const Fixed &activations, int64_t group_size) {
-    const int64_t several = activations.count();
-    const float *sums = activations.sums(group_size);
-    if (several == 1)
-        loops->dots(worth, run.count, sums, 1, groups, run.y, 0);
-    else  // what is a row and what an activation changes no sum
-        loops->dots(sums, several, worth, run.count, groups, run.y, several);
+    loops->group_dots(worth, run.count, groups, activations.sums(group_size), activations.count(),
+                      run.y);
 }
 
 // A plane for each bit: those that are there.

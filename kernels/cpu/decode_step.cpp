@@ -27,15 +27,22 @@ CLONES void add_scaled(float *y, const float *x, float factor, int64_t count) {
 
 // Gates through SiLU times the values that they let through, in place.
 CLONES void let_through(float *gates, const float *values, int64_t count) {
-    for (int64_t first = 0; first < count; first += 8) {
-        float own[16] = {};
-        const int64_t part = std::min<int64_t>(8, count - first);
-        std::memcpy(own, gates + first, part * sizeof(float));
-        std::memcpy(own + 8, values + first, part * sizeof(float));
-        const EightNumbers gate = eight_numbers(own);
-        const EightNumbers found = gate * eight_numbers(own + 8) / (1 + exponential(-gate));
-        std::memcpy(gates + first, &found, part * sizeof(float));
+    const auto let = [](const float *gate, const float *value) __attribute__((always_inline)) {
+        const EightNumbers one = eight_numbers(gate);
+        return one * eight_numbers(value) / (1 + exponential(-one));
+    };
+    int64_t done = 0;
+    for (; done + 8 <= count; done += 8) {
+        const EightNumbers found = let(gates + done, values + done);
+        std::memcpy(gates + done, &found, 32);
     }
+    if (done == count) return;
+    float last[16] = {};
+    const int64_t bytes = (count - done) * static_cast<int64_t>(sizeof(float));
+    std::memcpy(last, gates + done, bytes);
+    std::memcpy(last + 8, values + done, bytes);
+    const EightNumbers found = let(last, last + 8);
+    std::memcpy(gates + done, &found, bytes);
 }
 
 void product(const Product &p, const float *x, int64_t count, float *y) {

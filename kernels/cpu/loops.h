@@ -50,6 +50,8 @@ struct Loops {
     void (*dots)(const void *, int64_t, const float *, int64_t, int64_t, float *, int64_t);
     void (*dots_of_halves)(const void *, int64_t, const float *, int64_t, int64_t, float *,
                            int64_t);
+    // Rows of a few numbers with activations, whose products with a row lie side by side.
+    void (*group_dots)(const float *, int64_t, int64_t, const float *, int64_t, float *);
     float (*masked_dot)(const uint8_t *, const float *, int64_t, const uint16_t *&,
                         const uint16_t *);
     float (*fours_dot)(const uint8_t *, const float *, int64_t, const uint16_t *);

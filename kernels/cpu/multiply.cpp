@@ -17,6 +17,8 @@ namespace {
 constexpr int64_t RUN = 64, LONG_RUN = 256;  // rows of codes with few activations and with many
 constexpr int64_t FEW = 4;  // activations for which dense rows are read as they lie
 constexpr int64_t FEWER = 3;  // the same of codes
+constexpr int64_t MOST = 64;  // activations up to which any product beats one of a dense matrix
+constexpr int64_t NEAR = 1 << 19, NEAREST = 256;  // numbers and activations that stay near a core
 
 // What a product is made of, and how some of its rows are made.
 struct Work {
@@ -97,6 +99,15 @@ void rows_of_groups(const Work &work, int64_t, int64_t first, int64_t end) {
     State state;
     for (int64_t row = first; row < end; row++)
         work.y[row] = dot_of_groups(work.matrix, row, work.x, state);
+}
+
+// Whether codes meet tiles of activations, which keeps up with a dense matrix however many there are.
+bool keeps_up(const Packed *matrix) {
+    if (matrix->decode == decode_mixed)
+        return keeps_up(as<MixedRows>(matrix).fine) && keeps_up(as<MixedRows>(matrix).coarse);
+    if (matrix->decode != decode_integers || !has_codes(matrix) || !loops->code_dots[1]) return false;
+    const int64_t group = as<IntegerGroups>(matrix).group_size;
+    return group >= matrix->columns || group % Fixed::SHARED == 0;
 }
 
 typedef void (*MakeRows)(const Work &, int64_t, int64_t, int64_t);
@@ -206,6 +217,13 @@ void multiply_many(const Packed *matrix, const float *x, int64_t count, float *y
         multiply_in_tiles(matrix, x, count, y);
         return;
     }
+    const int64_t near = std::clamp(NEAR / matrix->columns, MOST, NEAREST);
+    if (make == rows_of_codes && count > near) {
+        for (int64_t one = 0; one < count; one += near)
+            multiply_many(matrix, x + one * matrix->columns, std::min(near, count - one),
+                          y + one * matrix->rows);
+        return;
+    }
     thread_local Fixed activations;  // keeps its rooms
     if (make == rows_of_codes) {
         const bool bytes = takes_bytes(matrix);
@@ -229,6 +247,12 @@ void multiply_many(const Packed *matrix, const float *x, int64_t count, float *y
 #pragma omp parallel for schedule(dynamic) if (pieces.count > 1)
     for (int64_t piece = 0; piece < pieces.count; piece++)
         make(work, piece, pieces.first(piece), pieces.first(piece + 1));
+}
+
+// Up to how many activations a product by what is held beats one by a dense matrix.
+int64_t most_activations(const Packed *matrix) {
+    const bool large = matrix->rows * matrix->columns >= ALONE;
+    return large && keeps_up(matrix) ? INT64_MAX / matrix->columns : MOST;
 }
 
 void decode_all(const Packed *matrix, float *out) {

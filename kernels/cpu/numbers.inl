@@ -35,12 +35,101 @@ inline __attribute__((always_inline)) void some_dots(const Number *rows, int64_t
         for (int64_t i = 0; i < count; i++) y[one * apart + i] = all_of(sums[one][i]);
 }
 
+#ifdef HAS_AVX512
+// Sixteen columns of two rows, of which `first` is a half of the columns and `second` the other,
+// each as eight of both rows.
+struct OfTwoRows {
+    __m512 first, second;
+
+    __attribute__((always_inline)) OfTwoRows(const uint16_t *upper, const uint16_t *lower,
+                                             __mmask16 there) {
+        const __m512i both = _mm512_inserti64x4(
+            _mm512_castsi256_si512(_mm256_maskz_loadu_epi16(there, upper)),
+            _mm256_maskz_loadu_epi16(there, lower), 1);
+        // Words to the upper halves of numbers, of which the lower are zero.
+        const __m512i places = _mm512_set_epi32(0x170000, 0x160000, 0x150000, 0x140000, 0x130000,
+                                                0x120000, 0x110000, 0x100000, 0x70000, 0x60000,
+                                                0x50000, 0x40000, 0x30000, 0x20000, 0x10000, 0);
+        const __m512i behind = _mm512_add_epi32(places, _mm512_set1_epi32(0x80000));
+        first = _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xAAAAAAAA, places, both));
+        second = _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xAAAAAAAA, behind, both));
+    }
+
+    __attribute__((always_inline)) OfTwoRows(const float *upper, const float *lower,
+                                             __mmask16 there) {
+        const auto eight = [&](const float *from, int64_t k) __attribute__((always_inline)) {
+            return _mm256_maskz_loadu_ps(static_cast<__mmask8>(there >> k), from + k);
+        };
+        first = _mm512_insertf32x8(_mm512_castps256_ps512(eight(upper, 0)), eight(lower, 0), 1);
+        second = _mm512_insertf32x8(_mm512_castps256_ps512(eight(upper, 8)), eight(lower, 8), 1);
+    }
+};
+
+// What `all_of` makes of eight sums of each of sixteen rows, two vectors' neighbours at a time.
+inline __attribute__((always_inline)) __m512 all_of_sixteen(const __m512 *sums) {
+    const auto add = [](__m512 a, __m512 b) __attribute__((always_inline)) {
+        return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xDD));
+    };
+    const __m512 low = add(add(sums[0], sums[1]), add(sums[2], sums[3]));
+    const __m512 high = add(add(sums[4], sums[5]), add(sums[6], sums[7]));
+    return _mm512_add_ps(_mm512_shuffle_f32x4(low, high, 0x88),
+                         _mm512_shuffle_f32x4(low, high, 0xDD));
+}
+
+// Sixteen rows as `some_dots` has four, sums and all.
+template <typename Number, int MANY>
+inline __attribute__((always_inline)) void short_dots(const Number *rows, const float *x,
+                                                      int64_t columns, float *y, int64_t apart) {
+    __m512 sums[MANY][8];
+    for (auto &several : sums)
+        for (auto &sum : several) sum = _mm512_setzero_ps();
+    const auto add = [&](int64_t k, __mmask16 there) __attribute__((always_inline)) {
+        __m512 first[MANY], second[MANY];
+        for (int one = 0; one < MANY; one++) {
+            const float *from = x + one * columns + k;
+            first[one] = _mm512_broadcast_f32x8(
+                _mm256_maskz_loadu_ps(static_cast<__mmask8>(there), from));
+            second[one] = _mm512_broadcast_f32x8(
+                _mm256_maskz_loadu_ps(static_cast<__mmask8>(there >> 8), from + 8));
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++) {
+            const int64_t row = i % 4 + i / 4 * 8;
+            const OfTwoRows both(rows + row * columns + k, rows + (row + 4) * columns + k, there);
+            for (int one = 0; one < MANY; one++) {
+                sums[one][i] = _mm512_fmadd_ps(both.first, first[one], sums[one][i]);
+                sums[one][i] = _mm512_fmadd_ps(both.second, second[one], sums[one][i]);
+            }
+        }
+    };
+    int64_t k = 0;
+    for (; k + 16 <= columns; k += 16) add(k, 0xFFFF);
+    if (k < columns) add(k, static_cast<__mmask16>((1u << (columns - k)) - 1));
+    for (int one = 0; one < MANY; one++)
+        _mm512_storeu_ps(y + one * apart, all_of_sixteen(sums[one]));
+}
+#endif
+
 // Products of rows with activations [several, columns]; those of an activation lie `apart`.
 template <typename Number>
 void dots(const void *numbers, int64_t count, const float *x, int64_t several, int64_t columns,
           float *y, int64_t apart) {
     const Number *rows = static_cast<const Number *>(numbers);
-    for (int64_t row = 0; row < count; row += 4) {
+    int64_t row = 0;
+#ifdef HAS_AVX512
+    // Of longer rows, sixteen share the places of the first cache.
+    const int64_t together = columns * sizeof(Number) <= 2048 ? count / 16 * 16 : 0;
+    for (; row < together; row += 16) {
+        int64_t one = 0;
+        for (; one + 2 <= several; one += 2)
+            short_dots<Number, 2>(rows + row * columns, x + one * columns, columns,
+                                  y + one * apart + row, apart);
+        if (one < several)
+            short_dots<Number, 1>(rows + row * columns, x + one * columns, columns,
+                                  y + one * apart + row, apart);
+    }
+#endif
+    for (; row < count; row += 4) {
         const int64_t four = std::min<int64_t>(4, count - row);
         int64_t one = 0;
         for (; one + 2 <= several; one += 2)
@@ -50,6 +139,31 @@ void dots(const void *numbers, int64_t count, const float *x, int64_t several, i
             some_dots<Number, 1>(rows + row * columns, four, x + one * columns, columns,
                                  y + one * apart + row, apart);
     }
+}
+
+// Rows [count, FEW] with one activation, of which the products lie `apart`.
+template <int FEW>
+void dots_of_few(const float *rows, int64_t count, const float *x, float *y, int64_t apart) {
+    for (int64_t row = 0; row < count; row++) {
+        float sum = rows[row * FEW] * x[0];
+        for (int k = 1; k < FEW; k++) sum += rows[row * FEW + k] * x[k];
+        y[row * apart] = sum;
+    }
+}
+
+// Products y [rows, several] of rows [count, groups] with activations [several, groups]; each sum
+// in one order. Rows of one to four numbers are for a loop over rows, others for one over numbers.
+void group_dots(const float *rows, int64_t count, int64_t groups, const float *x, int64_t several,
+                float *y) {
+    typedef void (*Few)(const float *, int64_t, const float *, float *, int64_t);
+    static const Few few[] = {dots_of_few<1>, dots_of_few<2>, dots_of_few<3>, dots_of_few<4>};
+    if (groups <= 4)
+        for (int64_t one = 0; one < several; one++)
+            few[groups - 1](rows, count, x + one * groups, y + one, several);
+    else if (several == 1)
+        dots<float>(rows, count, x, 1, groups, y, 0);
+    else  // what is a row and what an activation changes no sum
+        dots<float>(x, several, rows, count, groups, y, several);
 }
 
 // Eight numbers of 16 bits as the upper halves of eight floats, in fewer turns than by widening.
