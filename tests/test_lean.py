@@ -357,3 +357,23 @@ def test_attention_divided_among_threads_gives_the_same_numbers():
         torch.set_num_threads(before)
     assert torch.equal(*found)
     near(found[0], model.logits(tokens)[:, 300:])
+
+
+def test_a_text_that_is_partly_no_number_gives_none():
+    model = TransformersModel(tiny.build("llama"))
+    session = model.session(1, 70)
+    session.feed(tiny.tokens(1, 69))
+    with torch.inference_mode():
+        for states in session._caches[0].tensors():
+            states[..., :32, :] = float("nan")  # a whole piece of those that attention reads
+    assert session.feed(tiny.tokens(1, 1)).isnan().all()
+
+
+def test_another_embedding_or_head_makes_another_step():
+    model = tiny.build("llama")
+    lean, tokens = Lean(model), tiny.tokens(1, 4)
+    before = lean.step(lean.blocks)
+    assert lean.step(lean.blocks) is before
+    model.lm_head = torch.nn.Linear(model.lm_head.in_features, 96, bias=False)
+    assert TransformersModel(model).session(1, 4).feed(tokens).shape[-1] == 96
+    assert lean.step(lean.blocks) is not before

@@ -67,12 +67,10 @@ class Lean:
 
     def step(self, blocks: Sequence[Block]) -> Step | None:
         """One call for a whole step through these blocks, made once; None where there is none."""
-        key = tuple(
-            module
-            for one in blocks
-            for half in (one.attention, one.network)
-            if half is not None
-            for module in half.children()
+        halves = (half for one in blocks for half in (one.attention, one.network))
+        key = (
+            *(module for half in halves if half is not None for module in half.children()),
+            *(self._inner.embed_tokens, self._inner.norm, self.model.lm_head),
         )
         if key not in self._steps:
             self._steps[key] = native.step(self.model, blocks)

@@ -66,7 +66,8 @@ CLONES void look(Asking &asking, const float *keys, const float *values, int64_t
             top = std::max(top, scores[i]);
         }
     }
-    if (top == -INFINITY) return;
+    const auto hidden = [](float score) { return score == -INFINITY; };
+    if (top == -INFINITY && std::all_of(scores, scores + count, hidden)) return;  // no NaN is lost
     for (int64_t i = count; i < eights(count); i++) scores[i] = -INFINITY;
     EightNumbers sums = {};
     for (int64_t first = 0; first < count; first += 8) {
