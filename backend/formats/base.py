@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from backend.formats.remembered import forget, remembered, without_memory
 from kernels import bfloat16, packed
 from kernels.products import Product
 
@@ -44,6 +45,18 @@ class Format(nn.Module, abc.ABC):
         super().__init__()
         self.rows, self.columns = rows, columns
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy is made of."""
+        return without_memory(super().__getstate__())
+
+    def _apply(self, *given: Any, **named: Any) -> Self:
+        forget(self)
+        return super()._apply(*given, **named)
+
+    def _load_from_state_dict(self, *given: Any, **named: Any) -> None:
+        forget(self)  # what is written in place is counted for most tensors, but not for all
+        super()._load_from_state_dict(*given, **named)
+
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the matrix that this stands for."""
@@ -59,7 +72,7 @@ class Format(nn.Module, abc.ABC):
         Few activations are multiplied by what is held, where the extension can read it, and many
         where it keeps up with a dense matrix; else the matrix is made dense first.
         """
-        matrix = self.matrix() if activation.device.type == "cpu" else None
+        matrix = self.lying() if activation.device.type == "cpu" else None
         if matrix is None:
             return by_dense(activation, self.dense())
         if activation.numel() <= matrix.most * self.columns and not activation.requires_grad:
@@ -72,7 +85,7 @@ class Format(nn.Module, abc.ABC):
 
     def take(self, rows: Tensor) -> Tensor:
         """Some rows of the matrix, [number of rows, columns], by their places."""
-        matrix = self.matrix() if rows.device.type == "cpu" else None
+        matrix = self.lying() if rows.device.type == "cpu" else None
         return self.dense()[rows] if matrix is None else matrix.take(rows)
 
     def forward(self, activation: Tensor) -> Tensor:
@@ -82,6 +95,12 @@ class Format(nn.Module, abc.ABC):
     def matrix(self) -> packed.Matrix | None:
         """How the extension reads what is held; None if it does not know this."""
         return None
+
+    def lying(self) -> packed.Matrix | None:
+        """The same, remembered as long as the parts are those of before."""
+        if torch.compiler.is_compiling():  # a tracer asks no tensor for its versions
+            return self.matrix()
+        return remembered(self, self.matrix)
 
     def product(self) -> Product | None:
         """The product as a decode step in one call makes it, or None if it knows no such one."""

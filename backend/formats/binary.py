@@ -88,7 +88,7 @@ class BinaryCodes(Format):
     def multiply(self, activation: Tensor) -> Tensor:
         """By tables for few activations on a processor without the extension, else as others."""
         many = activation.numel() > FEW * self.columns or activation.requires_grad
-        if many or activation.device.type != "cpu" or self.matrix() is not None:
+        if many or activation.device.type != "cpu" or self.lying() is not None:
             return super().multiply(activation)
         flat = activation.reshape(-1, self.columns).to(torch.float32)
         found = torch.stack([self._by_tables(one) for one in flat])

@@ -88,7 +88,7 @@ class EntropyCoded(Exact):
 
     def take(self, rows: Tensor) -> Tensor:
         """Some rows, of which only the lanes that hold them are decoded."""
-        if (matrix := self.matrix()) is not None:
+        if (matrix := self.lying()) is not None:
             return matrix.take(rows)
         if self.columns % huffman.LANE:
             return self.dense()[rows]

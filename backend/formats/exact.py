@@ -35,5 +35,5 @@ class Exact(Format):
         return functional.linear(activation, self._weight(dtype), bias.to(dtype))
 
     def _weight(self, dtype: torch.dtype) -> Tensor:
-        matrix = self.matrix()
+        matrix = self.lying()
         return (self.exact() if matrix is None else matrix.dense()).to(dtype)

@@ -60,7 +60,7 @@ class Rows(Format):
     def multiply(self, activation: Tensor) -> Tensor:
         """Two products, their outputs put in order; of many on the processor one, of dense rows."""
         here = activation.device.type == "cpu"
-        if here and (activation.numel() > FEW * self.columns or self.matrix() is not None):
+        if here and (activation.numel() > FEW * self.columns or self.lying() is not None):
             return super().multiply(activation)
         outputs = self.fine.multiply(activation), self.coarse.multiply(activation)
         return reordered(torch.cat(outputs, dim=-1), self._order())

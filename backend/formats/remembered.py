@@ -1,0 +1,52 @@
+"""What was made of a module's parts, remembered until one of them is another or was changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+Found = TypeVar("Found")
+_NAME = "_remembered"
+
+
+def remembered(module: nn.Module, make: Callable[[], Found]) -> Found:
+    """What `make` gives, made anew only where a buffer or a part of the module is another.
+
+    Args:
+        module: whose parts are looked at, at any depth.
+        make: a method of it without arguments, by whose name its result is kept.
+    """
+    kept = module.__dict__.setdefault(_NAME, {})
+    name = make.__name__
+    if name in kept:
+        parts, found = kept[name]
+        if all(of.get(key) is part and _version(part) == at for of, key, part, at in parts):
+            return found
+    found = make()
+    kept[name] = list(_parts(module)), found
+    return found
+
+
+def forget(module: nn.Module) -> None:
+    """Let go of what was remembered, and with it of the parts of before."""
+    module.__dict__.pop(_NAME, None)
+
+
+def without_memory(state: dict[str, Any]) -> dict[str, Any]:
+    """A module's state without what is remembered, which holds addresses of this process."""
+    return {name: value for name, value in state.items() if name != _NAME}
+
+
+def _parts(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Any, int]]:
+    """Every buffer and module inside: where it stands, by what name, itself and its version."""
+    for each in module.modules():
+        for of in (each._buffers, each._modules):
+            for key, part in of.items():
+                yield of, key, part, _version(part)
+
+
+def _version(part: object) -> int:
+    """How often a tensor was changed in place, where that is counted."""
+    return part._version if isinstance(part, Tensor) and not part.is_inference() else 0
