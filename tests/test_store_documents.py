@@ -58,6 +58,7 @@ def test_a_damaged_file_is_replaced_by_a_sound_one(tmp_path):
         ({"notes": ["\ud800"]}, "surrogate"),
         ({"budget": {"bits": 2**70}}, "beyond 64 bits"),
         ({"budget": {"deep": [{"x": float("nan")}]}}, "not a finite number"),
+        ({"documents": {"kld": [0.5, float("inf")]}}, "not a finite number"),
     ],
 )
 def test_a_document_that_breaks_the_contract_is_refused_by_a_sentence(change, sentence):

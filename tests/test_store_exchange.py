@@ -41,6 +41,23 @@ def test_a_round_trip_is_equal(here, there, tmp_path):
     assert there.shares.find(slug) == {"x": "bytes"}
 
 
+def test_more_than_are_taken_in_at_once_all_come(here, there, tmp_path, monkeypatch):
+    monkeypatch.setattr("backend.store.exchange.TOGETHER", 2)
+    runs = tuple(f"{number:016x}" for number in range(1, 6))
+    for run_id in runs:
+        here.results.add(document(run_id))
+    export_results(here.results, here.shares, tmp_path / "out")
+    (tmp_path / "out" / "results" / f"{runs[2]}.json").write_text("{")
+    there.results.add(document(runs[3]))
+    before = there.results._database.commits
+    found = import_results(there.results, there.shares, tmp_path / "out")
+    assert found.added == (runs[0], runs[1], runs[4])
+    assert found.known == (runs[3],)
+    assert len(found.refused) == 1
+    assert there.results._database.commits == before + 3, "a transaction for each two"
+    assert [one["run_id"] for one in there.results.documents()] == [*runs[:2], *runs[3:]]
+
+
 def test_importing_again_changes_nothing(here, there, tmp_path):
     here.results.add(document(RUN))
     export_results(here.results, here.shares, tmp_path / "out")

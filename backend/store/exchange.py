@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
+TOGETHER = 64
+"""Results that are taken in at once: a disk and a database take many in the time of one."""
 _MANIFEST = "manifest.json"
 
 
@@ -34,6 +36,10 @@ class Imported:
     known: tuple[str, ...]
     conflicting: tuple[str, ...]
     refused: tuple[str, ...]
+
+    def __add__(self, other: Imported) -> Imported:
+        """What both brought."""
+        return Imported(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 def export_results(
@@ -71,21 +77,28 @@ def import_results(results: Results, shares: Shares, folder: Path) -> Imported:
         StoreError: The folder holds no export that this version can read.
     """
     manifest = _read_manifest(folder)
-    added, known, conflicting, refused = [], [], [], []
-    for path in sorted((folder / "results").glob("*.json")):
-        try:
-            document = read_document(path)
-        except (OSError, ResultRefusedError) as error:
-            refused.append(str(error))
-            continue
-        if results.add(document):
-            added.append(path.stem)
-            continue
-        known.append(path.stem)
-        if read_document(results.folder / path.name) != document:
-            conflicting.append(path.stem)
+    found = Imported((), (), (), ())
+    paths = sorted((folder / "results").glob("*.json"))
+    for start in range(0, len(paths), TOGETHER):
+        found += _import_some(results, paths[start : start + TOGETHER])
     for query in manifest["shares"]:
         shares.keep(query)
+    return found
+
+
+def _import_some(results: Results, paths: Sequence[Path]) -> Imported:
+    documents, refused = [], []
+    for path in paths:
+        try:
+            documents.append(read_document(path))
+        except (OSError, ResultRefusedError) as error:
+            refused.append(str(error))
+    added, known, conflicting = [], [], []
+    for document, new in zip(documents, results.add_checked(documents), strict=True):
+        run_id = document["run_id"]
+        (added if new else known).append(run_id)
+        if not new and read_document(results.folder / f"{run_id}.json") != document:
+            conflicting.append(run_id)
     return Imported(tuple(added), tuple(known), tuple(conflicting), tuple(refused))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from backend.store.database import Database
-from backend.store.documents import RUN_ID, read_document, write_document
+from backend.store.documents import RUN_ID, check, read_document, write_checked
 from backend.store.errors import ResultRefusedError
 from backend.store.remembered import Remembered
 
@@ -107,9 +107,14 @@ class Results:
         Raises:
             ResultRefusedError: The document breaks its contract.
         """
-        write_document(self.folder, document)
+        check(document)
+        return self.add_checked([document])[0]
+
+    def add_checked(self, documents: Sequence[Mapping[str, Any]]) -> list[bool]:
+        """Keep results that `check` has passed, all files first; whether each of them was new."""
+        write_checked(self.folder, documents)
         with self._database.writing() as cursor:
-            return self.index(cursor, document)
+            return [self.index(cursor, document) for document in documents]
 
     def index(self, cursor: duckdb.DuckDBPyConnection, document: Mapping[str, Any]) -> bool:
         """Enter a checked document inside the caller's transaction; False when it is known."""
