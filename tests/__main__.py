@@ -16,8 +16,13 @@ CHECKS = (
     ("lint", ["ruff", "check", "--quiet", "."]),
     ("types", ["pyrefly", "check", "--python-interpreter-path", sys.executable]),
 )
-WHOLE = ["-q", "-n", "auto", "--dist", "worksteal"]
-"""The whole suite, as many tests at a time as there are cores; each computes with one thread."""
+AT_ONCE = (os.cpu_count() or 1) + 1
+"""Files at a time: one more than there are cores, for many tests wait for a process or a clock."""
+WHOLE = ["-q", "-n", str(AT_ONCE), "--dist", "loadfile", "--no-loadscope-reorder"]
+"""The whole suite, a file at a time in the order of `conftest.py`; each computes with one thread.
+
+What a file has made once, such as a service, a page or fitted matrices, is never made twice.
+"""
 MARKED = ("faults", "security")
 """Suites of their own, `-m faults`, which run in the same way; other arguments are as they are."""
 

@@ -5,9 +5,26 @@ import socket
 
 import pytest
 
+pytest_plugins = ["tests.browser"]
+
+LONGEST = (
+    "end_to_end", "recipes", "methods_hard_cases", "methods_contract", "browser_page", "nightly",
+    "browser_views", "browser_work", "triton", "decode_step", "faults_everywhere", "solve",
+    "composition", "device", "faults_store", "caches_contract", "security_page", "space",
+    "browser_hostile", "models", "reach", "jobs_attempts", "held_operation", "data_training",
+    "hub", "jobs_limits", "jobs_faults", "jobs_cluster", "ui_page", "compress", "trees", "lean",
+)  # fmt: skip
+"""Files of tests that take longest, about from the longest on."""
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with what takes longest, so that nothing long is left for one process at the end."""
+    place = {f"test_{name}.py": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -9,7 +9,7 @@ from backend.methods.quantise import _grid
 from backend.methods.quantise.adadim import Adadim
 from backend.methods.quantise.gptq import Gptq
 from backend.methods.quantise.rtn import Rtn
-from tests.test_methods_contract import error, inputs_of, normal, statistics_of
+from tests.contract import error, inputs_of, normal, statistics_of
 
 
 @pytest.mark.parametrize("within", ["rtn", "gptq"])

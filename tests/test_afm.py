@@ -6,7 +6,7 @@ import torch
 from backend import formats
 from backend.methods.factorise.afm import Afm
 from backend.methods.factorise.lord import Lord
-from tests.test_methods_contract import inputs_of, normal, statistics_of
+from tests.contract import inputs_of, normal, statistics_of
 
 
 def case(rows=24, columns=40):

@@ -6,9 +6,9 @@ import torch
 from backend import formats
 from backend.methods.quantise import ap_int
 from backend.methods.quantise.ap_int import ApInt
+from tests.contract import inputs_of, statistics_of
 from tests.looking import normal
 from tests.test_flatquant import lost
-from tests.test_methods_contract import inputs_of, statistics_of
 
 
 def test_every_bit_is_a_plus_or_a_minus_one():

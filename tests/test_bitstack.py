@@ -16,7 +16,7 @@ from backend.methods.quantise.bitstack import Bitstack
 from backend.models.view import View
 from backend.recipes import Recipe
 from tests import tiny_transformers as tiny
-from tests.test_methods_contract import inputs_of, normal, statistics_of
+from tests.contract import inputs_of, normal, statistics_of
 
 WINDOWS = tiny.tokens(4, 16)
 

@@ -1,89 +1,18 @@
-"""The page in a real browser: what a person sees, clicks, links to, and is safe from."""
+"""The page in a real browser: what a person sees, clicks and links to."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import pytest
 
-from tests.page_results import BEATEN, HOSTILE, MIDDLE, PAYLOADS, SMALL, fill
+from tests.browser import NEEDS_BROWSER, PATIENCE, Server, click_dot, drawn, expect, look_now
+from tests.page_results import BEATEN, MIDDLE, SMALL, fill
 from ui import programs
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
-    None,
-)
-try:
-    from playwright.sync_api import expect, sync_playwright
-except ImportError:
-    sync_playwright = None
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        CHROMIUM is None or sync_playwright is None,
-        reason="THE PAGE IS NOT TESTED IN A BROWSER: install playwright and chromium",
-    ),
-]
-ROOT = Path(__file__).parents[1]
-FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
-PATIENCE = 60_000  # milliseconds
-
-
-class Server:
-    """A page in a process of its own, which can be stopped and started again."""
-
-    def __init__(self, home, *more):
-        self.home, self.more = home, more
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.address = f"http://127.0.0.1:{self.port}"
-
-    def start(self):
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.page_server", str(self.home), str(self.port), *self.more],
-            cwd=ROOT,
-            env=os.environ
-            | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
-            stdout=subprocess.DEVNULL,
-        )
-        for _ in range(240):
-            with contextlib.suppress(urllib.error.URLError, ConnectionError):
-                urllib.request.urlopen(f"{self.address}/health", timeout=5).close()
-                return self
-            assert self.process.poll() is None, "the page ended while it started"
-            time.sleep(0.25)
-        raise TimeoutError("the page did not start in a minute")
-
-    def stop(self):
-        self.process.terminate()
-        try:
-            self.process.wait(15)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def patience():
-    """A busy machine is slow, not wrong."""
-    expect.set_options(timeout=PATIENCE)
-    yield
-    expect.set_options(timeout=None)
+pytestmark = NEEDS_BROWSER
 
 
 @pytest.fixture(scope="module")
@@ -91,78 +20,6 @@ def server(tmp_path_factory):
     started = Server(fill(tmp_path_factory.mktemp("home"))).start()
     yield started
     started.stop()
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def context(chromium):
-    opened = chromium.new_context()
-    opened.set_default_timeout(PATIENCE)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def visit(context, server):
-    """Opens pages, and at the end finds neither errors nor requests to other hosts."""
-    yield from visits(context, server)
-
-
-def visits(context, server):
-    pages, wrong = [], []
-    local = (server.address, "data:", "blob:")
-
-    def opened(path="/", width=1440, height=900):
-        page = context.new_page()
-        pages.append(page)
-        page.set_viewport_size({"width": width, "height": height})
-        page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda r: None if r.url.startswith(local) else wrong.append(r.url))
-        page.goto(server.address + path)
-        return page
-
-    opened.wrong = wrong
-    yield opened
-    for page in pages:
-        page.close()
-    assert wrong == []
-
-
-def drawn(page):
-    page.wait_for_selector(".ps-plot[data-drawn] .scatterlayer .point")
-    return page
-
-
-def look_now(page):
-    """Have a page ask for news as if it had just been brought to the front."""
-    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-
-
-def click_dot(page, run_id):
-    """Click where a run is drawn, as a person would."""
-    place = page.evaluate(
-        """(run) => {
-          const plot = document.querySelector(".ps-plot");
-          for (const trace of plot.data) {
-            const at = (trace.customdata || []).indexOf(run);
-            if (at < 0) continue;
-            const { xaxis, yaxis, margin } = plot._fullLayout;
-            const box = plot.getBoundingClientRect();
-            return [box.x + xaxis._offset + xaxis.c2p(xaxis.d2c(trace.x[at])),
-                    box.y + yaxis._offset + yaxis.c2p(yaxis.d2c(trace.y[at]))];
-          }
-        }""",
-        run_id,
-    )
-    page.mouse.click(*place)
 
 
 def test_the_first_screen_draws_the_frontier(visit):
@@ -231,34 +88,6 @@ def test_zoom_survives_a_click_and_new_data(visit):
     page.wait_for_function(f"{ranges}[1] === {before[1]}")
 
 
-def test_a_comparison_marks_the_first_word_that_differs(visit):
-    page = visit(f"/?compare={MIDDLE},{SMALL}&prompt=1")
-    panes = page.locator(".ps-compare .ps-pane")
-    expect(panes).to_have_count(3)
-    expect(panes.nth(0).locator("h3")).to_contain_text("dense")
-    expect(panes.nth(0).locator("mark")).to_have_count(0)
-    expect(panes.nth(1).locator("mark.ps-first")).to_have_text("away")
-    expect(panes.nth(1).locator("footer")).to_contain_text("nearly a tie")
-    expect(page.locator("select[data-prompt]")).to_have_value("1")
-
-
-def test_a_blind_question_is_answered_counted_and_shown_beside_the_divergence(visit):
-    page = visit(f"/?compare={SMALL}&mode=blind")
-    sides = page.locator(".ps-blind [data-side]")
-    expect(sides).to_have_count(2)
-    assert "gptq" not in page.locator(".ps-blind").inner_text()
-    left = page.locator("[data-side=left] .ps-text").inner_text()
-    told = "right" if "slept well" in left else "left"
-    page.locator(f"[data-choice={told}]").click()
-    expect(page.locator(".ps-verdict")).to_contain_text("Right.")
-    expect(page.locator(f"[data-side={told}] h3")).to_contain_text("gptq@3")
-    row = page.locator(".ps-tally tbody tr", has_text="gptq@3")
-    expect(row).to_contain_text("0.200 nats/token")
-    expect(row).to_contain_text("1 of 1")
-    page.locator("[data-next]").click()
-    expect(page.locator(".ps-verdict")).to_contain_text("0 more")
-
-
 def test_a_run_without_its_model_offers_to_make_it(visit):
     page = visit(f"/?compare={SMALL}&mode=live")
     expect(page.locator(".ps-offer")).to_contain_text("not on this machine")
@@ -267,55 +96,6 @@ def test_a_run_without_its_model_offers_to_make_it(visit):
     expect(page.locator(".ps-offer")).to_contain_text("is being made here")
     expect(page.locator(".ps-job", has_text="gptq@3").first).to_contain_text("waits for its turn")
     page.get_by_role("button", name="Cancel gptq@3").first.click()
-
-
-def test_a_short_link_opens_the_view_that_was_kept(visit, server):
-    page = visit(f"/?compare={MIDDLE},{SMALL}&prompt=1")
-    expect(page.locator(".ps-compare .ps-pane")).to_have_count(3)
-    page.get_by_role("button", name="Short link").click()
-    expect(page.locator(".ps-link")).to_have_value(re.compile(r"/\?share=[0-9a-f]{16}$"))
-    short = page.locator(".ps-link").input_value().removeprefix(server.address)
-    other = visit(short)
-    expect(other.locator(".ps-compare .ps-pane")).to_have_count(3)
-    assert f"compare={MIDDLE},{SMALL}" in other.url
-
-
-def test_a_space_tells_the_page_around_it_what_is_seen(visit):
-    page = visit("/health")  # stands for the Hub, whose page holds the Space in a frame
-
-    def as_on_a_space(route):
-        answer = route.fetch()
-        link = {"link": "https://huggingface.co/spaces/someone/name"}
-        route.fulfill(response=answer, json=answer.json() | link)
-
-    page.route("**/page/start", as_on_a_space)
-    page.evaluate(
-        """() => {
-          window.told = [];
-          window.postMessage = (what, where, ports) => {
-            if (what.queryString) told.push([what.queryString, where]);
-            if (what === "zerogpu-headers") ports[0].postMessage({ "X-IP-Token": where });
-          };
-          const frame = document.createElement("iframe");
-          frame.src = "/";
-          document.body.append(frame);
-        }"""
-    )
-    inside = page.frame_locator("iframe")
-    expect(inside.locator(".ps-link")).to_have_value(
-        "https://huggingface.co/spaces/someone/name", timeout=PATIENCE
-    )
-    inside.locator("body").evaluate(
-        f"() => import('/page/static/view.js').then((view) => view.change({{ run: '{SMALL}' }}))"
-    )
-    assert page.evaluate("told.at(-1)") == [f"run={SMALL}", "https://huggingface.co"]
-    expect(inside.locator(".ps-link")).to_have_value(
-        f"https://huggingface.co/spaces/someone/name?run={SMALL}"
-    )
-    inside.locator("body").evaluate("window.supports_zerogpu_headers = true")
-    with page.expect_request("**/api/v1/share") as asked:
-        inside.get_by_role("button", name="Short link").click()
-    assert asked.value.header_value("x-ip-token") == "https://huggingface.co"
 
 
 def test_a_bound_shades_the_chart_and_is_kept_in_the_address(visit):
@@ -538,132 +318,3 @@ def test_a_report_opens_from_disk(visit, server, tmp_path):
     page.wait_for_selector("#plot .scatterlayer .point")
     assert visit.wrong == [path.as_uri()]
     visit.wrong.clear()
-
-
-@pytest.fixture
-def working(context, tmp_path):
-    """Visits to a page whose jobs run."""
-    server = Server(fill(tmp_path), "work").start()
-    yield from visits(context, server)
-    server.stop()
-
-
-@pytest.mark.slow
-def test_a_run_draws_a_new_dot_and_its_model_writes_beside_the_dense_one(working):
-    page = drawn(working())
-    page.get_by_role("button", name="rtn", exact=True).click()
-    page.get_by_role("button", name="gptq", exact=True).click()
-    page.locator("[data-budget]").fill("3")
-    page.get_by_label("Measure").select_option("smoke")
-    page.get_by_label("Time it too").uncheck()
-    expect(page.locator(".ps-go")).to_have_text(re.compile(r"^Compress \(≈"))
-    page.locator(".ps-go").click()
-    # A ring around what is new tells that the dot is there, without a reload.
-    page.wait_for_function(
-        "document.querySelector('.ps-plot').data.some((t) => t.name === 'fresh')", timeout=120_000
-    )
-    made = page.locator(".ps-job.ps-is-done").get_attribute("data-run")
-    page = working(f"/?compare={made}&mode=live&tokens=32")
-    page.locator("[data-say]").fill("Once upon a time, there was a")
-    page.locator("[data-write]").click()
-    panes = page.locator(".ps-live .ps-pane")
-    expect(panes).to_have_count(2)
-    expect(panes.nth(1).locator(".ps-tokens span").nth(4)).to_be_attached()
-    page.reload()  # a text goes on, and is found again
-    expect(page.locator(".ps-live[data-state=done]")).to_be_visible(timeout=30_000)
-    assert page.locator("[data-say]").input_value() == "Once upon a time, there was a"
-    dense, small = (panes.nth(n).locator(".ps-tokens span").all_inner_texts() for n in range(2))
-    at = int(panes.nth(1).locator(".ps-tokens .ps-first").get_attribute("data-at"))
-    assert small[:at] == dense[:at]
-    assert small[at] != dense[at]
-    expect(panes.nth(1).locator("footer")).to_contain_text(f"at token {at + 1}: there")
-    expect(panes.nth(1).locator(".ps-numbers")).to_contain_text("tokens/s")
-    strip = panes.nth(1).locator(".ps-heat")
-    strip.focus()
-    page.keyboard.press("Home")
-    page.keyboard.press("ArrowRight")
-    detail = page.locator(".ps-detail")
-    expect(detail.locator("h3")).to_contain_text("Token 2 of rtn@3")
-    expect(detail.locator(".ps-top")).to_have_count(2)
-    expect(detail.locator(".ps-top").first.locator("li")).to_have_count(5)
-    assert strip.get_attribute("aria-valuenow") == "2"
-    page.reload()
-    expect(page.locator(".ps-live[data-state=done]")).to_be_visible()
-
-
-@pytest.fixture(scope="module")
-def hostile(chromium, tmp_path_factory):
-    """Visits to a home where every text of unknown origin is all payloads at once."""
-    server = Server(fill(tmp_path_factory.mktemp("hostile"), " ".join(PAYLOADS))).start()
-    context = chromium.new_context(viewport={"width": 1440, "height": 900}, base_url=server.address)
-    context.set_default_timeout(PATIENCE)
-    page = context.new_page()
-
-    def visited(path):
-        if "report" in path:
-            with urllib.request.urlopen(server.address + path) as answer:
-                page.set_content(answer.read().decode())
-        else:
-            page.goto(server.address + path)
-        return page
-
-    yield visited
-    context.close()
-    server.stop()
-
-
-@pytest.mark.security
-@pytest.mark.parametrize(
-    ("path", "shown"),
-    [
-        (f"/?run={HOSTILE}", ".ps-card[data-run]"),
-        (f"/?run={HOSTILE}&x=decode_speedup", ".ps-card[data-run]"),
-        (f"/?compare={HOSTILE}", ".ps-compare .ps-pane"),
-        ("/?tab=methods", ".ps-method"),
-        (f"/r/{HOSTILE}", ".ps-card[data-run]"),
-        ("/page/report", "#plot .point"),
-        (f"/?run={PAYLOADS[0]}&x={PAYLOADS[2]}&family={PAYLOADS[1]}", "[role=alert]"),
-    ],
-)
-def test_hostile_text_stays_text(hostile, path, shown):
-    page = hostile(path)
-    page.wait_for_selector(shown)
-    page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
-    page.wait_for_timeout(150)  # for whatever a payload would have loaded
-    assert page.evaluate("window.pwned") is None
-    assert page.locator("img[onerror], svg[onload], a[href^='javascript']").count() == 0
-
-
-STRANGE = """() => {
-  const found = [...document.querySelectorAll("*")];
-  const handlers = found.flatMap((one) => [...one.attributes].filter((each) =>
-    each.name.startsWith("on") || /^\\s*javascript:/i.test(each.value)));
-  const added = found.filter((one) =>
-    one.matches("iframe[srcdoc], math, img[src=x], svg[onload]") ||
-    (one.matches("script") && one.textContent.includes("pwned")));
-  return [window.pwned ?? null, handlers.length, added.length];
-}"""
-
-
-@pytest.mark.security
-def test_what_is_sent_to_the_interface_adds_nothing_to_the_page(hostile):
-    """Each payload, kept as a view by the interface and opened by its short link."""
-
-    def opened(text):
-        kept = dict.fromkeys(("run", "budget", "say", "prompt", "x", "tab", "writing"), text)
-        kept |= {name: [text] for name in ("model", "family", "protocol", "compare")}
-        answer = page.request.post("/api/v1/share", data={"view": kept})
-        page.goto(f"/?share={answer.json()['slug']}")
-        page.wait_for_selector("[role=alert]")
-        page.wait_for_function("location.search.includes('budget')")
-        page.wait_for_timeout(150)
-        seen = page.evaluate(STRANGE)
-        refused = page.request.post("/api/v1/jobs", data={"recipe": text, "model": text})
-        assert 400 <= refused.status < 500
-        assert refused.headers["content-type"] == "application/json"
-        assert refused.headers["x-content-type-options"] == "nosniff"
-        return seen
-
-    page = hostile("/health")
-    assert len(PAYLOADS) == 12
-    assert {text: opened(text) for text in PAYLOADS} == {text: [None, 0, 0] for text in PAYLOADS}

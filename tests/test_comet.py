@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from backend.methods.quantise.comet import Comet
+from tests.contract import statistics_of
 from tests.looking import normal
 from tests.test_flatquant import lost
-from tests.test_methods_contract import statistics_of
 
 
 def loud_channels():

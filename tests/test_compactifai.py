@@ -5,7 +5,7 @@ import torch
 
 from backend import formats
 from backend.methods.factorise.compactifai import Compactifai, split
-from tests.test_methods_contract import inputs_of, normal, statistics_of
+from tests.contract import inputs_of, normal, statistics_of
 
 
 def fitted(method, weight):

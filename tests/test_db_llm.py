@@ -8,7 +8,7 @@ import torch
 from backend import formats
 from backend.methods.quantise import db_llm
 from backend.methods.quantise.db_llm import DbLlm
-from tests.test_methods_contract import error, inputs_of, normal, statistics_of
+from tests.contract import error, inputs_of, normal, statistics_of
 
 
 def test_two_scales_make_four_values():

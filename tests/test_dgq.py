@@ -5,7 +5,7 @@ import torch
 
 from backend.methods.quantise import dgq
 from backend.methods.quantise.dgq import Dgq
-from tests.test_methods_contract import error, inputs_of, normal, statistics_of
+from tests.contract import error, inputs_of, normal, statistics_of
 
 
 def test_a_group_takes_its_codes_a_multiple_and_a_zero_point_and_a_row_one_number():

@@ -7,7 +7,7 @@ from backend.calibrate.statistics import InputStatistics
 from backend.methods.base import Needs
 from backend.methods.quantise import easyquant
 from backend.methods.quantise.easyquant import Easyquant
-from tests.test_methods_contract import normal
+from tests.contract import normal
 
 NOTHING = InputStatistics(1024, Needs.NOTHING)
 

@@ -9,7 +9,7 @@ from backend.methods.base import Needs
 from backend.methods.factorise import _rank
 from backend.methods.factorise.eora import Eora
 from backend.methods.quantise.rtn import Rtn
-from tests.test_methods_contract import error, inputs_of, normal, statistics_of
+from tests.contract import error, inputs_of, normal, statistics_of
 
 
 def by_eigenspace(change, hessian, rank):

@@ -9,7 +9,7 @@ from backend.calibrate.statistics import InputStatistics
 from backend.methods.base import Needs
 from backend.methods.quantise.finequant import Finequant
 from backend.methods.quantise.rtn import Rtn
-from tests.test_methods_contract import normal
+from tests.contract import normal
 
 NOTHING = InputStatistics(1024, Needs.NOTHING)
 

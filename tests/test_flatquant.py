@@ -10,8 +10,8 @@ from backend.formats.rounded_inputs import turn
 from backend.methods.base import Needs
 from backend.methods.quantise import flatquant
 from backend.methods.quantise.flatquant import Flatquant
+from tests.contract import inputs_of, statistics_of
 from tests.looking import normal
-from tests.test_methods_contract import inputs_of, statistics_of
 
 
 def test_two_matrices_are_as_small_as_their_product_is_wide():

@@ -13,7 +13,7 @@ from backend.models.language_model import TransformersModel
 from backend.models.view import View
 from backend.recipes import Recipe
 from tests import tiny_transformers as tiny
-from tests.test_methods_contract import normal
+from tests.contract import normal
 
 WINDOWS = tiny.tokens(4, 24)
 

@@ -8,7 +8,7 @@ import torch
 from backend import formats
 from backend.methods.quantise import _descent, gqsa
 from backend.methods.quantise.gqsa import Gqsa
-from tests.test_methods_contract import error, inputs_of, normal, statistics_of
+from tests.contract import error, inputs_of, normal, statistics_of
 
 
 def solved(weight, mask, hessian):

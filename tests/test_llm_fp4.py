@@ -7,7 +7,7 @@ from backend.formats import FloatCodes
 from backend.formats.floating import values
 from backend.methods.quantise import llm_fp4
 from backend.methods.quantise.llm_fp4 import LlmFp4
-from tests.test_methods_contract import inputs_of, normal, statistics_of
+from tests.contract import inputs_of, normal, statistics_of
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from backend import formats
 from backend.methods.quantise import _tables, lq_lora
 from backend.methods.quantise.lq_lora import LqLora
-from tests.test_methods_contract import inputs_of, normal, statistics_of
+from tests.contract import inputs_of, normal, statistics_of
 
 
 def test_four_bits_of_normal_float_are_those_of_qlora():

@@ -9,7 +9,7 @@ from backend.formats import BinaryCodes
 from backend.methods.quantise import lut_gemm
 from backend.methods.quantise.lut_gemm import LutGemm
 from kernels import extension
-from tests.test_methods_contract import inputs_of, normal, statistics_of
+from tests.contract import inputs_of, normal, statistics_of
 
 
 def held_of(weight, counts, planes):

@@ -6,7 +6,7 @@ import torch
 from backend.methods.base import Needs
 from backend.methods.prune import magnitude
 from backend.methods.prune.magnitude import Magnitude
-from tests.test_methods_contract import error, inputs_of, normal, statistics_of
+from tests.contract import error, inputs_of, normal, statistics_of
 
 
 def test_shares_follow_the_cubic_of_the_paper():

@@ -12,7 +12,7 @@ from backend.methods.quantise.mixllm import Mixllm
 from backend.models.view import View
 from backend.recipes import Recipe
 from tests import tiny_transformers as tiny
-from tests.test_methods_contract import inputs_of, normal, statistics_of
+from tests.contract import inputs_of, normal, statistics_of
 
 
 def changes_of(view, method):

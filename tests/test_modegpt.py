@@ -17,7 +17,7 @@ from backend.models.placed import PlacedLinear
 from backend.models.view import View
 from backend.recipes import Recipe
 from tests import tiny_transformers as tiny
-from tests.test_methods_contract import normal
+from tests.contract import normal
 
 WINDOWS = tiny.tokens(4, 24)
 

@@ -23,7 +23,7 @@ from backend.models.view import View
 from backend.recipes import Recipe
 from backend.sources import ModelSource
 from tests import tiny_transformers as tiny
-from tests.test_compress import assert_within
+from tests.compressed import assert_within
 
 ROOT = Path(__file__).parents[1]
 LAYER = [key for key, cls in methods.catalogue().items() if issubclass(cls, LayerMethod)]

@@ -8,7 +8,7 @@ from backend.methods.base import Needs
 from backend.methods.quantise import _tables, nupes
 from backend.methods.quantise.nupes import Nupes
 from backend.methods.quantise.rtn import Rtn
-from tests.test_methods_contract import normal
+from tests.contract import normal
 
 NOTHING = InputStatistics(256, Needs.NOTHING)
 

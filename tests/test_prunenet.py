@@ -9,7 +9,7 @@ from backend.methods.structure import prunenet
 from backend.methods.structure.prunenet import Policy, Prunenet
 from backend.models.view import View
 from tests import tiny_transformers as tiny
-from tests.test_methods_contract import normal
+from tests.contract import normal
 
 WINDOWS = tiny.tokens(4, 24)
 

@@ -8,7 +8,7 @@ import torch
 from backend import formats
 from backend.methods.quantise import ptq161
 from backend.methods.quantise.ptq161 import Ptq161
-from tests.test_methods_contract import error, inputs_of, normal, statistics_of
+from tests.contract import error, inputs_of, normal, statistics_of
 
 
 def test_a_fifth_of_the_columns_in_a_wide_matrix_take_the_bits_of_the_paper():

@@ -5,7 +5,7 @@ import torch
 
 from backend.methods.quantise import _grid
 from backend.methods.quantise.spqr import Spqr, _worth
-from tests.test_methods_contract import error, inputs_of, normal, statistics_of
+from tests.contract import error, inputs_of, normal, statistics_of
 
 
 def test_bits_are_those_of_the_papers_formula():

@@ -14,7 +14,7 @@ from backend.methods.quantise import _clusters
 from backend.methods.quantise.squeezellm import Squeezellm
 from backend.models.view import View
 from tests import tiny_transformers as tiny
-from tests.test_methods_contract import inputs_of, normal, statistics_of
+from tests.contract import inputs_of, normal, statistics_of
 
 
 def best_by_partitions(values, weights, count):

@@ -8,7 +8,7 @@ import torch
 from backend import formats
 from backend.methods.quantise import _vectors, vptq
 from backend.methods.quantise.vptq import Vptq
-from tests.test_methods_contract import error, inputs_of, normal, statistics_of
+from tests.contract import error, inputs_of, normal, statistics_of
 
 
 def planned(method, weight, statistics):
