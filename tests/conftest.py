@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-pytest_plugins = ["tests.browser"]
+pytest_plugins = ["tests.browser", "tests.staged"]
 
 LONGEST = (
     "end_to_end", "recipes", "methods_hard_cases", "methods_contract", "browser_page", "nightly",
