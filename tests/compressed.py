@@ -39,13 +39,16 @@ def tiny_source(family="llama", **changes):
     return LoadedModel(tiny.build(family, **changes), None, ModelSource(family), Path(), 0)
 
 
-def made(recipe, folder):
-    """A tiny model and what a recipe makes of it; a wider one where it must be."""
+def made(recipe, folder, stacks):
+    """A tiny model and what a recipe makes of it; a wider one where it must be.
+
+    Models of each width keep their blocks of `backend.stacks` in a folder below `stacks`.
+    """
     for width in (None, *WIDTHS):
         changes = {} if width is None else {**tiny.WIDE, "hidden_size": width}
         source = tiny.loaded(tiny.build("llama", **changes), folder / f"dense{width}")
         try:
-            return source, compress(source, recipe, WINDOWS)
+            return source, compress(source, recipe, WINDOWS, statistics=stacks / f"{width}")
         except OutOfReachError:
             if width == WIDTHS[-1]:
                 raise

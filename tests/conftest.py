@@ -1,5 +1,6 @@
 """What every test gets: no network but loopback, no state outside its own folder, one thread."""
 
+import itertools
 import os
 import socket
 
@@ -15,6 +16,8 @@ LONGEST = (
     "hub", "jobs_limits", "jobs_faults", "jobs_cluster", "ui_page", "compress", "trees", "lean",
 )  # fmt: skip
 """Files of tests that take longest, about from the longest on."""
+
+TESTS = itertools.count()
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -49,6 +52,7 @@ def no_network(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def own_home(monkeypatch, tmp_path):
-    """Keep state in the test's own folder."""
-    monkeypatch.setenv("PARETOSCOPE_HOME", str(tmp_path / "home"))
+def own_home(monkeypatch, tmp_path_factory):
+    """Keep state in a folder of the test's own, which is there once something is kept in it."""
+    home = tmp_path_factory.getbasetemp() / f"home-of-test-{next(TESTS)}"
+    monkeypatch.setenv("PARETOSCOPE_HOME", str(home))
