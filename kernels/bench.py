@@ -23,12 +23,13 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kernels import bitpack, packed, window, wna16_mm
+from kernels import bitpack, packed, rounding, window, wna16_mm
 
 ROTATED = 160 * 2**20  # bytes of copies that are gone through: more than caches hold
 GROUP = 128
@@ -151,7 +152,6 @@ def products(size: int) -> list[Contender]:
         ).matrix(),
         "8 bits": lambda: _integers(size, 8),
         "4 bits": lambda: _integers(size, 4),
-        "4 bits, activations of 8": lambda: _integers(size, 4, activation_bits=8),
         "3 bits": lambda: _integers(size, 3),
         "2 bits": lambda: _integers(size, 2),
         "codebook of 16 a row": lambda: _codebook(size),
@@ -160,6 +160,9 @@ def products(size: int) -> list[Contender]:
     }
     for name, make in kinds.items():
         found.append(_contender(name, _own(make), _held_bytes(make())))
+    four = _held_bytes(_integers(size, 4))
+    for name, block in (("4 bits, activations of 8", 32), ("the same, a step a row", size)):
+        found.append(_contender(name, lambda block=block: _rounded(size, block), four))
     return found
 
 
@@ -204,19 +207,22 @@ def _torch_unpacked(size: int) -> Callable[[Tensor], Tensor]:
     return run
 
 
-def _integers(size: int, bits: int, activation_bits: int = 16) -> packed.Matrix:
+def _integers(size: int, bits: int) -> packed.Matrix:
     planes = {
         width: torch.randint(0, 256, (size, size * width // 8), dtype=torch.uint8)
         for width in bitpack.plane_widths(bits)
     }
-    scales = packed.dense(torch.rand(size, size // GROUP).to(torch.bfloat16))
-    offsets = packed.dense(torch.rand(size, size // GROUP).to(torch.bfloat16))
+    scales, offsets = (packed.dense(one.bfloat16()) for one in torch.rand(2, size, size // GROUP))
     return _there(
         packed.integers(
-            planes, size, scales, bits=bits, group_size=GROUP, offsets=offsets,
-            activation_bits=activation_bits,
+            planes, size, scales, middle=float(1 << (bits - 1)), group_size=GROUP, offsets=offsets
         )
-    )  # fmt: skip
+    )
+
+
+def _rounded(size: int, block: int) -> Callable[[Tensor], Tensor]:
+    held, how = _integers(size, 4), rounding.Rounding(8, block, 0, 1.0, 0)
+    return _there(rounding.product(how, held, held.product()))
 
 
 def _codebook(size: int) -> packed.Matrix:
@@ -240,10 +246,10 @@ def _numbers(*shape: int) -> Tensor:
     return torch.randn(shape).to(torch.bfloat16)
 
 
-def _there(matrix: packed.Matrix | None) -> packed.Matrix:
-    if matrix is None:
+def _there(found: Any) -> Any:
+    if found is None:
         raise RuntimeError("There is no extension here.")
-    return matrix
+    return found
 
 
 def _held_bytes(matrix: packed.Matrix) -> int:

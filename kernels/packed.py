@@ -33,9 +33,9 @@ class _IntegerGroups(ctypes.Structure):
         ("zero_points", Codes),
         ("group_size", Number),
         ("middle", ctypes.c_float),
+        ("unit", ctypes.c_float),
         ("scales", Address),
         ("offsets", Address),
-        ("activation_bits", Number),
     )
 
 
@@ -99,27 +99,17 @@ def integers(
     columns: int,
     scales: Matrix | None,
     *,
-    bits: int,
+    middle: float,
     group_size: int,
+    unit: float = 1,
     offsets: Matrix | None = None,
     zero_points: dict[int, Tensor] | None = None,
-    activation_bits: int = 16,
 ) -> Matrix | None:
     """Of codes in groups: planes by width, and a scale and perhaps an offset a group.
 
-    Activations are rounded with a scale every 32 columns: to 16 bits, a fiftieth of what bfloat16
-    leaves, or, where 8 are asked for, to 127 steps of the largest either way. That is lossy: what
-    is multiplied so must be judged by such products.
-
-    Raises:
-        ValueError: other bits, or 8 with groups that end within 32 columns.
+    A code is worth (code - middle) * unit * scale. Activations are rounded to 16 bits with a scale
+    every 32 columns, a fiftieth of what bfloat16 leaves; to fewer by `kernels.rounding`.
     """
-    if activation_bits not in (8, 16):
-        raise ValueError(f"Activations have 8 or 16 bits beside codes, not {activation_bits}.")
-    if activation_bits == 8 and group_size < columns and group_size % 32:
-        raise ValueError(
-            f"Activations of 8 bits ask for groups of whole 32 columns, not {group_size}."
-        )
     if scales is None or not here(*codes.values()):
         return None
     rows = next(iter(codes.values())).shape[0]
@@ -128,10 +118,10 @@ def integers(
         planes_of(codes),
         planes_of(zero_points or {}),
         group_size,
-        float(1 << (bits - 1)),
+        middle,
+        unit,
         scales.address,
         offsets.address if offsets else None,
-        activation_bits,
     )
     return Matrix(structure, (codes, scales, offsets, zero_points))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels import bitmask, bitpack, packed, sparse24, window, wna16_mm
+from kernels import bitmask, bitpack, packed, rounding, sparse24, window, wna16_mm
 
 ROWS, COLUMNS, GROUP = 7, 43, 16
 IN_FOURS = 36  # columns of two of every four; half of a byte's positions lie behind a row's end
@@ -42,6 +42,13 @@ def disagreement() -> str:
         for x in (several[:, :width], several[:1, :width]):  # one alone may go another way
             if error := _error(matrix.multiply(x), x, dense):
                 return f"Its product by {name} is off by {error:.1e} of the largest."
+    held, dense = examples["integers of 4 bits"]
+    whole = torch.randint(-7, 8, (5, COLUMNS), generator=generator).to(torch.float32)
+    whole[:, ::GROUP] = 7  # codes of 4 bits with a step of one: rounding changes nothing
+    product = rounding.product(rounding.Rounding(4, GROUP, 0, 1.0, 0), held, held.product())
+    for x in (whole, whole[:1]):
+        if error := _error(product(x), x, dense):
+            return f"Its product of rounded inputs is off by {error:.1e} of the largest."
     if error := _error(packed.dense(numbers).product()(several[0])[None], several[:1], numbers):
         return f"Its product of a decode step is off by {error:.1e} of the largest."
     return ""
@@ -59,7 +66,7 @@ def _integers(bits: int, generator: torch.Generator) -> tuple[packed.Matrix | No
     scales, offsets = torch.rand(2, ROWS, -(-COLUMNS // GROUP), generator=generator)
     matrix = packed.integers(
         bitpack.pack(codes, bits), COLUMNS, packed.dense(scales),
-        bits=bits, group_size=GROUP, offsets=packed.dense(offsets),
+        middle=float(1 << (bits - 1)), group_size=GROUP, offsets=packed.dense(offsets),
     )  # fmt: skip
     return matrix, wna16_mm.dequantise(codes, scales, offsets, bits, GROUP)
 

@@ -150,7 +150,7 @@ class IntegerGroups(Format):
             self.codes.parts(),
             self.columns,
             self.scales.matrix(),
-            bits=self.code_bits,
+            middle=float(1 << (self.code_bits - 1)),
             group_size=self.group_size,
             offsets=offsets,
             zero_points=zeros,

@@ -1,7 +1,7 @@
 """A matrix whose activations are turned, ordered and rounded to few bits before they meet it.
 
-Rounding is that of the format, so that quality is measured with it; the product itself is made of
-the rounded values as floating-point numbers, for no kernel here multiplies four bits by four.
+Few tokens on a processor meet it as integers, where it is held as codes: their codes are multiplied
+and their steps come after. Elsewhere the product is made of the rounded values as numbers.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from backend.formats.base import Format, empty
+from backend.formats.base import FEW, Format, empty
 from backend.formats.dense import Dense
+from kernels import rounding
+from kernels.products import Product
 
 WHOLE = 16
 """Bits of an activation that is left as it is."""
@@ -147,7 +149,23 @@ class RoundedInputs(Format):
 
     def multiply(self, activation: Tensor) -> Tensor:
         """The product of what is seen with the matrix held."""
+        few = activation.numel() <= FEW * self.columns and not activation.requires_grad
+        product = self.product() if few and activation.device.type == "cpu" else None
+        if product is not None:
+            return product(activation).to(activation.dtype)
         return self.held.multiply(self.seen(activation).to(activation.dtype))
+
+    def product(self) -> Product | None:
+        """Ordered, turned and rounded within a step, and of codes where those are held."""
+        matrix = self.held.matrix()
+        held = self.held.product() if matrix is None else matrix.product()
+        if held is None:
+            return None
+        turns = None
+        if self.left is not None and self.right is not None:
+            turns = self.left.dense(), self.right.dense()
+        how = rounding.Rounding(self.input_bits, self.block, self.wide, float(self.reach), self.odd)
+        return rounding.product(how, matrix, held, self.order, turns)
 
     def dense(self) -> Tensor:
         """The matrix that inputs would meet if they were not rounded, float32."""

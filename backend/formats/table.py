@@ -6,6 +6,7 @@ weight[n, k] = scale[n, group of k] * table[code[n, k]]
 from __future__ import annotations
 
 import abc
+import math
 from typing import Any, Self
 
 import torch
@@ -38,10 +39,15 @@ class OneTable(Format):
         scales = self.scales.matrix()
         if scales is None:
             return None
-        table = self.entries().view(-1, 1)
-        return packed.codebook(
-            self.codes.parts(), self.columns, table, scales=scales, group_size=self.group_size
-        )
+        entries = self.entries()
+        given = self.codes.parts(), self.columns
+        if even := _even(entries):
+            unit, middle = even
+            return packed.integers(
+                *given, scales, middle=middle, unit=unit, group_size=self.group_size
+            )
+        table = entries.view(-1, 1)
+        return packed.codebook(*given, table, scales=scales, group_size=self.group_size)
 
     def slotted(self) -> Format:
         """Codes in words beside the table, where groups of this size fill them."""
@@ -92,3 +98,16 @@ class TableCodes(OneTable):
     def entries(self) -> Tensor:
         """The table in float32."""
         return self.table.to(torch.float32)
+
+
+def _even(entries: Tensor) -> tuple[float, float] | None:
+    """Unit and middle of entries (code - middle) * unit; None unless that loses nothing.
+
+    It does not where the unit is a power of two.
+    """
+    first, unit = float(entries[0]), float(entries[-1] - entries[0]) / (len(entries) - 1)
+    if math.frexp(unit)[0] != 0.5:
+        return None
+    middle = -first / unit
+    codes = torch.arange(len(entries), device=entries.device)
+    return (unit, middle) if torch.equal((codes - middle) * unit, entries) else None

@@ -37,6 +37,11 @@ int planes_of(const Codes &codes) {
 // The plane whose blocks codes of several planes are multiplied by together: the widest.
 int64_t widest(int planes) { return planes & 8 ? 3 : planes & 4 ? 2 : planes & 2 ? 1 : 0; }
 
+// Whether activations are laid out for a plane of codes of these.
+bool is_laid(int planes, int64_t plane) {
+    return loops->code_dots[planes] ? plane == widest(planes) : planes >> plane & 1;
+}
+
 // (code - middle) * scale + offset: codes times scales as integers, the rest by sums of groups.
 void dots_of_integers(const IntegerGroups &held, const Run &run, const Fixed &activations,
                       State &state) {
@@ -44,6 +49,7 @@ void dots_of_integers(const IntegerGroups &held, const Run &run, const Fixed &ac
     state.tile.resize(2 * size + 16);  // sixteen scales are read at a time
     float *rest = state.tile.data(), *scales = rest + size;
     decode_rows(held.scales, run.first, run.count, scales, state.inner(0));
+    if (held.unit != 1) loops->scale_by(scales, held.unit, size);
     if (held.offsets) {
         decode_rows(held.offsets, run.first, run.count, rest, state.inner(1));
         loops->combine(rest, scales, -held.middle, size);
@@ -177,20 +183,24 @@ const uint8_t *in_four_bits(const Codes &codes, int64_t row, int64_t columns,
     return room.data();
 }
 
-// Whether a matrix is multiplied as integers: its codes in groups that no sum of a block mixes.
-bool has_codes(const Packed *matrix) {
+bool has_codes(const Packed *matrix, int64_t shared) {
     if (matrix->decode == decode_mixed)
-        return has_codes(as<MixedRows>(matrix).fine) && has_codes(as<MixedRows>(matrix).coarse);
+        return has_codes(as<MixedRows>(matrix).fine, shared) &&
+               has_codes(as<MixedRows>(matrix).coarse, shared);
     if (matrix->decode == decode_codebook) {
         const Codebook &held = as<Codebook>(matrix);
-        return has_table(held) && Fixed::parts(Fixed::TABLE, group_of(held), matrix->columns);
+        return has_table(held) && Fixed::lane(Fixed::TABLE) <= shared &&
+               Fixed::parts(Fixed::TABLE, group_of(held), matrix->columns);
     }
     if (matrix->decode == decode_binary)
-        return Fixed::parts(0, as<BinaryCodes>(matrix).group_size, matrix->columns);
+        return Fixed::lane(0) <= shared &&
+               Fixed::parts(0, as<BinaryCodes>(matrix).group_size, matrix->columns);
     if (matrix->decode != decode_integers) return false;
     const IntegerGroups &held = as<IntegerGroups>(matrix);
+    const int planes = planes_of(held.codes);
     for (int64_t plane = 0; plane < 4; plane++)
-        if (held.codes.planes[plane] && !Fixed::parts(plane, held.group_size, matrix->columns))
+        if ((planes >> plane & 1 && !Fixed::parts(plane, held.group_size, matrix->columns)) ||
+            (is_laid(planes, plane) && Fixed::lane(plane) > shared))
             return false;
     return true;
 }
@@ -207,8 +217,7 @@ void lay(Fixed &activations, const Packed *matrix) {
         const IntegerGroups &held = as<IntegerGroups>(matrix);
         const int planes = planes_of(held.codes);
         for (int64_t plane = 0; plane < 4; plane++)
-            if (loops->code_dots[planes] ? plane == widest(planes) : planes >> plane & 1)
-                activations.lay(plane, held.group_size);
+            if (is_laid(planes, plane)) activations.lay(plane, held.group_size);
     }
 }
 

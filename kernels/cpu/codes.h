@@ -9,8 +9,9 @@ struct Run {
     float *y;  // [rows, activations]
 };
 
-// Whether a matrix is multiplied as integers: its codes in groups that no sum of a block mixes.
-bool has_codes(const Packed *matrix);
+// Whether a matrix is multiplied as integers: its codes in groups that no sum of a block mixes, and
+// no sum mixes activations that have two steps, of which so many share one.
+bool has_codes(const Packed *matrix, int64_t shared = Fixed::SHARED);
 
 // Whether codes point into one table a row or one for all, of as many values as a register holds.
 bool has_table(const Codebook &held);
@@ -18,11 +19,6 @@ bool has_table(const Codebook &held);
 // A row's codes as codes of four bits each: where they lie, or made in a room.
 const uint8_t *in_four_bits(const Codes &codes, int64_t row, int64_t columns,
                             std::vector<uint8_t> &room);
-
-// Whether activations are rounded to 8 bits beside these codes.
-inline bool takes_bytes(const Packed *matrix) {
-    return matrix->decode == decode_integers && as<IntegerGroups>(matrix).activation_bits == 8;
-}
 
 // Lays activations out for the codes of a matrix.
 void lay(Fixed &activations, const Packed *matrix);

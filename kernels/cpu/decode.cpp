@@ -75,7 +75,7 @@ void decode_integers(const Packed *matrix, int64_t row, int64_t column, int64_t 
     for (int64_t done = 0; done < count;) {
         const int64_t group = (column + done) / held.group_size;
         const int64_t end = std::min(count, (group + 1) * held.group_size - column);
-        const float factor = scales[group];
+        const float factor = scales[group] * held.unit;
         float offset = offsets ? (*offsets)[group] : 0;
         if (zeros.planes) offset = (held.middle - zeros.code(group)) * factor;
         scale(lines, column + done, end - done, held.middle, factor, offset, out + done);

@@ -1,7 +1,8 @@
 // Activations as integers of 16 bits, so that codes are multiplied as integers and never widened.
 //
 // 32 neighbours share a scale, their largest size over 32767: the rounding is 2e-5 of a product's
-// norm, a fiftieth of what bfloat16 leaves. Sums of integers are exact, so their order is free.
+// norm, a fiftieth of what bfloat16 leaves. What was rounded to fewer bits keeps its codes, as
+// multiples of a power of two, and its steps. Sums of integers are exact, so their order is free.
 // Loops of 8 sums take them as they are; loops of 16 as a signed upper and an unsigned lower byte.
 #pragma once
 
@@ -10,6 +11,8 @@
 #include <cstring>
 #include <memory>
 #include <vector>
+
+#include "packed.h"
 
 // What one plane of codes, or codes that point into a table, is multiplied by; a block has 8 or 16
 // sums of 4 bytes of codes each.
@@ -21,13 +24,14 @@ struct PlaneView {
     const int32_t *first;   // [blocks]: the group of a block's first sum
     const int32_t *places;  // [blocks, sums]: how many groups after it each sum's group comes
     bool whole;             // no block has two groups
-    bool parted;            // no columns that share a scale have two groups
-    bool bytes;             // activations have 8 bits: their lower bytes are zero
+    bool parted;            // each 32 columns have one scale and one group
+    bool bytes;             // the lower bytes of activations are zero
 };
 
 class Fixed {
   public:
-    static constexpr int64_t SHARED = 32, PLANES = 5, TABLE = 4;
+    static constexpr int64_t SHARED = 32, PLANES = 5, TABLE = 4, WHOLE = 16;
+    static constexpr Rounding USUAL = {WHOLE, SHARED, 0, 1, 0};
 
     // Columns of a block, and of one of its sums.
     int64_t block(int64_t plane) const { return sums_ * (plane == TABLE ? 8 : 32 >> plane); }
@@ -39,22 +43,31 @@ class Fixed {
         return group_size >= columns || group_size % lane(plane) == 0;
     }
 
-    typedef void (*Round)(const float *, int64_t, int16_t *, float *);
+    // Numbers [columns] of a token's activations, and the scale of each so many, which divide a
+    // block or cover the row.
+    typedef void (*Round)(const float *, int64_t, const Rounding &, int64_t, int16_t *, float *);
+
+    // How many neighbours share a step wherever a row is cut into so many; 0 where none do.
+    static int64_t shared(const Rounding &rounding, int64_t columns) {
+        if (rounding.block >= columns || rounding.block % SHARED == 0) return SHARED;
+        return rounding.block % (SHARED / 2) == 0 ? SHARED / 2 : 0;
+    }
 
     // Rounds activations, unless they are those of before: query, key and value share theirs.
-    void take(const float *x, int64_t count, int64_t columns, Round round, bool bytes,
-              int64_t sums) {
-        if (count == count_ && columns == columns_ && sums == sums_ && bytes == bytes_ &&
+    void take(const float *x, int64_t count, int64_t columns, const Rounding &rounding,
+              Round round, int64_t sums) {
+        if (count == count_ && columns == columns_ && sums == sums_ && same(rounding) &&
             !std::memcmp(x, taken_.data(), count * columns * sizeof(float)))
             return;
         taken_.assign(x, x + count * columns);
-        count_ = count, columns_ = columns, sums_ = sums, bytes_ = bytes;
+        count_ = count, columns_ = columns, sums_ = sums, rounding_ = rounding;
+        shared_ = shared(rounding, columns);
         padded_ = (columns + block(0) - 1) / block(0) * block(0);
         numbers_.assign(count * padded_, 0);
-        scales_.assign(count * padded_ / SHARED, 0);
+        scales_.assign(count * padded_ / shared_, 0);
         for (int64_t one = 0; one < count; one++)
-            round(x + one * columns, columns, numbers_.data() + one * padded_,
-                  scales_.data() + one * padded_ / SHARED);
+            round(x + one * columns, columns, rounding, shared_, numbers_.data() + one * padded_,
+                  scales_.data() + one * padded_ / shared_);
         for (auto &there : laid_) there = false;
         groupings_ = 0;
     }
@@ -88,8 +101,8 @@ class Fixed {
                 padded_,                       padded_ / block(plane) * sums_,
                 grouping.first[plane].data(), grouping.places[plane].data(),
                 group_size >= columns_ || group_size % block(plane) == 0,
-                group_size >= columns_ || group_size % SHARED == 0,
-                bytes_};
+                shared_ == SHARED && (group_size >= columns_ || group_size % SHARED == 0),
+                in_bytes()};
     }
 
     // Sums of the activations of each group, [activations, groups].
@@ -101,6 +114,18 @@ class Fixed {
         std::vector<float> sums;
         std::vector<int32_t> first[PLANES], places[PLANES];
     };
+
+    bool same(const Rounding &other) const {
+        return rounding_.bits == other.bits && rounding_.block == other.block &&
+               rounding_.wide == other.wide && rounding_.reach == other.reach &&
+               rounding_.odd == other.odd;
+    }
+
+    // Whether the lower bytes of all numbers are zero: odd codes have a bit more.
+    bool in_bytes() const {
+        const int64_t bits = rounding_.wide ? std::max<int64_t>(8, rounding_.bits) : rounding_.bits;
+        return bits + (rounding_.odd ? 1 : 0) <= 8;
+    }
 
     int64_t start_of(int64_t plane, int64_t b, int64_t i) const {
         return b * block(plane) + (plane == TABLE ? i / 4 * 32 : i * lane(plane));
@@ -134,9 +159,9 @@ class Fixed {
         float found = 0;
         const int16_t *numbers = numbers_.data() + one * padded_;
         while (column < end) {
-            const int64_t stop = std::min(end, column / SHARED * SHARED + SHARED);
+            const int64_t stop = std::min(end, column / shared_ * shared_ + shared_);
             int32_t exact = 0;
-            const float scale = scales_[(one * padded_ + column) / SHARED];
+            const float scale = scales_[(one * padded_ + column) / shared_];
             for (; column < stop; column++) exact += numbers[column];
             found += static_cast<float>(exact) * scale;
         }
@@ -188,13 +213,14 @@ class Fixed {
             if (plane == TABLE) deal_table(from, blocks, 2 * sums_, to);
             for (int64_t at = 0; at < blocks * sums_; at++)
                 lanes_[plane][one * apart + at] =
-                    scales_[(one * padded_ + start_of(plane, at / sums_, at % sums_)) / SHARED];
+                    scales_[(one * padded_ + start_of(plane, at / sums_, at % sums_)) / shared_];
         }
     }
 
     std::vector<float> taken_;
     int64_t count_ = 0, columns_ = 0, sums_ = 8, padded_ = 0, groupings_ = 0;
-    bool bytes_ = false;
+    int64_t shared_ = SHARED;
+    Rounding rounding_ = USUAL;
     std::vector<int16_t> numbers_;
     std::vector<float> scales_;
     bool laid_[PLANES] = {};

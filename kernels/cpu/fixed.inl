@@ -1,9 +1,8 @@
 // Integers of 16 bits and products of codes with them; a part of loops.inl.
 
-// Activations to integers of 16 bits, 32 at a time: multiples of a unit, so many at most. What is
-// not finite stays so through its scale.
-template <int LARGEST, int UNIT>
-void round_to_fixed(const float *x, int64_t columns, int16_t *numbers, float *scales) {
+// Activations to integers of 16 bits, 32 at a time. What is not finite stays so through its scale.
+void round_to_fixed(const float *x, int64_t columns, const Rounding &, int64_t, int16_t *numbers,
+                    float *scales) {
     for (int64_t start = 0; start < columns; start += Fixed::SHARED) {
         const int64_t several = std::min(Fixed::SHARED, columns - start);
         float part[Fixed::SHARED] = {}, largest = 0, finite = 0;
@@ -14,14 +13,56 @@ void round_to_fixed(const float *x, int64_t columns, int16_t *numbers, float *sc
             largest = size > largest ? size : largest;
             finite += part[i] * 0;
         }
-        scales[start / Fixed::SHARED] = largest / (LARGEST * UNIT) + finite;
+        scales[start / Fixed::SHARED] = largest / 32767 + finite;
         if (!(finite == 0 && largest > 1e-30f)) continue;
-        const float factor = LARGEST / largest;
+        const float factor = 32767 / largest;
         int16_t found[Fixed::SHARED];
         for (int64_t i = 0; i < Fixed::SHARED; i++)
             found[i] = static_cast<int16_t>(
-                UNIT * static_cast<int32_t>(part[i] * factor + (part[i] < 0 ? -0.5f : 0.5f)));
+                static_cast<int32_t>(part[i] * factor + (part[i] < 0 ? -0.5f : 0.5f)));
         std::copy_n(found, several, numbers + start);
+    }
+}
+
+// Numbers at the nearest steps, a tie at the even one or between two half ones, times a unit.
+template <bool ODD>
+inline __attribute__((always_inline)) void codes_of(const float *x, int64_t count, float step,
+                                                    float top, float unit, int16_t *numbers) {
+    constexpr float WHOLE = 12582912;  // what is added to it loses what is less than one
+    const float lowest = ODD ? -top : -top - 1;
+    for (int64_t i = 0; i < count; i++) {
+        float value = x[i] / step;
+        value = value < lowest ? lowest : value;
+        value = value > top ? top : value;
+        const float nearest = value + WHOLE - WHOLE;
+        const float code = ODD ? nearest - (nearest > value ? 0.5f : -0.5f) : nearest;
+        numbers[i] = static_cast<int16_t>(static_cast<int32_t>(code * unit));
+    }
+}
+
+// Activations to codes of few bits, block by block as torch would, each times the largest power of
+// two that 16 bits hold; a scale is the step over that. What is not finite stays so through it.
+void round_to_codes(const float *x, int64_t columns, const Rounding &rounding, int64_t shared,
+                    int16_t *numbers, float *scales) {
+    constexpr float TINY = 1e-12f;
+    for (int64_t start = 0; start < columns; start += rounding.block) {
+        const int64_t several = std::min(rounding.block, columns - start);
+        const float *part = x + start;
+        float largest = 0, finite = 0;
+#pragma omp simd reduction(max : largest) reduction(+ : finite)
+        for (int64_t i = 0; i < several; i++) {
+            const float size = std::fabs(part[i]);
+            largest = size > largest ? size : largest;
+            finite += part[i] * 0;
+        }
+        const int64_t bits = start < rounding.wide ? 8 : rounding.bits;
+        const float top = static_cast<float>((1 << (bits - 1)) - 1) + (rounding.odd ? 0.5f : 0);
+        const float step = std::max(rounding.reach * largest / top, TINY) + finite;
+        const auto unit = static_cast<float>(1 << (Fixed::WHOLE - bits));
+        std::fill_n(scales + start / shared, (several + shared - 1) / shared, step / unit);
+        if (!(finite == 0)) continue;
+        (rounding.odd ? codes_of<true> : codes_of<false>)(part, several, step, top, unit,
+                                                           numbers + start);
     }
 }
 

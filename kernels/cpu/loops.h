@@ -55,7 +55,7 @@ struct Loops {
     float (*masked_dot)(const uint8_t *, const float *, int64_t, const uint16_t *&,
                         const uint16_t *);
     float (*fours_dot)(const uint8_t *, const float *, int64_t, const uint16_t *);
-    Fixed::Round round_to_fixed, round_to_bytes;  // of 8 bits: the lower bytes are zero
+    Fixed::Round round_to_fixed, round_to_codes;  // with a step every 32 columns, or by blocks
     float (*round_table)(const float *, Table &);
     void (*plane_dots[4])(const Plane &, int64_t, const PlaneView &, int64_t, float *);
     void (*table_dots)(const uint8_t *, int64_t, const Table &, const PlaneView &, int64_t,

@@ -7,10 +7,9 @@
 #include "bfloat16.h"
 #include "codes.h"
 #include "tiles.h"
-#include "window.h"
+#include "multiply.h"
 #include "vectors.h"
-
-extern "C" void multiply_many(const Packed *matrix, const float *x, int64_t count, float *y);
+#include "window.h"
 
 namespace {
 
@@ -26,7 +25,7 @@ struct Work {
     const float *x;  // [count, columns]
     int64_t count;
     float *y;  // [count, rows]
-    const Fixed *activations;
+    const Fixed *activations = nullptr;
     const float *dealt = nullptr;  // the activation for values behind masks, where loops ask for it
     int64_t starts[PIECES] = {};  // values behind a mask before each piece
 };
@@ -129,6 +128,28 @@ MakeRows way_of(const Packed *matrix, int64_t count) {
     return has_vectors(matrix) && count == 1 ? rows_of_vectors : nullptr;
 }
 
+// Activations laid out for the codes of a matrix; until the next of this thread.
+const Fixed &laid(const Packed *matrix, const float *x, int64_t count, const Rounding &rounding) {
+    thread_local Fixed activations;  // keeps its rooms
+    const bool usual = rounding.bits == Fixed::WHOLE;
+    activations.take(x, count, matrix->columns, rounding,
+                     usual ? loops->round_to_fixed : loops->round_to_codes, loops->sums);
+    lay(activations, matrix);
+    return activations;
+}
+
+void make_all(Work &work, MakeRows make) {
+    const Packed *matrix = work.matrix;
+    const int64_t size = matrix->rows * matrix->columns * work.count;
+    const int64_t least = make == rows_of_codes && work.count > FEWER ? TILE_OF_CODES : 1;
+    const Pieces pieces = Pieces::of(matrix->rows, least, size >= ALONE);
+    if (make == rows_behind_masks)
+        count_before(as<Bitmask>(matrix).mask, bytes_of(matrix->columns, 1), pieces, work.starts);
+#pragma omp parallel for schedule(dynamic) if (pieces.count > 1)
+    for (int64_t piece = 0; piece < pieces.count; piece++)
+        make(work, piece, pieces.first(piece), pieces.first(piece + 1));
+}
+
 // One activation and a transposed matrix: each held row times its number, added up.
 void multiply_transposed(const Packed *matrix, const float *x, float *y) {
     const Packed *held = as<Transposed>(matrix).held;
@@ -224,29 +245,46 @@ void multiply_many(const Packed *matrix, const float *x, int64_t count, float *y
                           y + one * matrix->rows);
         return;
     }
-    thread_local Fixed activations;  // keeps its rooms
-    if (make == rows_of_codes) {
-        const bool bytes = takes_bytes(matrix);
-        activations.take(x, count, matrix->columns,
-                         bytes ? loops->round_to_bytes : loops->round_to_fixed, bytes,
-                         loops->sums);
-        lay(activations, matrix);
-    }
-    Work work = {matrix, x, count, y, &activations};
+    Work work = {matrix, x, count, y};
+    if (make == rows_of_codes) work.activations = &laid(matrix, x, count, Fixed::USUAL);
     std::vector<float> dealt;
     if ((make == rows_behind_masks || make == rows_of_fours) && loops->deal_pairs) {
         dealt.resize((matrix->columns + 31) / 32 * 32);
         loops->deal_pairs(x, matrix->columns, dealt.data());
         work.dealt = dealt.data();
     }
-    const int64_t size = matrix->rows * matrix->columns * count;
-    const int64_t least = make == rows_of_codes && count > FEWER ? TILE_OF_CODES : 1;
-    const Pieces pieces = Pieces::of(matrix->rows, least, size >= ALONE);
-    if (make == rows_behind_masks)
-        count_before(as<Bitmask>(matrix).mask, bytes_of(matrix->columns, 1), pieces, work.starts);
-#pragma omp parallel for schedule(dynamic) if (pieces.count > 1)
-    for (int64_t piece = 0; piece < pieces.count; piece++)
-        make(work, piece, pieces.first(piece), pieces.first(piece + 1));
+    make_all(work, make);
+}
+
+// The same with activations [count, columns] that are rounded first, by codes where they have such.
+void multiply_rounded(const Packed *matrix, const float *x, int64_t count,
+                      const Rounding &rounding, float *y) {
+    if (rounding.bits == Fixed::WHOLE) {
+        multiply_many(matrix, x, count, y);
+        return;
+    }
+    const int64_t shared = Fixed::shared(rounding, matrix->columns);
+    if (shared && has_codes(matrix, shared) && way_of(matrix, count) == rows_of_codes) {
+        Work work = {matrix, x, count, y, &laid(matrix, x, count, rounding)};
+        make_all(work, rows_of_codes);
+        return;
+    }
+    std::vector<float> seen(x, x + count * matrix->columns);
+    round_in_place(seen.data(), count, matrix->columns, rounding);
+    // codes would have activations rounded to 16 bits once more
+    (has_codes(matrix) ? multiply_in_tiles : multiply_many)(matrix, seen.data(), count, y);
+}
+
+void round_in_place(float *x, int64_t count, int64_t columns, const Rounding &rounding) {
+    if (rounding.bits == Fixed::WHOLE) return;
+    std::vector<int16_t> numbers(columns);
+    std::vector<float> scales((columns + rounding.block - 1) / rounding.block);
+    for (int64_t one = 0; one < count; one++, x += columns) {
+        std::fill(numbers.begin(), numbers.end(), 0);
+        loops->round_to_codes(x, columns, rounding, rounding.block, numbers.data(), scales.data());
+        for (int64_t k = 0; k < columns; k++)
+            x[k] = static_cast<float>(numbers[k]) * scales[k / rounding.block];
+    }
 }
 
 // Up to how many activations a product by what is held beats one by a dense matrix.

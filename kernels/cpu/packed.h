@@ -51,8 +51,8 @@ struct IntegerGroups {
     Codes codes, zero_points;  // codes of 0 to 2**bits - 1
     int64_t group_size;
     float middle;  // code that means zero without a zero point
+    float unit;    // what neighbouring codes are apart in scales
     const Packed *scales, *offsets;
-    int64_t activation_bits;  // 16, or 8 where that was asked for
 };
 
 struct Codebook {
@@ -134,6 +134,14 @@ struct MixedRows {
 struct SumOfTwo {
     Packed shape;
     const Packed *first, *second;
+};
+
+// How activations are rounded: each block of a token's with a step of its own.
+struct Rounding {
+    int64_t bits;  // of a code, or WHOLE: to 16 bits with a step every 32 columns
+    int64_t block, wide;  // columns of a block, and those of the first blocks, which have 8 bits
+    float reach;  // what the largest code stands for, as a share of the largest of the block
+    int32_t odd;  // whether codes are odd numbers of half steps
 };
 
 struct Outliers {

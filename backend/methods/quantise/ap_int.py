@@ -39,7 +39,9 @@ class ApInt(LayerMethod):
     claim = "2.4x faster products than CUTLASS, up to 6.7x faster inference."
     limits = (
         "The numbers are bipolar, their product is not made plane by plane: that takes tensor "
-        "cores, so nothing is faster here. There is no zero among them."
+        "cores. On a processor codes are multiplied by codes as integers of 8 bits, so that fewer "
+        "bits of inputs save no time; more than 64 tokens at once, and all on a GPU, meet a matrix "
+        "that is made dense. There is no zero among the numbers."
     )
     yields = ("rounded-inputs",)
 
