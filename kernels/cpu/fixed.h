@@ -25,7 +25,9 @@ struct PlaneView {
     const int32_t *places;  // [blocks, sums]: how many groups after it each sum's group comes
     bool whole;             // no block has two groups
     bool parted;            // each 32 columns have one scale and one group
+    bool steady;            // each block has
     bool bytes;             // the lower bytes of activations are zero
+    bool halves;            // they are 128
 };
 
 class Fixed {
@@ -101,8 +103,10 @@ class Fixed {
                 padded_,                       padded_ / block(plane) * sums_,
                 grouping.first[plane].data(), grouping.places[plane].data(),
                 group_size >= columns_ || group_size % block(plane) == 0,
-                shared_ == SHARED && (group_size >= columns_ || group_size % SHARED == 0),
-                in_bytes()};
+                shares(SHARED, group_size),
+                shares(block(plane), group_size),
+                in_bytes(),
+                rounding_.odd && rounding_.bits == 8};
     }
 
     // Sums of the activations of each group, [activations, groups].
@@ -119,6 +123,12 @@ class Fixed {
         return rounding_.bits == other.bits && rounding_.block == other.block &&
                rounding_.wide == other.wide && rounding_.reach == other.reach &&
                rounding_.odd == other.odd;
+    }
+
+    // Whether each so many columns have one scale and one group.
+    bool shares(int64_t columns, int64_t group_size) const {
+        return (group_size >= columns_ || group_size % columns == 0) &&
+               (rounding_.block >= columns_ || rounding_.block % columns == 0);
     }
 
     // Whether the lower bytes of all numbers are zero: odd codes have a bit more.

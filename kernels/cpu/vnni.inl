@@ -45,6 +45,8 @@ struct Held {
     static constexpr int WIDEST = WIDTH == 8 ? 3 : WIDTH / 2;
     __m512i widest, ones, twos;
 
+    Held() = default;
+
     __attribute__((always_inline)) Held(const CodeRows &rows, int64_t row, int64_t block,
                                         bool whole) {
         const auto at = [&](int plane, int each) __attribute__((always_inline)) {
@@ -166,9 +168,12 @@ void few_code_dots(const CodeRows &rows, int64_t count, const PlaneView &view, i
 template <int PLANES>
 void code_dots(const CodeRows &rows, int64_t count, const PlaneView &view, int64_t several,
                float *y) {
-    const bool tiled = several >= TILED && view.parted;
-    const auto run = view.bytes ? (tiled ? code_tiles<PLANES, true> : few_code_dots<PLANES, true>)
-                                : (tiled ? code_tiles<PLANES, false> : few_code_dots<PLANES, false>);
+    auto run = view.bytes ? few_code_dots<PLANES, true> : few_code_dots<PLANES, false>;
+    if (several >= TILED && view.parted) {
+        run = code_tiles<PLANES, false, false>;
+        if (view.bytes || view.halves)
+            run = view.steady ? code_tiles<PLANES, true, true> : code_tiles<PLANES, true, false>;
+    }
     run(rows, count, view, several, y);
 }
 
