@@ -141,8 +141,9 @@ void add_codes(const uint8_t *tile, const Meeting &at) {
                     __builtin_memcpy(&low, x + one * apart + 64, 4);
 #pragma GCC unroll 2
                     for (int half = 0; half < 2; half++) {
-                        upper[one][half] = _mm512_dpbusd_epi32(upper[one][half], codes[half],
-                                                               _mm512_set1_epi32(high));
+                        // two sums by turns, for the next waits for that before
+                        auto &sum = BYTES && word % 2 ? lower[one][half] : upper[one][half];
+                        sum = _mm512_dpbusd_epi32(sum, codes[half], _mm512_set1_epi32(high));
                         if (!BYTES)
                             lower[one][half] = _mm512_dpbusd_epi32(
                                 lower[one][half], _mm512_set1_epi32(low), with_sign[half]);
@@ -157,13 +158,14 @@ void add_codes(const uint8_t *tile, const Meeting &at) {
             const __m512 shared =
                 _mm512_set1_ps(view.lanes[(at.one + one) * view.lanes_apart + lane]);
 #pragma GCC unroll 2
-            for (int half = 0; half < 2; half++)
-                sums[one][half] = _mm512_fmadd_ps(
-                    _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(
-                                      _mm512_slli_epi32(upper[one][half], 8),
-                                      BYTES ? halves[half] : lower[one][half])),
-                                  shared),
-                    _mm512_loadu_ps(own + 16 * half), sums[one][half]);
+            for (int half = 0; half < 2; half++) {
+                __m512i high = upper[one][half], low = lower[one][half];
+                if (BYTES) high = _mm512_add_epi32(high, low), low = halves[half];
+                const __m512i exact = _mm512_add_epi32(_mm512_slli_epi32(high, 8), low);
+                sums[one][half] =
+                    _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(exact), shared),
+                                    _mm512_loadu_ps(own + 16 * half), sums[one][half]);
+            }
         }
     }
 #pragma GCC unroll 4
