@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,17 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from backend import formats, stacks
-from backend.calibrate import tuning
+from backend.calibrate import runs, tuning
 from backend.calibrate.gradients import by_block, of_each, row_salience
 from backend.calibrate.modes import Bent, Kept, Parallel, Ranked, Sequential, Sloped, Source
 from backend.calibrate.statistics import InputStatistics
 from backend.calibrate.walk import Walk
+from backend.checkpoint import Checkpoint
 from backend.errors import OutOfReachError
-from backend.faults import fault_point
 from backend.formats import Format
 from backend.methods.base import (
     LayerMethod,
@@ -34,6 +31,7 @@ from backend.methods.base import (
     Needs,
     RankingMethod,
     RepairMethod,
+    RunMethod,
     StackMethod,
     Stage,
     TuneMethod,
@@ -157,12 +155,21 @@ def _treat_matrices(
         chosen = _chosen(calibration, source, recipe, progress)
         _put(view, source, chosen, methods[1:])
         return
+    work = [recipe.to_json(), calibration.parallel, _shapes(view), windows.tolist()]
+    saved = None if checkpoint is None else Checkpoint(checkpoint, digest(work))
+    if isinstance(first := methods[0], RunMethod):
+        source = functools.cache(lambda: calibration.source(needs, True, progress))
+        kept = None if saved is None else saved.folder
+        entered = lambda block: source().enter(block)  # noqa: E731
+        chosen = runs.learn(view, windows, first, entered, kept=kept, progress=progress)
+        _put(view, source, chosen, methods[1:])
+        if saved is not None:
+            saved.drop()
+        return
     fine_rows = _fine_rows(view, windows, methods[0], progress)
     source = calibration.source(needs, calibration.parallel, progress)
     if fine_rows is not None:
         source = Ranked(source, fine_rows)
-    work = [recipe.to_json(), calibration.parallel, _shapes(view), windows.tolist()]
-    saved = None if checkpoint is None else _Checkpoint(checkpoint, digest(work))
     _treat_blocks(view, source, methods, result, progress=progress, saved=saved)
 
 
@@ -186,7 +193,7 @@ def _treat_blocks(
     result: Compressed,
     *,
     progress: Progress,
-    saved: _Checkpoint | None,
+    saved: Checkpoint | None,
 ) -> None:
     blocks = len(view.blocks)
     for block in range(blocks):
@@ -299,51 +306,3 @@ def _put(
 
 def _shapes(view: View) -> list[list[str | int]]:
     return [[name, *part.shape] for name, part in view.model.named_parameters()]
-
-
-class _Checkpoint:
-    """Finished blocks on disk, so that a killed run goes on where it stopped."""
-
-    def __init__(self, folder: Path, key: str) -> None:
-        """Take up what lies in a folder if it is of the same recipe, shapes and text."""
-        self.folder = folder
-        mark = folder / "work"
-        if folder.is_dir() and (not mark.is_file() or mark.read_text() != key):
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        mark.write_text(key)
-
-    def keep(self, view: View, block: int, remarks: list[str]) -> None:
-        """Write the formats of a block; the header last, so that it marks a whole block."""
-        headers, tensors = {}, {}
-        for site in view.sites(block):
-            held = view.held(site)
-            if held is None:
-                continue
-            headers[site.name] = held.header()
-            for key, tensor in held.state_dict().items():
-                tensors[f"{site.name}/{key}"] = tensor.contiguous()
-        save_file(tensors, self.folder / f"{block}.safetensors")
-        partial = self.folder / f"{block}.partial"
-        partial.write_text(json.dumps({"held": headers, "remarks": remarks}))
-        fault_point("compress.block")
-        partial.rename(self.folder / f"{block}.json")
-
-    def restore(self, view: View, block: int) -> list[str] | None:
-        """Put a finished block in place; its remarks, or None if it is not finished."""
-        header = self.folder / f"{block}.json"
-        if not header.is_file():
-            return None
-        record = json.loads(header.read_text())
-        tensors = load_file(self.folder / f"{block}.safetensors")
-        for site in view.sites(block):
-            held = formats.from_header(record["held"][site.name])
-            prefix = f"{site.name}/"
-            own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            held.load_state_dict(own, assign=True)
-            view.hold(site, held.to(view.device))
-        return record["remarks"]
-
-    def drop(self) -> None:
-        """Forget everything, once the artefact no longer needs it."""
-        shutil.rmtree(self.folder, ignore_errors=True)

@@ -142,6 +142,9 @@ def example(name):
         "turned inputs": lambda: RoundedInputs.pack(
             integers(4, 64), (normal(8, 8), normal(16, 16)), bits=16, order=ORDER
         ),
+        "divided inputs": lambda: RoundedInputs.pack(
+            integers(4, 64), bits=16, order=ORDER, divisors=1 + normal(COLUMNS).abs()
+        ),
         "shared rows": lambda: SharedRows.pack(weight.bfloat16(), some_rows, normal(COLUMNS)),
     }[name]()
 
@@ -152,6 +155,7 @@ NAMES = [
     "low rank", "sum", "rows", "codebook", "scalar codebook", "float codes", "transposed",
     "entropy", "signs", "shared rows", "binary codes",
     "table codes", "groups", "columns", "monarch", "tensor train", "turned inputs",
+    "divided inputs",
 ]  # fmt: skip
 
 
@@ -189,6 +193,13 @@ def test_inputs_are_rounded_in_blocks_by_hand():
     assert torch.equal(made.dense()[:3, 3:], torch.eye(3)), "the first columns held are old 3 to 5"
     half = RoundedInputs.pack(held, bits=4, block=3, reach=0.5)
     assert half.multiply(activation).tolist()[0][0] == 7.0, "cut off at the largest code"
+
+
+def test_inputs_may_be_divided_before_they_are_rounded_by_hand():
+    """14 / 2 and 3 / 4 at a step of 1 are 7 and 1; the matrix meets what is divided."""
+    made = RoundedInputs.pack(Dense.pack(torch.eye(2)), bits=4, divisors=torch.tensor([2.0, 4.0]))
+    assert made.multiply(torch.tensor([[14.0, 3.0]])).tolist() == [[7.0, 1.0]]
+    assert made.dense().tolist() == [[0.5, 0.0], [0.0, 0.25]]
 
 
 def test_inputs_may_be_turned_by_two_small_matrices():

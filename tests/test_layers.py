@@ -44,8 +44,9 @@ TABLE = {
     },
     "backend.compress": {
         "backend.formats", "backend.methods", "backend.models", "backend.calibrate",
-        "backend.recipes", "backend.search", "backend.stacks",
+        "backend.recipes", "backend.search", "backend.stacks", "backend.checkpoint",
     },
+    "backend.checkpoint": {"backend.formats", "backend.models"},
     "backend.stacks": {
         "backend.formats", "backend.methods", "backend.models", "backend.calibrate",
         "backend.recipes",

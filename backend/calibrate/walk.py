@@ -62,6 +62,7 @@ class Walk:
         return gathered
 
     @torch.no_grad()
+    @torch.no_grad()
     def through(self, block: int, needs: Needs, treat: Treat) -> None:
         """Pass all states through a block once; each linear is treated when inputs reach it.
 
@@ -101,6 +102,7 @@ class Walk:
     def _nothing(self, site: Site, needs: Needs) -> InputStatistics:
         return InputStatistics(self.view.shape(site)[1], needs, self.view.device)
 
+    @torch.no_grad()
     def advance(self, block: int) -> None:
         """Pass the hidden states through a block, as it is now."""
         self._hidden = [self._blocks[block](hidden) for hidden in self.hidden]

@@ -1,4 +1,4 @@
-"""A matrix whose activations are turned, ordered and rounded to few bits before they meet it.
+"""A matrix whose activations are scaled, ordered, turned and rounded to few bits beforehand.
 
 Few tokens on a processor meet it as integers, where it is held as codes: their codes are multiplied
 and their steps come after. Elsewhere the product is made of the rounded values as numbers.
@@ -26,13 +26,15 @@ TINY = 1e-12
 class RoundedInputs(Format):
     """A matrix of inputs that are rounded token by token, each block of them with its own step.
 
-    Columns may be put into another order, and every run of a * b of them be turned by two small
-    matrices, x to P1^T x P2 with x as [a, b]; the matrix held is that of the turned inputs.
+    Columns may be divided by numbers of their own, put into another order, and every run of a * b
+    of them be turned by two small matrices, x to P1^T x P2 with x as [a, b]; the matrix held is
+    that of the inputs as they are then.
     """
 
     key = "rounded-inputs"
     reach: Tensor
     order: Tensor | None
+    divisors: Tensor | None
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class RoundedInputs(Format):
         block: int,
         wide: int = 0,
         ordered: bool = False,
+        divided: bool = False,
         odd: bool = False,
     ) -> None:
         super().__init__(rows, columns)
@@ -58,6 +61,8 @@ class RoundedInputs(Format):
         self.register_buffer("reach", empty(1, dtype=torch.float32))
         order = empty(columns, dtype=_places(columns)) if ordered else None
         self.register_buffer("order", order)
+        divisors = empty(columns, dtype=torch.bfloat16) if divided else None
+        self.register_buffer("divisors", divisors)
 
     @classmethod
     def pack(
@@ -70,9 +75,10 @@ class RoundedInputs(Format):
         wide: int = 0,
         reach: float = 1.0,
         order: Tensor | None = None,
+        divisors: Tensor | None = None,
         odd: bool = False,
     ) -> Self:
-        """Hold the matrix of inputs that are ordered, then turned, then rounded.
+        """Hold the matrix of inputs that are divided, ordered, turned and then rounded.
 
         Args:
             held: the matrix of the inputs as they are by then.
@@ -82,21 +88,25 @@ class RoundedInputs(Format):
             wide: of the first columns, which have 8 bits.
             reach: of the largest input of a block, what the largest code stands for.
             order: old places of the columns, [columns]; None where they stay.
+            divisors: of each column before it is put in order, [columns], kept in bfloat16.
             odd: codes are odd numbers of half steps (bipolar integers), none of them zero.
         """
         left, right = (None, None) if turns is None else map(Dense.pack, turns)
-        rest = {"bits": bits, "block": block or held.columns, "wide": wide, "odd": odd}
-        made = cls(*held.shape, held, left, right, **rest, ordered=order is not None)
+        rest: dict[str, Any] = {"bits": bits, "block": block or held.columns}
+        rest |= {"wide": wide, "odd": odd}
+        rest |= {"ordered": order is not None, "divided": divisors is not None}
+        made = cls(*held.shape, held, left, right, **rest)
         device = next(held.buffers()).device
         made.reach = torch.tensor([reach], dtype=torch.float32, device=device)
         made.order = None if order is None else order.to(_places(held.columns))
+        made.divisors = None if divisors is None else divisors.to(torch.bfloat16)
         return made
 
     def settings(self) -> dict[str, Any]:
-        """Bits of inputs, block, wide columns, and whether there is an order."""
-        ordered = self.order is not None
+        """Bits of inputs, block, wide columns, and whether there are an order and divisors."""
+        ordered, divided = self.order is not None, self.divisors is not None
         rest = {"bits": self.input_bits, "block": self.block, "wide": self.wide}
-        return {**rest, "ordered": ordered, "odd": self.odd}
+        return {**rest, "ordered": ordered, "divided": divided, "odd": self.odd}
 
     @property
     def turned(self) -> int:
@@ -129,8 +139,10 @@ class RoundedInputs(Format):
             raise ValueError(f"An order does not have each of {self.columns:,} columns once.")
 
     def seen(self, activation: Tensor) -> Tensor:
-        """What the matrix held is multiplied by, float32: ordered, turned, rounded."""
+        """What the matrix held is multiplied by, float32: divided, ordered, turned, rounded."""
         found = activation.to(torch.float32)
+        if self.divisors is not None:
+            found = found / self.divisors.to(torch.float32)
         if self.order is not None:
             found = found[..., self.order.long()]
         if self.left is not None and self.right is not None:
@@ -172,11 +184,11 @@ class RoundedInputs(Format):
         found = self.held.dense()
         if self.left is not None and self.right is not None:
             found = turn(found, self.left.dense().T, self.right.dense().T)
-        if self.order is None:
-            return found
-        whole = torch.empty_like(found)
-        whole[:, self.order.long()] = found
-        return whole
+        if self.order is not None:
+            ordered = found
+            found = torch.empty_like(ordered)
+            found[:, self.order.long()] = ordered
+        return found if self.divisors is None else found / self.divisors.to(torch.float32)
 
 
 def _places(columns: int) -> torch.dtype:

@@ -177,7 +177,8 @@ class View:
             tokens: [batch, length]; later calls of a block take hidden states of that shape.
 
         Returns:
-            Hidden states [batch, length, hidden] and one function for each block.
+            Hidden states [batch, length, hidden] and one function for each block, through which
+            gradients flow.
         """
         if self.alike and len(tokens) > 1:
             return self.embed(tokens), self.enter(tokens[:1])[1]
@@ -305,7 +306,6 @@ def _as_function(
     rest = arguments[1:]
     keywords = {name: value for name, value in keywords.items() if name != "hidden_states"}
 
-    @torch.no_grad()
     def run(hidden: Tensor) -> Tensor:
         return _first(blocks[index](hidden, *rest, **keywords))
 

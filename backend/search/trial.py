@@ -81,7 +81,8 @@ class Trial:
         hidden, blocks = self._view.enter(self._windows[: max(1, TOKENS // self._length)])
         found = []
         for block in blocks:
-            after = block(hidden)
+            with torch.no_grad():
+                after = block(hidden)
             found.append(1 - float(torch.cosine_similarity(hidden, after, dim=-1).mean()))
             hidden = after
         return found

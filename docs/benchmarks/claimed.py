@@ -80,6 +80,20 @@ CLAIMS = (
         "comet(bits=4.75, wide=0.0)",
     ),
     Claim("comet", "stays within 10 % more perplexity", "comet@4.75", "", "ppl_ratio", 1.1),
+    Claim("cbq", "beats GPTQ at 3 bits", "cbq@3", "gptq@3"),
+    Claim("cbq", "beats GPTQ at 2.25 bits", "cbq@2.25", "gptq@2.25"),
+    Claim(
+        "cbq",
+        "two blocks together beat each alone at 2.25 bits",
+        "cbq@2.25",
+        "cbq(bits=2.25, window=1)",
+    ),
+    Claim(
+        "cbq",
+        "beats transforms learned by layer, inputs and weights of 4 bits",
+        "cbq(bits=4.5, inputs=4)",
+        "flatquant@4.5",
+    ),
     Claim("lq-lora", "beats rounding to nearest at 3 bits", "lq-lora@3", "rtn@3"),
     Claim(
         "lq-lora",

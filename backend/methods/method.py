@@ -1,0 +1,105 @@
+"""What every method is: its place in a recipe, what it must know, its budget and what it leaves."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import enum
+import math
+from dataclasses import dataclass, fields
+from typing import ClassVar, Self
+
+from backend.errors import OutOfReachError
+from backend.settings import Configured
+
+
+class Stage(enum.IntEnum):
+    """Where in a recipe a method stands; a recipe holds at most one of each, in this order."""
+
+    RESHAPE = 1
+    ROTATE = 2
+    SPARSIFY = 3
+    FACTOR = 4
+    QUANTISE = 5
+    REPAIR = 6
+    ENCODE = 7
+    ATTEND = 8
+    CACHE = 9
+    PREFILL = 10
+    DECODE = 11
+
+
+class Needs(enum.Flag):
+    """What a method wants to know of the data that flows through a layer."""
+
+    NOTHING = 0
+    NORMS = enum.auto()
+    HESSIAN = enum.auto()
+    GRADIENTS = enum.auto()
+    SAMPLES = enum.auto()  # some inputs as they are
+    EACH_GRADIENT = enum.auto()  # of the loss of each text
+    TEXT = enum.auto()  # read once by the model as it is by then
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a matrix will take, known before it is treated.
+
+    Attributes:
+        nbytes: held by formats of the method's own: codes, scales, masks.
+        leaves: shapes of the bfloat16 matrices inside, which a later stage may compress.
+        exact: whether these are the very bytes; else the most they can be.
+    """
+
+    nbytes: int = 0
+    leaves: tuple[tuple[int, int], ...] = ()
+    exact: bool = True
+
+
+@dataclass(frozen=True)
+class Method(Configured, abc.ABC):
+    """What all methods share."""
+
+    stage: ClassVar[Stage]
+    needs: ClassVar[Needs] = Needs.NOTHING
+    level: ClassVar[str] = "bits"
+    accepts: ClassVar[tuple[str, ...]] = ("dense",)
+    yields: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def family(cls) -> str:
+        """Family of the method: its folder."""
+        return cls.__module__.rsplit(".", 2)[1]
+
+    @abc.abstractmethod
+    def at(self, bits: float) -> Self:
+        """The same with its level turned so that at most `bits` are held per original number.
+
+        Raises:
+            OutOfReachError: the method cannot hold that little.
+        """
+
+    def wants(self) -> Needs:
+        """What it wants to know of the data, its settings being what they are."""
+        return self.needs
+
+    @classmethod
+    def _turn(cls, method: Self, bits: float) -> Self:
+        """`method` with its level set to `bits`, or a refusal that names the reach."""
+        about = next(field for field in fields(cls) if field.name == cls.level).metadata
+        low, high = about["low"], about["high"]
+        if not math.isfinite(bits) or bits < low:
+            raise OutOfReachError(
+                f"{cls.key()} holds {low:g} to {high:g} bits per number, not {bits:g}; "
+                f"ask for {low:g} or more, or take a method that reaches lower."
+            )
+        return dataclasses.replace(method, **{cls.level: min(bits, high)})
+
+
+@dataclass(frozen=True)
+class Leveled(Method):
+    """A method with one setting that is the bits held per original number."""
+
+    def at(self, bits: float) -> Self:
+        """Set the level itself, as far up as it goes."""
+        return self._turn(self, bits)
