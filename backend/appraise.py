@@ -32,10 +32,10 @@ from backend.measure import (
 from backend.measure.evaluation import EvaluationSet
 from backend.measure.quiet import Quiet
 from backend.measure.reading import Reading, take
-from backend.methods.base import DecodeMethod
 from backend.models.language_model import TransformersModel
 from backend.models.place import HERE, Place
 from backend.recipes import Recipe, digest
+from backend.serving import Serving
 from backend.sources import ModelSource
 from backend.subject import Subject
 from backend.texts import Texts
@@ -46,7 +46,6 @@ Report = Callable[[list[Reading]], None]
 Stage = Callable[[str, int, int], None]
 
 SPEED_PLANS = {"sweep": speed.SWEEP, "full": speed.SpeedPlan()}
-PROVEN = {"smoke": 32, "quick": 32, "full": 128}  # tokens of each proof that drafting is exact
 WRITTEN = {"smoke": 32, "quick": 64, "full": 128}  # tokens after each prompt
 NEEDLES = needles.Plan(
     lengths=(128, 256),
@@ -136,10 +135,9 @@ class Appraisal:
         loaded, computed = lambda: subject.artefact.loaded, lambda: subject.computed
         asked = self.order.extras, self.order.tier, computed, loaded, self.baseline, self.notes
         groups += ExtraReadings(*asked).groups()
-        if self._drafter:
-            groups.append(("proof", self.take_proof, False))
-            if self.order.speed:
-                groups.append(("drafting", self.take_drafting, True))
+        seconds = self._plan().seconds if self.order.speed else 0.0
+        recipe, tier = self.order.recipe, self.order.tier
+        groups += Serving(recipe, tier, subject, self._recorded, seconds).groups()
         if self.order.speed:
             groups.append(("speed", self.take_speed, True))
         return groups
@@ -282,30 +280,9 @@ class Appraisal:
         told = f"The cache of layers {names} is a window of the model's own; it stayed as it is."
         return [told] if names else []
 
-    def take_proof(self) -> list[Reading]:
-        """Proof that drafting changes no token."""
-        return self._drafting.proof(lambda: self.subject.exact, PROVEN[self.order.tier])
-
-    def take_drafting(self) -> list[Reading]:
-        """What drafting gains, in rounds with the same model without it."""
-        return self._drafting.gain(self._plan().seconds)
-
-    @property
-    def _drafter(self) -> DecodeMethod | None:
-        stages = self.order.recipe.stages
-        return next((one for one in stages if isinstance(one, DecodeMethod)), None)
-
-    @property
-    def _drafting(self) -> drafting.Drafting:
-        method = self._drafter
-        if method is None:
-            raise RuntimeError("This recipe drafts nothing.")
-        subject = self.subject
-        return drafting.Drafting(method, subject.deployed, subject.draft, subject.prompts())
-
     def take_speed(self) -> list[Reading]:
         """Rates and ratios to the dense model, in rounds with it."""
-        row = [token for window in self.evaluation.windows[:2] for token in window]
+        row = self._recorded()
         copied = speed.copy_bandwidth(int(self._value("resident_bytes")), self.order.place.device)
         linears = sum(layer["bytes"] for layer in self.layers)
         dense, dtype = self.baseline.quickest()
@@ -340,6 +317,9 @@ class Appraisal:
             bos=self.subject.bos,
             tier=self.order.tier,
         )
+
+    def _recorded(self) -> list[int]:
+        return [token for window in self.evaluation.windows[:2] for token in window]
 
     def _documents(self) -> list[tuple[str, str, str]]:
         return self.order.texts.heldout

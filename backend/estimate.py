@@ -19,7 +19,7 @@ from backend.calibrate import AT_ONCE, BATCH_TOKENS, EACH
 from backend.dimensions import Dimensions
 from backend.errors import ResourceError
 from backend.forecast import Forecast, Forecaster
-from backend.methods.base import CacheMethod, DecodeMethod, ModelMethod, Needs, TuneMethod
+from backend.methods.base import CacheMethod, ModelMethod, Needs, ServeMethod, TuneMethod
 from backend.plan import CALIBRATION, Predicted
 from backend.recipes import Recipe
 from backend.sizes import size_of
@@ -132,7 +132,7 @@ def check_room(found: Estimate, home: Path) -> None:
 
 def _working(recipe: Recipe, dimensions: Dimensions) -> int:
     """Bytes beside the model while its weights are treated; none where they stay."""
-    treating = [one for one in recipe.stages if not isinstance(one, CacheMethod | DecodeMethod)]
+    treating = [one for one in recipe.stages if not isinstance(one, CacheMethod | ServeMethod)]
     if not treating:
         return 0
     needs = Needs.NOTHING

@@ -19,7 +19,7 @@ import pandas as pd
 
 from backend import methods
 from backend.errors import ParetoscopeError
-from backend.methods.base import CacheMethod, DecodeMethod, Method, Stage
+from backend.methods.base import CacheMethod, Method, ServeMethod, Stage
 from backend.recipes import Recipe
 
 METRIC = "kld_mean"
@@ -160,14 +160,14 @@ def _single(model: str, text: str) -> Iterable[tuple[Key, float]]:
         recipe = Recipe.parse(text)
     except ParetoscopeError:  # of a method that this copy does not have
         return
-    stages = [one for one in recipe.stages if not isinstance(one, DecodeMethod)]
+    stages = [one for one in recipe.stages if not isinstance(one, ServeMethod)]
     if len(stages) == 1 and (level := _level(stages[0])) is not None:
         yield (model, _named(stages[0]), recipe.allocator), level
 
 
 def _costs(stage: Method) -> bool:
     """Whether a stage may add to the divergence: drafts are verified, repairs and codes do not."""
-    return stage.stage not in (Stage.REPAIR, Stage.ENCODE, Stage.DECODE)
+    return stage.stage not in (Stage.REPAIR, Stage.ENCODE, Stage.PREFILL, Stage.DECODE)
 
 
 def _level(stage: Method) -> float | None:

@@ -24,8 +24,10 @@ from backend.methods.base import (
     Method,
     ModelMethod,
     Needs,
+    PrefillMethod,
     RankingMethod,
     RepairMethod,
+    ServeMethod,
     TuneMethod,
 )
 from backend.search import UNIFORM
@@ -82,7 +84,7 @@ class Recipe:
             if not isinstance(stage, DecodeMethod) or not stage.draft_recipe:
                 continue
             made = Recipe.parse(stage.draft_recipe)
-            if any(isinstance(one, CacheMethod | DecodeMethod) for one in made.stages):
+            if any(isinstance(one, CacheMethod | ServeMethod) for one in made.stages):
                 raise RecipeError(
                     f"{stage.key()} drafts with a model, and {stage.draft_recipe!r} does more than "
                     "make one; leave out its stages of cache and decoding."
@@ -157,7 +159,7 @@ class Recipe:
         return any(
             isinstance(one, RankingMethod) or one.needs & (Needs.GRADIENTS | Needs.EACH_GRADIENT)
             for one in self.stages
-            if not isinstance(one, CacheMethod | DecodeMethod)
+            if not isinstance(one, CacheMethod | ServeMethod)
         )
 
     @property
@@ -267,6 +269,13 @@ def _check_order(before: Method, after: Method) -> None:
 
 def _check_formats(stages: tuple[Method, ...]) -> None:
     held, by, shaped = ("dense",), "the model", False
+    cache = next((stage for stage in stages if isinstance(stage, CacheMethod)), None)
+    for stage in stages:
+        if isinstance(stage, PrefillMethod) and cache is not None:
+            raise RecipeError(
+                f"{stage.key()} reads prompts into dense keys and values, and {cache.key()} holds "
+                "them otherwise; leave one of both out."
+            )
     for stage in stages:
         if isinstance(stage, ModelMethod):
             shaped = True

@@ -16,6 +16,7 @@ from backend.methods.base import (
     CacheMethod,
     LayerMethod,
     ModelMethod,
+    PrefillMethod,
     RepairMethod,
     StackMethod,
 )
@@ -61,6 +62,8 @@ def size_of(recipe: Recipe, dimensions: Dimensions) -> Size:
         if isinstance(stage, ModelMethod):
             stage.check(dimensions.anatomy)
             kept, exact = min(kept, level / 16), False
+        elif isinstance(stage, PrefillMethod):
+            stage.check(dimensions.anatomy)
         elif isinstance(stage, CacheMethod):
             stage.codec(dimensions.heads, dimensions.head_dim)
             kv_bits = min(16.0, level)

@@ -9,7 +9,7 @@ from itertools import product
 from backend import methods
 from backend.errors import ParetoscopeError, RecipeError
 from backend.jobs.records import Submission
-from backend.methods.base import DecodeMethod
+from backend.methods.base import ServeMethod
 from backend.recipes import Recipe
 
 
@@ -45,7 +45,7 @@ def points(
     refusals: list[Refusal] = []
     chosen = [methods.find(key)() for key in keys]
     for bits, method in product(budgets, chosen):
-        if isinstance(method, DecodeMethod):
+        if isinstance(method, ServeMethod):
             wanted.setdefault(Recipe((method,)).text(), {})
             continue
         try:

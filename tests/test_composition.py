@@ -6,12 +6,12 @@ import itertools
 import pytest
 import torch
 
-from backend import methods
+from backend import formats, methods
 from backend.compress import compress
 from backend.decoding.greedy import generate
 from backend.decoding.speculate import speculate
 from backend.errors import ModelError, OutOfReachError
-from backend.methods.base import CacheMethod, DecodeMethod, LayerMethod, ModelMethod
+from backend.methods.base import CacheMethod, DecodeMethod, LayerMethod, ModelMethod, PrefillMethod
 from backend.models.language_model import TransformersModel
 from backend.models.observing import Observed
 from backend.models.session import key_value_shape
@@ -22,6 +22,7 @@ from tests import tiny_transformers as tiny
 METHODS = methods.catalogue()
 WEIGHTS = [key for key, cls in METHODS.items() if issubclass(cls, LayerMethod | ModelMethod)]
 CACHES = [key for key, cls in METHODS.items() if issubclass(cls, CacheMethod)]
+READERS = [key for key, cls in METHODS.items() if issubclass(cls, PrefillMethod)]
 DRAFTERS = [key for key, cls in METHODS.items() if issubclass(cls, DecodeMethod)]
 FAMILIES = ("llama", "gpt2", "gemma3", "mixtral")
 WINDOWS = tiny.tokens(4, 16)
@@ -74,6 +75,7 @@ def test_a_recipe_of_weights_cache_and_drafting_writes_its_own_text(key, tmp_pat
         model = treated(FAMILIES[WEIGHTS.index(key) % len(FAMILIES)], key, tmp_path)
     except ModelError:  # a method of structure names the families it knows
         model = treated("llama", key, tmp_path / "llama")
+    _read_together(model, [prompt, prompt[:11], prompt[20:]])
     for cache, drafter in pairs(key):
         shape = key_value_shape(model.config)
         codec = fitted(METHODS[cache], lambda method, shape=shape: method.codec(*shape))
@@ -90,3 +92,19 @@ def test_a_recipe_of_weights_cache_and_drafting_writes_its_own_text(key, tmp_pat
         session = variant.session(1, 40)
         assert torch.isfinite(session.feed(torch.tensor([prompt]))).all()
         assert session.cache_bytes() > 0
+
+
+def _read_together(model, prompts):
+    """Prompts in one pass, by every way to lay them out, give what they give alone.
+
+    As near as products of few activations, rounded to 16 bits, are to exact ones of many; where
+    inputs are rounded to few bits by the recipe, some fall on the other side by that.
+    """
+    variant = TransformersModel(model)
+    coarse = any(isinstance(part, formats.RoundedInputs) for part in model.modules())
+    for key in READERS:
+        rows = METHODS[key]().rows([len(prompt) for prompt in prompts])
+        together, _ = variant.prefill(prompts, rows)
+        for prompt, own in zip(prompts, together, strict=True):
+            alone = variant.logits(torch.tensor([prompt]))[0, -1]
+            assert (own - alone).norm() < (0.2 if coarse else 1e-3) * alone.norm(), key

@@ -20,6 +20,7 @@ from backend.methods.base import (
     LayerMethod,
     ModelMethod,
     Needs,
+    PrefillMethod,
     RepairMethod,
     StackMethod,
     TuneMethod,
@@ -247,7 +248,7 @@ def test_reading_the_catalogue_imports_no_torch():
 
 def test_every_port_has_a_method():
     ports = (LayerMethod, RepairMethod, TuneMethod, EncodeMethod, ModelMethod)
-    ports += (CacheMethod, DecodeMethod)
+    ports += (CacheMethod, PrefillMethod, DecodeMethod)
     for port in ports:
         assert any(issubclass(cls, port) for cls in METHODS.values())
     for cls in METHODS.values():

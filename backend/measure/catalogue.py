@@ -223,29 +223,21 @@ def _speed() -> list[Metric]:
         ("load_s", "Time to load", "s", "lower", "From the files to a model ready to run.", False),
         ("compress_s", "Time to compress", "s", "lower", "Wall time of compressing.", True),
         ("prefill_tps", "Prefill", rate, "higher", "Prompt tokens read per second.", True),
+        ("prefill_tps_mixed", "Prefill, mixed lengths", rate, "higher",
+         "Prompt tokens read per second where prompts of many lengths come together.", True),
         ("decode_tps", "Decode", rate, "higher", "Tokens written per second, one sequence.", True),
         ("decode_tps_8", "Decode, 8 at once", rate, "higher", "Tokens per second over 8.", True),
         ("prefill_speedup", "Prefill speed-up", ratio, "higher", "Against the dense model.", True),
+        ("prefill_speedup_mixed", "Prefill speed-up, mixed lengths", ratio, "higher",
+         "Against the same model with the same prompts, padded to the longest.", True),
         ("decode_speedup", "Decode speed-up", ratio, "higher", "Against the dense model.", True),
-        (
-            "decode_speedup_8",
-            "Decode speed-up, 8 at once",
-            ratio,
-            "higher",
-            "Against the dense model with 8 sequences.",
-            True,
-        ),
+        ("decode_speedup_8", "Decode speed-up, 8 at once", ratio, "higher",
+         "Against the dense model with 8 sequences.", True),
         ("ttft_ms", "Time to first token", "ms", "lower", "From ids to the first new id.", True),
         ("tpot_ms", "Time per token", "ms", "lower", "Mean time per later token.", True),
-        (
-            "mean_accepted",
-            "Tokens per call",
-            "tokens",
-            "higher",
-            "Tokens gained per call of the model, its own included; 1 without a drafter.",
-            True,
-        ),
-    )
+        ("mean_accepted", "Tokens per call", "tokens", "higher",
+         "Tokens gained per call of the model, its own included; 1 without a drafter.", True),
+    )  # fmt: skip
     return [
         Metric(name, title, unit, direction, text, group, axis, log=unit in (rate, ratio))
         for name, title, unit, direction, text, axis in rows

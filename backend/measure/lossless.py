@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -154,6 +154,14 @@ def token_readings(
     bound = f"; the rate is below {100 * rule_of_three(total):.3g} %" if not wrong else ""
     note = f"{wrong} of {total} ids differ{bound}"
     return take("lossless_l1", wrong, samples=total, note=note)
+
+
+def prefill_readings(
+    alone: Sequence[Sequence[int]], together: Sequence[Sequence[int]]
+) -> list[Reading]:
+    """Return `lossless_prefill`: ids that differ where prompts were read together, by texts."""
+    (found,) = token_readings(alone, together)
+    return [replace(found, name="lossless_prefill")]
 
 
 def divergences(

@@ -27,7 +27,7 @@ from backend.measure.rounds import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from backend.decoding.model import LanguageModel, Session
 
@@ -160,6 +160,38 @@ def measure_speculation(
     return report
 
 
+def measure_prefill(
+    together: Callable[[], object],
+    padded: Callable[[], object],
+    *,
+    tokens: int,
+    device: torch.device,
+    seconds: float = 10.0,
+    note: str = "",
+    clock: Clock | None = None,
+) -> SpeedReport:
+    """Return the rate of reading some prompts together, and its ratio to reading them padded.
+
+    Args:
+        together: reads them all and brings the first new ids to the host.
+        padded: does the same with prompts filled up to the longest.
+        tokens: of the prompts, nothing that fills up counted.
+        device: where both run.
+        seconds: of all rounds.
+        note: told beside both readings.
+        clock: injected in tests.
+    """
+    report = SpeedReport()
+    reads = {DENSE: padded, CONTROL: padded, VARIANT: together}
+    arms = [Arm(name, lambda _, read=read: read(), work=tokens) for name, read in reads.items()]
+    rounds = run_rounds(arms, Limits(seconds), clock=clock)
+    _report(report, "prefill_mixed", rounds, device, beside="padded")
+    report.readings = [
+        replace(one, note="; ".join(filter(None, [note, one.note]))) for one in report.readings
+    ]
+    return report
+
+
 def copy_bandwidth(size: int, device: torch.device | None = None, seconds: float = 0.2) -> float:
     """Return bytes moved per second when `size` bytes are copied: each is read and written.
 
@@ -233,8 +265,14 @@ def _decode(name: str, model: LanguageModel, row: list[int], plan: SpeedPlan, ba
     return Arm(name, run, prepare, float(batch * plan.steps))
 
 
-def _report(report: SpeedReport, phase: str, rounds: Rounds, device: torch.device) -> None:
-    """Add the rate and, with a dense arm, the speed-up of one phase.
+def _report(
+    report: SpeedReport,
+    phase: str,
+    rounds: Rounds,
+    device: torch.device,
+    beside: str = "dense",
+) -> None:
+    """Add the rate and, with an arm beside it, the speed-up of one phase.
 
     Where the control fails, CPU time decides; on a GPU that says nothing, so nothing is claimed.
     """
@@ -254,10 +292,10 @@ def _report(report: SpeedReport, phase: str, rounds: Rounds, device: torch.devic
     passed = same_arm_passes(control)
     report.noisy_host |= not passed
     dense_rate, _ = rounds.rate(DENSE)
-    note = f"dense {dense_rate:.4g} tok/s"
+    note = f"{beside} {dense_rate:.4g} tok/s"
     if not passed:
         note = (
-            "noisy_host: two copies of the dense model did not come out equal within 5 %, "
+            f"noisy_host: two copies of the {beside} model did not come out equal within 5 %, "
             f"so this is the ratio of CPU time; {note}"
         )
         if not on_cpu:

@@ -25,9 +25,11 @@ __all__ = [
     "ModelMethod",
     "Needs",
     "Outline",
+    "PrefillMethod",
     "RankingMethod",
     "RepairMethod",
     "RunMethod",
+    "ServeMethod",
     "Soft",
     "StackMethod",
     "Stage",
@@ -267,12 +269,44 @@ class CacheMethod(Leveled):
         """What encodes the keys and values of layers with `heads` heads of `head_dim`."""
 
 
-class DecodeMethod(Method):
-    """Proposes tokens that the model then verifies, so that the output stays the same."""
+class ServeMethod(Method):
+    """Changes how text is read or written, and neither what is held nor what is said."""
 
-    def at(self, bits: float) -> Self:  # noqa: ARG002 - drafting leaves what is held as it is
-        """Itself: drafting holds no weights in fewer bits."""
+    def at(self, bits: float) -> Self:  # noqa: ARG002 - what is held stays as it is
+        """Itself: nothing is held in fewer bits."""
         return self
+
+
+class PrefillMethod(ServeMethod):
+    """Lays several prompts out so that they are read at once."""
+
+    models: ClassVar[tuple[str, ...]] = ()
+    """Types of model whose attention keeps prompts apart as it is told."""
+
+    def check(self, anatomy: Anatomy) -> None:
+        """Refuse a model whose attention cannot be told.
+
+        Raises:
+            ModelError: it is of a type that the method does not know.
+        """
+        if anatomy.kind not in self.models:
+            known = ", ".join(self.models)
+            raise ModelError(
+                f"{self.key()} knows {known}, not {anatomy.kind}; leave it out, and prompts are "
+                "read one by one."
+            )
+
+    @abc.abstractmethod
+    def rows(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Which prompts share a row, one behind the other, by their places.
+
+        Args:
+            lengths: of the prompts, in tokens.
+        """
+
+
+class DecodeMethod(ServeMethod):
+    """Proposes tokens that the model then verifies, so that the output stays the same."""
 
     @property
     def draft_recipe(self) -> str:

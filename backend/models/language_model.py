@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from backend.caches.attention import Turn
 from backend.caches.codecs import Codec
-from backend.models import held_attention, rotary
+from backend.errors import ModelError
+from backend.models import held_attention, packing, rotary
 from backend.models.lean import Lean, LeanSession, refusal
 from backend.models.session import Session, held_cache, key_value_shape
 from backend.models.view import View
@@ -89,6 +90,31 @@ class TransformersModel:
         cache, _ = held_cache(self.model.config, self.codec)
         branching = self._branching and batch == 1
         return Session(self.model, cache, branching=branching, turn=turn)
+
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], rows: Sequence[Sequence[int]], room: int = 0
+    ) -> tuple[Tensor, list[Session | LeanSession]]:
+        """Last logits [prompts, vocabulary] of prompts read in one pass, and a session of each.
+
+        Args:
+            prompts: ids, none empty.
+            rows: which of them share a row, by their places.
+            room: tokens that each is to be written on by.
+
+        Raises:
+            ModelError: keys and values are not held dense.
+        """
+        if self.codec is not None:
+            raise ModelError(
+                "Prompts are read together into dense keys and values; leave the cache method out."
+            )
+        logits, states = packing.packed(self.model, prompts, rows)
+        sessions = []
+        for prompt, own in zip(prompts, states, strict=True):
+            session = self.session(1, len(prompt) + room)
+            session.take(own, len(prompt))
+            sessions.append(session)
+        return logits, sessions
 
     @cached_property
     def turn(self) -> Turn | None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from backend.caches.attention import Queries, Turn
 from backend.caches.base import Coming, LayerCache
 from backend.caches.codecs import Codec
-from backend.models import native
+from backend.models import native, packing
 from backend.models.by_modules import found_in, normalised, through
 from backend.models.held_attention import visible
 from backend.models.native import Block
@@ -285,6 +285,14 @@ class LeanSession:
         queries, keys, values = states
         asked = Queries(queries, scale, *tree, turn=self._turn)
         return found_in(self._caches[index], asked, keys, values)
+
+    @torch.inference_mode()
+    def take(self, states: packing.States, count: int) -> None:
+        """Begin with the dense keys and values of so many tokens, read elsewhere."""
+        for cache, own in zip(self._caches, states, strict=False):
+            if own is not None:
+                cache.append(*own)
+        self.length = count
 
     def crop(self, length: int) -> None:
         """Forget all tokens after the first `length`."""

@@ -15,6 +15,7 @@ from backend.caches.attention import Turn
 from backend.caches.base import LayerCache
 from backend.caches.codecs import Codec
 from backend.models.held_attention import Feed, answered_by_caches, visible
+from backend.models.packing import States
 
 
 class _Adapter(CacheLayerMixin):
@@ -128,6 +129,14 @@ class Session:
             )
         self.length += count
         return output.logits
+
+    @torch.inference_mode()
+    def take(self, states: States, count: int) -> None:
+        """Begin with the dense keys and values of so many tokens, read elsewhere."""
+        for index, own in enumerate(states):
+            if own is not None:
+                self._cache.update(*own, index)
+        self.length = count
 
     def _mask(self, among: Tensor) -> Tensor:
         """What a model adds to its scores so that each token of a tree sees its own branch."""

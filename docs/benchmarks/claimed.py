@@ -80,6 +80,20 @@ CLAIMS = (
         "comet(bits=4.75, wide=0.0)",
     ),
     Claim("comet", "stays within 10 % more perplexity", "comet@4.75", "", "ppl_ratio", 1.1),
+    Claim(
+        "prepack",
+        "prompts of mixed lengths are read faster than padded",
+        "prepack",
+        metric="prefill_speedup_mixed",
+        than=1.0,
+    ),
+    Claim(
+        "prepack",
+        "so are they by weights of 4 bits",
+        "gptq@4 + prepack",
+        metric="prefill_speedup_mixed",
+        than=1.0,
+    ),
     Claim("cbq", "beats GPTQ at 3 bits", "cbq@3", "gptq@3"),
     Claim("cbq", "beats GPTQ at 2.25 bits", "cbq@2.25", "gptq@2.25"),
     Claim(
