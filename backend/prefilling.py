@@ -14,7 +14,7 @@ from backend.methods.base import PrefillMethod
 from backend.models import packing
 from backend.models.language_model import TransformersModel
 
-COUNT, SHORTEST, LONGEST = 32, 8, 256
+COUNT, SHORTEST, LONGEST = 16, 8, 128
 """Prompts whose reading is timed, and tokens of the shortest and the longest."""
 
 
