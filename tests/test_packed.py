@@ -17,7 +17,7 @@ from backend.formats.table import TableCodes
 from backend.formats.transposed import Transposed
 from backend.formats.vector import VectorCodebook
 from backend.formats.window import WindowCoded
-from kernels import bitpack, extension
+from kernels import bitpack, extension, packed
 from tests.test_formats import NAMES, example
 
 COARSE = 6e-5

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from backend.formats.base import FEW, Format, empty
 from backend.formats.dense import Dense
+from backend.formats.remembered import remembered
 from kernels import rounding
 from kernels.products import Product
 
@@ -162,7 +163,8 @@ class RoundedInputs(Format):
     def multiply(self, activation: Tensor) -> Tensor:
         """The product of what is seen with the matrix held."""
         few = activation.numel() <= FEW * self.columns and not activation.requires_grad
-        product = self.product() if few and activation.device.type == "cpu" else None
+        here = few and activation.device.type == "cpu" and not torch.compiler.is_compiling()
+        product = remembered(self, self.product) if here else None
         if product is not None:
             return product(activation).to(activation.dtype)
         return self.held.multiply(self.seen(activation).to(activation.dtype))

@@ -86,3 +86,11 @@ struct Loops {
 };
 
 extern const Loops *loops;
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define SEVERAL_KINDS
+const Loops *loops_of_avx2();
+const Loops *loops_of_avx512();
+const Loops *loops_of_vnni();
+void take_wide_codes(Loops &found);  // those of VNNI for codes of five to eight bits
+#endif

@@ -1,0 +1,19 @@
+// Codes of five to eight bits as loops_vnni.cpp has narrower ones: apart, to be compiled meanwhile.
+#include "lookups.h"
+
+#ifdef SEVERAL_KINDS
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx512vbmi2")
+#pragma GCC target("avx2,fma,bmi,bmi2,popcnt")
+namespace {
+#include "vnni.inl"
+}
+#pragma GCC pop_options
+
+void take_wide_codes(Loops &found) {
+    found.code_dots[5] = code_dots<5>;
+    found.code_dots[6] = code_dots<6>;
+    found.code_dots[7] = code_dots<7>;
+    found.code_dots[8] = code_dots<8>;
+}
+#endif
