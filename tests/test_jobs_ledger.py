@@ -222,10 +222,13 @@ def test_old_events_and_folders_are_forgotten(ledger, stage, store):
     ledger.step()
     folder = store.home / "attempts" / f"{job_id}-1"
     folder.mkdir(parents=True)
+    strange = folder.with_name("kept-1")  # no attempt of this program
+    strange.mkdir()
     ledger.prune(days=1)
     assert folder.exists()
     ledger.prune(days=-1)
     assert not folder.exists()
+    assert strange.exists()
     assert ledger.events(job_id) == []
     assert ledger.job(job_id).state is State.FAILED
 

@@ -185,13 +185,18 @@ class LocalLauncher:
             self._runners.clear()
 
     def _attempt(self, name: str) -> Path:
-        if not _NAME.fullmatch(name):
+        if not is_attempt(self.folder / name):
             raise JobError(f"`{name}` is not the name of an attempt.")
         return self.folder / name
 
     def _reap(self) -> None:
         with self._turn:
             self._runners = [runner for runner in self._runners if runner.poll() is None]
+
+
+def is_attempt(folder: Path) -> bool:
+    """Whether a folder is named as those of attempts are; others are not ours to touch."""
+    return _NAME.fullmatch(folder.name) is not None
 
 
 def assignment(spec: Mapping[str, Any], run: Sequence[str], server: Path | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import duckdb
 from backend.jobs import rows
 from backend.jobs.errors import QueueFullError
 from backend.jobs.journal import Journal
-from backend.jobs.launchers import Launcher
+from backend.jobs.launchers import Launcher, is_attempt
 from backend.jobs.records import Event, Job, Outcome, Submission
 from backend.jobs.states import ACTIVE, Move, State, after
 from backend.store.store import Store
@@ -286,7 +286,7 @@ class Ledger:
                 [*ACTIVE, limit, folders],
             ).fetchall()
         known = {job_id for (job_id,) in kept}
-        for folder in self._attempts.glob("*-*"):
+        for folder in filter(is_attempt, self._attempts.glob("*-*")):
             forgotten = folder.name.partition("-")[0] not in known
             if forgotten and not self._launcher.alive(folder.name):
                 shutil.rmtree(folder, ignore_errors=True)
