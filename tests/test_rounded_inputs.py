@@ -5,7 +5,11 @@ import torch
 
 from backend.formats import Dense, IntegerGroups, RoundedInputs, Rows, Sum, TableCodes
 from backend.formats.rounded_inputs import largest
+from backend.methods.quantise.ap_int import ApInt
+from backend.methods.quantise.comet import Comet
+from backend.methods.quantise.flatquant import Flatquant
 from kernels import extension
+from tests.test_methods_contract import inputs_of, statistics_of
 from tests.test_packed import KINDS, near, random
 
 MANY = [*range(1, 18), 33, 64]
@@ -159,3 +163,26 @@ def test_what_is_no_number_stays_with_its_token(value):
     assert not found[1].isfinite().any()
     assert torch.equal(found[::2], made.multiply(x[::2]))
     assert made.multiply(torch.zeros(1, 64)).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("method", "bits"),
+    [
+        (Comet(4.75), 4),
+        (Comet(8.75, wide=1.0, block=64), 4),
+        (Flatquant(4.5, inputs=8, steps=0), 8),
+        (Flatquant(8.5, inputs=8, steps=0), 8),
+        (ApInt(4.25), 8),
+        (ApInt(3.75, inputs=4), 4),
+    ],
+)
+def test_methods_that_round_inputs_are_multiplied_as_codes(method, bits):
+    """W4A8 and W8A8 are settings of them; turning inputs has sums of another order than torch."""
+    held = method.fit(random(96, 128, seed=7), statistics_of(inputs_of(128)))
+    assert held.input_bits == bits
+    settings = {"bits": bits, "block": held.block, "wide": held.wide, "odd": held.odd}
+    plain = RoundedInputs.pack(held.held, reach=float(held.reach), order=held.order, **settings)
+    x = random(16, 128, seed=3)
+    for count in (1, 16):
+        judged(plain, x[:count])
+    near(held.multiply(x), held.seen(x).double() @ held.held.dense().double().T, 1e-2)
