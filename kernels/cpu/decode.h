@@ -11,8 +11,9 @@
 // What decoding remembers between two rows of one matrix, and of the matrices inside it.
 struct State {
     int64_t row = -1, passed = 0;      // the last row, and the entries held before the next
-    std::vector<uint16_t> table;       // of an entropy code: 256 * length + symbol by 12 bits
-    std::vector<uint8_t> codes;        // of a row, spread to four bits
+    std::vector<uint16_t> table;       // of an entropy code: 256 * length + symbol by 12 bits;
+                                       // of exponents of four bits: two by their byte
+    std::vector<uint8_t> codes;        // of a row, spread to four bits, or its exponents
     std::vector<float> tile;           // of a transposed matrix: some of its rows
     int64_t tile_first = -1;
     std::unique_ptr<State> inside[2];

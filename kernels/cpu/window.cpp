@@ -48,14 +48,24 @@ void add_apart(const WindowCoded &held, int64_t first, int64_t end, const float 
 }
 
 extern "C" void decode_window(const Packed *matrix, int64_t row, int64_t column, int64_t count,
-                              float *out, State &) {
+                              float *out, State &state) {
     const WindowCoded &held = *reinterpret_cast<const WindowCoded *>(matrix);
     const uint8_t *rest = held.rest + row * matrix->columns + column;
     const uint8_t *codes = held.codes + row * bytes_of(matrix->columns, 4);
-    std::vector<uint8_t> exponents(count);
-    for (int64_t i = 0; i < count; i++)
-        exponents[i] = held.table[codes[(column + i) / 2] >> (column + i) % 2 * 4 & 15];
-    loops->join(rest, exponents.data(), 0, count, out);
+    if (state.table.empty()) {  // exponents of two codes by their byte
+        state.table.resize(256);
+        for (int byte = 0; byte < 256; byte++)
+            state.table[byte] =
+                static_cast<uint16_t>(held.table[byte & 15] | held.table[byte >> 4] << 8);
+    }
+    const int64_t odd = column % 2, bytes = (odd + count + 1) / 2;
+    state.codes.resize(2 * bytes);
+    for (int64_t i = 0; i < bytes; i++) {
+        const uint16_t two = state.table[codes[column / 2 + i]];
+        state.codes[2 * i] = static_cast<uint8_t>(two);
+        state.codes[2 * i + 1] = static_cast<uint8_t>(two >> 8);
+    }
+    loops->join(rest, state.codes.data() + odd, 0, count, out);
     for (int64_t next = first_apart(held, row); next < held.apart && held.rows[next] == row;
          next++) {
         const int64_t place = held.columns[next] - column;
