@@ -11,23 +11,7 @@
 
 namespace {
 
-typedef uint32_t EightCodes __attribute__((vector_size(32)));
-
-// Eight codes of one plane, from a column that eight divides.
-template <int WIDTH>
-inline __attribute__((always_inline)) EightCodes eight_of(const uint8_t *line, int64_t column) {
-    uint64_t word = 0;
-    std::memcpy(&word, line + column * WIDTH / 8, WIDTH);
-    if (WIDTH == 8) {
-        typedef uint8_t Bytes __attribute__((vector_size(8)));
-        Bytes bytes;
-        std::memcpy(&bytes, &word, 8);
-        return __builtin_convertvector(bytes, EightCodes);
-    }
-    const EightCodes turns = {0,         WIDTH,     2 * WIDTH, 3 * WIDTH,
-                              4 * WIDTH, 5 * WIDTH, 6 * WIDTH, 7 * WIDTH};
-    return ((EightCodes{} + static_cast<uint32_t>(word)) >> turns) & ((1u << (WIDTH & 7)) - 1);
-}
+#include "eights.inl"
 
 // Codes of BITS bits become what they stand for: a row of `channels`, whole eights, after another.
 template <int BITS>
@@ -39,14 +23,9 @@ inline __attribute__((always_inline)) void stand_for_codes(const uint8_t *const 
     for (int64_t token = 0; token < count; token++)
         for (int64_t i = 0; i < channels; i += 8, out += 8) {
             const int64_t column = token * channels + i;
-            EightCodes codes = {};
-            uint32_t shift = 0;
-            if (BITS & 1) codes |= eight_of<1>(lines[0], column), shift += 1;
-            if (BITS & 2) codes |= eight_of<2>(lines[1], column) << shift, shift += 2;
-            if (BITS & 4) codes |= eight_of<4>(lines[2], column) << shift, shift += 4;
-            if (BITS & 8) codes |= eight_of<8>(lines[3], column) << shift;
             typedef int32_t EightWhole __attribute__((vector_size(32)));
-            const EightNumbers plain = __builtin_convertvector((EightWhole)codes, EightNumbers);
+            const auto codes = (EightWhole)eight_codes<BITS>(lines, column);  // a plane a bit
+            const EightNumbers plain = __builtin_convertvector(codes, EightNumbers);
             const EightNumbers found =
                 by_channel ? plain * eight_numbers(scales + i) + eight_numbers(offsets + i)
                            : plain * scales[token] + offsets[token];
