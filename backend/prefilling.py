@@ -16,6 +16,7 @@ from backend.models.language_model import TransformersModel
 
 COUNT, SHORTEST, LONGEST = 16, 8, 128
 """Prompts whose reading is timed, and tokens of the shortest and the longest."""
+LEAST_SECONDS = 10.0  # a padded batch takes long, and two rounds tell no interval
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Prefilling:
         Args:
             stream: recorded ids.
             longest: tokens that the model reads.
-            seconds: of all rounds.
+            seconds: of all rounds, if they are enough.
         """
         prompts = mixed(stream, min(LONGEST, longest))
         rows, model = self._rows(prompts), self.variant
@@ -78,7 +79,7 @@ class Prefilling:
             lambda: choose(packing.padded(model.model, prompts)).tolist(),
             tokens=sum(lengths),
             device=model.device,
-            seconds=seconds,
+            seconds=max(seconds, LEAST_SECONDS),
             note=note,
         ).readings
 

@@ -148,3 +148,16 @@ def test_rate_and_ratio_of_planted_times():
     assert told["prefill_speedup_mixed"].value == pytest.approx(3)
     assert told["prefill_speedup_mixed"].low <= 3 <= told["prefill_speedup_mixed"].high
     assert "by hand; padded 3333 tok/s" in told["prefill_speedup_mixed"].note
+
+
+def test_the_gain_is_told_with_what_was_read(monkeypatch):
+    """Eight to 128 tokens by the 15th root of 16, added up: 719; sixteen times 128 are 2,048."""
+    monkeypatch.setattr(prefilling, "LEAST_SECONDS", 0.2)
+    model = TransformersModel(tiny.build("llama"))
+    readings = Prefilling(Prepack(), model, PROMPTS).gain(list(range(3, 60)), 4096, 0.2)
+    told = {one.name: one for one in readings}
+    assert told.keys() == {"prefill_tps_mixed", "prefill_speedup_mixed"}
+    assert sum(round(8 * 16 ** (step / 15)) for step in range(16)) == 719
+    for one in told.values():
+        assert one.value > 0
+        assert "16 prompts of 8 to 128 tokens, 719 in all; rows hold 768, padded 2,048" in one.note
