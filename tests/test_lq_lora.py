@@ -45,7 +45,7 @@ def test_each_turn_loses_less_than_the_one_before():
     weight, statistics = normal(48, 96), statistics_of(inputs_of(96))
     sensitivity = statistics.sensitivity(48)
     method = LqLora(3.5, group_size=32)
-    split = method._split(48, 96, 3.5)
+    split = method._split(48, 96, 3.5, method._rank(48, 96))
     down, across = lq_lora._sides(sensitivity)
     lost = [
         float(((codes.dense() + factors.dense() - weight) * down * across).square().sum())
@@ -62,7 +62,7 @@ def test_codes_and_factors_take_what_the_arithmetic_says():
     assert isinstance(held, formats.Sum)
     assert held.factors.rank == int(0.4 * 64 * 128 / 16 // 192) == 1
     assert held.factors.nbytes == 2 * 192
-    split = method._split(64, 128, 4.0)
+    split = method._split(64, 128, 4.0, method._rank(64, 128))
     assert _tables.nbytes((64, 128), 64, split) + 2 * 192 <= 4 * 64 * 128 // 8
     assert held.bits <= 4.0
     assert held.speed == "measured"
@@ -79,3 +79,13 @@ def test_the_factors_take_what_the_codes_cannot():
     )
     change, plain = (one.dense() - weight for one in (held, alone))
     assert change.square().sum() < 0.05 * plain.square().sum()
+
+
+def test_factors_take_fewer_bits_where_codes_need_them_more():
+    """Even weights have no direction to hold: of ranks 3 and 1 the thinner product loses less."""
+    weight, statistics = normal(256, 256), statistics_of(normal(512, 256, seed=6))
+    method = LqLora(3.0)
+    assert {method._rank(256, 256, share) for share in lq_lora.SHARES} == {3, 1}
+    assert method.fit(weight, statistics).factors.rank == 1
+    loud = weight + 3 * normal(256, 3, seed=7) @ normal(3, 256, seed=8)
+    assert method.fit(loud, statistics).factors.rank == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 WIDTHS = (2, 3, 4)
 ROUNDS = 3
 DAMPING = 0.01
+SHARES = (1.0, 0.5, 0.25)  # of the bits for factors that are tried: narrow codes may want them
 STEP, NEIGHBOURS = 1 / 8, 2  # fixed budgets below one's own, among which the best split is kept
 
 
@@ -34,9 +36,10 @@ class LqLora(LayerMethod):
     The product comes first and the codes take what it misses, the product what the codes miss, in
     turns as long as less is lost. Codes are those of NormalFloat, evenly likely for weights from a
     normal curve. The product is the best where an error counts by the Fisher information of its row
-    and its column, which keeps a closed form. Of these turns, also at the next budgets below, the
-    one stays with which the layer's outputs change least. Which matrix gets how many bits is an
-    integer program: put ` by integer-program` behind the recipe.
+    and its column, which keeps a closed form. Of these turns, also with half and a quarter of the
+    bits for the product, which leaves more to the codes, and at the next budgets below, the one
+    stays with which the layer's outputs change least. Which matrix gets how many bits is an integer
+    program: put ` by integer-program` behind the recipe.
     """
 
     stage = Stage.QUANTISE
@@ -45,34 +48,38 @@ class LqLora(LayerMethod):
     claim = "At 2.75 bits a model of 70B in 27 GB close to full precision."
     limits = "The product stays as it is found; no fine-tuning follows."
     yields = ("sum",)
+    version = 2
 
     bits: float = setting(
         4.0, "Bits per weight, scales, tables and factors counted.", low=2.2, high=4.75
     )
     factors: float = setting(
-        0.4, "Bits per weight for the two factors; at least one column each.", low=0.05, high=2.0
+        0.4,
+        "Most bits per weight for the two factors; at least one column each.",
+        low=0.05,
+        high=2.0,
     )
     group_size: int = setting(64, "Weights that share a scale.", choices=(32, 64, 128, 256))
 
     def outline(self, rows: int, columns: int) -> Outline:
         """At most the budget: a little less of it may hold a matrix better."""
-        self._split(rows, columns, self.bits)
+        self._split(rows, columns, self.bits, self._rank(rows, columns))
         return super().outline(rows, columns)
 
     def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:
         """Split a weight [rows, columns]."""
         rows, columns = weight.shape
-        rank = self._rank(rows, columns)
-        self._split(rows, columns, self.bits)
+        self._split(rows, columns, self.bits, self._rank(rows, columns))
         sensitivity = statistics.sensitivity(rows).clamp(min=0)
         down, _ = _sides(sensitivity)
         hessian = statistics.damped(DAMPING)
         best: tuple[float, Format] | None = None
         below = math.ceil(self.bits / STEP) - 1
         neighbours = (STEP * (below - place) for place in range(NEIGHBOURS))
-        for bits in (self.bits, *neighbours):
+        ranks = {self._rank(rows, columns, share) for share in SHARES}
+        for bits, rank in itertools.product((self.bits, *neighbours), sorted(ranks)):
             with contextlib.suppress(OutOfReachError):
-                split = self._split(rows, columns, bits)
+                split = self._split(rows, columns, bits, rank)
                 for codes, factors in self._rounds(weight, split, rank, sensitivity):
                     change = (codes.dense() + factors.dense() - weight) * down
                     lost = float(((change @ hessian) * change).sum())
@@ -100,16 +107,16 @@ class LqLora(LayerMethod):
             least = lost
             yield codes, factors
 
-    def _rank(self, rows: int, columns: int) -> int:
-        return max(1, int(self.factors * rows * columns / 16 // (rows + columns)))
+    def _rank(self, rows: int, columns: int, share: float = 1.0) -> int:
+        return max(1, int(share * self.factors * rows * columns / 16 // (rows + columns)))
 
-    def _split(self, rows: int, columns: int, bits: float) -> _tables.Split:
+    def _split(self, rows: int, columns: int, bits: float, rank: int) -> _tables.Split:
         """How many rows have codes how wide.
 
         Raises:
             OutOfReachError: two-bit codes and the factors take more than the budget.
         """
-        size, beside = min(self.group_size, columns), 16 * self._rank(rows, columns)
+        size, beside = min(self.group_size, columns), 16 * rank
         budget = bits * rows * columns - beside * (rows + columns)
         found = _tables.widths((rows, columns), budget, size, WIDTHS)
         if found is None:
