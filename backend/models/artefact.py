@@ -17,7 +17,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    initialization,
+)
 
 from backend.errors import ModelError
 from backend.faults import fault_point
@@ -185,10 +190,11 @@ def _empty(entry: dict[str, Any]) -> HeldLinear | HeldEmbedding:
 def skeleton(folder: Path, dtype: torch.dtype) -> nn.Module:
     """The dense model of a folder's configuration, its parameters without memory."""
     config = read_config(folder)
-    with _parameters_on_meta():
+    with _parameters_on_meta(), initialization.no_init_weights():
         model = AutoModelForCausalLM.from_config(
             config, dtype=dtype, attn_implementation=attention(config), trust_remote_code=False
         )
+    model.tie_weights()  # which goes with drawing numbers that nobody would read
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     return model
