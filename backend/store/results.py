@@ -253,6 +253,8 @@ class Results:
         return Rebuilt(runs, tuple(refused))
 
 
+_AS_JSON = "model", "stages", "budget", "layers", "notes", "artefact", "manifest"
+
 _RUNS = """
 SELECT run_id, model, recipe, family, status, hardware_id, protocol, created, seconds,
        budget::VARCHAR AS budget, '' AS reason
@@ -297,18 +299,7 @@ def _insert_result(cursor: duckdb.DuckDBPyConnection, document: Mapping[str, Any
             document["protocol"],
             document["created"],
             float(document["seconds"]),
-            *(
-                json.dumps(document[name])
-                for name in (
-                    "model",
-                    "stages",
-                    "budget",
-                    "layers",
-                    "notes",
-                    "artefact",
-                    "manifest",
-                )
-            ),
+            *(json.dumps(document[name]) for name in _AS_JSON),
         ],
     )
 
