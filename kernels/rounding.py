@@ -1,4 +1,4 @@
-"""Products of inputs that are put in order, turned and rounded, each token by its own steps.
+"""Products of inputs that are divided, put in order, turned and rounded, token by token.
 
 Where the matrix is held as codes, theirs are multiplied with those of the inputs, as integers.
 """
@@ -38,6 +38,7 @@ class _Turns(ctypes.Structure):
 
 class _SeenInputs(ctypes.Structure):
     _fields_ = (
+        ("divisors", Address),
         ("places", Address),
         ("places_bits", Number),
         ("turns", _Turns),
@@ -53,6 +54,7 @@ def product(
     held: Product | None,
     places: Tensor | None = None,
     turns: tuple[Tensor, Tensor] | None = None,
+    divisors: Tensor | None = None,
 ) -> Product | None:
     """A product of inputs that are rounded first; None where that of what is held is None.
 
@@ -63,6 +65,7 @@ def product(
         places: old places of the columns, [columns], int16 or int32; None where they stay.
         turns: P1 [a, a] and P2 [b, b], by which each run x of a * b of them, as [a, b], becomes
             P1^T x P2; None for none.
+        divisors: of the columns as they come, [columns]; None for none.
     """
     if held is None:
         return None
@@ -74,5 +77,8 @@ def product(
         turns = tuple(one.to(torch.float32).T.contiguous() for one in turns)
         left, right = turns
         structure.turns = _Turns(left.data_ptr(), right.data_ptr(), len(left), len(right))
-    kept = matrix, held, places, turns
+    if divisors is not None:
+        divisors = divisors.to(torch.float32).contiguous()
+        structure.divisors = divisors.data_ptr()
+    kept = matrix, held, places, turns, divisors
     return products.made("multiply_seen", structure, held.rows, held.columns, *kept)

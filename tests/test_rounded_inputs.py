@@ -154,6 +154,18 @@ def test_turned_inputs_are_rounded_as_those_of_torch():
                 judged(made, x[:count])
 
 
+@pytest.mark.parametrize("held", [groups_of(40, 128, 4, 32), Dense.pack(random(40, 128))])
+def test_inputs_are_divided_before_they_are_put_in_order_and_rounded(held):
+    divisors = random(128, seed=2).abs() + 0.5
+    x = random(70, 128, seed=4)
+    for order in (None, random(128, seed=9).argsort()):
+        made = RoundedInputs.pack(held, bits=8, order=order, divisors=divisors)
+        for count in (1, 5, 64, 70):
+            judged(made, x[:count])
+        made.divisors = 2 * made.divisors  # its memory is of the divisors of before
+        judged(made, x[:1])
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_no_number_stays_with_its_token(value):
     made = RoundedInputs.pack(groups_of(20, 64, 4, 32), bits=4, block=32)

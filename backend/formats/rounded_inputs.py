@@ -170,7 +170,7 @@ class RoundedInputs(Format):
         return self.held.multiply(self.seen(activation).to(activation.dtype))
 
     def product(self) -> Product | None:
-        """Ordered, turned and rounded within a step, and of codes where those are held."""
+        """Divided, ordered, turned and rounded within a step; of codes where those are held."""
         matrix = self.held.matrix()
         held = self.held.product() if matrix is None else matrix.product()
         if held is None:
@@ -179,7 +179,7 @@ class RoundedInputs(Format):
         if self.left is not None and self.right is not None:
             turns = self.left.dense(), self.right.dense()
         how = rounding.Rounding(self.input_bits, self.block, self.wide, float(self.reach), self.odd)
-        return rounding.product(how, matrix, held, self.order, turns)
+        return rounding.product(how, matrix, held, self.order, turns, self.divisors)
 
     def dense(self) -> Tensor:
         """The matrix that inputs would meet if they were not rounded, float32."""

@@ -1,4 +1,4 @@
-// Products of inputs that are put in order, turned and rounded first, token by token.
+// Products of inputs that are divided, put in order, turned and rounded first, token by token.
 #include <vector>
 
 #include "decode.h"
@@ -28,6 +28,7 @@ void turn(const Turns &turns, const float *x, int64_t runs, float *out) {
 extern "C" {
 
 struct SeenInputs {
+    const float *divisors;  // [columns], of inputs as they come; null: none
     const void *places;  // [columns], where each input comes from; null: they stay
     int64_t places_bits;  // 16 or 32
     Turns turns;
@@ -39,7 +40,13 @@ struct SeenInputs {
 void multiply_seen(const void *of, const float *x, int64_t count, float *y) {
     const SeenInputs &seen = *static_cast<const SeenInputs *>(of);
     const int64_t columns = seen.held.columns, size = count * columns;
-    std::vector<float> room[2];
+    std::vector<float> room[3];
+    if (seen.divisors) {
+        room[2].resize(size);
+        for (int64_t one = 0; one < size; one += columns)
+            for (int64_t k = 0; k < columns; k++) room[2][one + k] = x[one + k] / seen.divisors[k];
+        x = room[2].data();
+    }
     const auto gather = [&](const auto *places) {
         room[0].resize(size);
         for (int64_t one = 0; one < size; one += columns)
