@@ -28,9 +28,11 @@ def quick() -> bool:
 
     Those with matrix units do, and AMD's with AVX-512; on others with AVX-512 alone a product of
     bfloat16 takes twice the time of float32, and without AVX-512 numbers are widened first. Of
-    processors that are no x86 nothing is known here, and bfloat16 stays.
+    processors that are no x86 nothing is known here, and of none where torch is too old to tell;
+    bfloat16 stays.
     """
-    known = torch.cpu.get_capabilities()
+    tell = getattr(torch.cpu, "get_capabilities", None)
+    known = tell() if tell else {}
     if known.get("architecture") != "x86_64":
         return True
     by_vectors = known.get("avx512_bf16", False) and "AMD" in str(known.get("cpu_name", ""))
