@@ -62,7 +62,6 @@ class Walk:
         return gathered
 
     @torch.no_grad()
-    @torch.no_grad()
     def through(self, block: int, needs: Needs, treat: Treat) -> None:
         """Pass all states through a block once; each linear is treated when inputs reach it.
 

@@ -40,8 +40,8 @@ class ApInt(LayerMethod):
     limits = (
         "The numbers are bipolar, their product is not made plane by plane: that takes tensor "
         "cores. On a processor codes are multiplied by codes as integers of 8 bits, so that fewer "
-        "bits of inputs save no time; more than 64 tokens at once, and all on a GPU, meet a matrix "
-        "that is made dense. There is no zero among the numbers."
+        "bits of inputs save no time; more than 64 tokens at once, and all on a GPU, are rounded "
+        "but multiplied as numbers. There is no zero among bipolar ones."
     )
     yields = ("rounded-inputs",)
 

@@ -43,11 +43,12 @@ class Cbq(RunMethod):
     paper = "arXiv 2312.07950"
     claim = "Best of its time with W4A4, W4A8 and W2A16; 4.3 hours for four bits at 65B."
     limits = (
-        "Rounding of inputs is real, its product is not: no kernel here multiplies four bits by "
-        "four or eight. Channels are scaled by numbers held beside each matrix, where the paper "
-        "puts them into the layer before. Rounding is up or down from the first step on, so that "
-        "no penalty need drive it there. Where an allocator divides the budget, each matrix learns "
-        "alone."
+        "No kernel here multiplies four bits by four: on a processor codes are multiplied by "
+        "codes as integers of 8 bits, and more than 64 tokens at once, and all on a GPU, are "
+        "rounded but multiplied as numbers. Channels are scaled by numbers held beside each "
+        "matrix, where the paper puts them into the layer before. Rounding is up or down from the "
+        "first step on, so that no penalty need drive it there. Where an allocator divides the "
+        "budget, each matrix learns alone."
     )
     yields = ("integer-groups", "rows", "rounded-inputs")
 

@@ -38,10 +38,10 @@ class Comet(LayerMethod):
     paper = "arXiv 2410.12168"
     claim = "W4A4KV4: 2.88x over cuBLAS in its products, 2.02x over TensorRT-LLM end to end."
     limits = (
-        "The paper's W4Ax kernel is for tensor cores: on a processor codes are multiplied by codes "
-        "as integers of 8 bits, so that blocks of 4 save no time, and more than 64 tokens at once, "
-        "and all on a GPU, meet a matrix that is made dense. Which blocks are wide is a share, not "
-        "a threshold. For the paper's four-bit keys and values add kv-int."
+        "The paper's W4Ax kernel is for tensor cores: on a processor codes are multiplied by "
+        "codes as integers of 8 bits, so that blocks of 4 save no time, and more than 64 tokens "
+        "at once, and all on a GPU, are rounded but multiplied as numbers. Which blocks are wide "
+        "is a share, not a threshold. For the paper's four-bit keys and values add kv-int."
     )
     yields = ("rounded-inputs",)
 

@@ -42,12 +42,12 @@ class Flatquant(LayerMethod):
     paper = "arXiv 2410.09426"
     claim = "W4A4 on LLaMA-3-70B with under 1 % loss; 2.3x faster prefill, 1.7x decoding."
     limits = (
-        "No kernel here multiplies four bits by four: on a processor codes are multiplied by codes "
-        "as integers of 8 bits, and more than 64 tokens at once, and all on a GPU, meet a matrix "
-        "that is made dense. Each matrix learns by its own outputs, not by those of its block, and "
-        "has matrices of its own, in wide layers over the whole width, in narrow ones over runs of "
-        f"columns, so that they take at most {BESIDE} bits a weight. For the paper's four-bit "
-        "keys and values add rotatekv or kv-int."
+        "No kernel here multiplies four bits by four: on a processor codes are multiplied by "
+        "codes as integers of 8 bits, and more than 64 tokens at once, and all on a GPU, are "
+        "rounded but multiplied as numbers. Each matrix learns by its own outputs, not by those "
+        "of its block, and has matrices of its own, in wide layers over the whole width, in "
+        f"narrow ones over runs of columns, so that they take at most {BESIDE} bits a weight. For "
+        "the paper's four-bit keys and values add rotatekv or kv-int."
     )
     yields = ("rounded-inputs",)
 
