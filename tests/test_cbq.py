@@ -1,6 +1,8 @@
 """CBQ: outliers by the paper's rule, runs that overlap, rounding that blocks learn together."""
 
+import gc
 import math
+import weakref
 
 import pytest
 import torch
@@ -150,6 +152,27 @@ def test_blocks_that_learn_together_stay_nearer_to_the_model_than_unlearned_ones
         result = compress(tiny.loaded_here(build()), Recipe.parse(text), WINDOWS)
         losses.append(float((outputs(result.view) - wanted).square().mean()))
     assert losses[1] < 0.9 * losses[0]
+
+
+def test_a_settled_block_lets_go_of_what_was_learned(monkeypatch):
+    """Of three blocks that learn in twos, the one that the next run has too is all that stays."""
+    softs, make, alive = [], Cbq.soft, {}
+
+    def soft(self, weight, statistics):
+        made = make(self, weight, statistics)
+        softs.append(weakref.ref(made))
+        return made
+
+    def count(stage, done, _):
+        gc.collect()
+        if stage == "learn":
+            alive[done] = sum(one() is not None for one in softs)
+
+    monkeypatch.setattr(Cbq, "soft", soft)
+    model = tiny.build("llama", num_hidden_layers=3)
+    compress(tiny.loaded_here(model), Recipe.parse(SHORT.replace("24", "1")), WINDOWS, count)
+    each = len(softs) // 3
+    assert alive == {0: 0, 1: each, 2: 0}
 
 
 class KilledError(Exception):

@@ -108,6 +108,7 @@ class _Learning:
                 found[site.name] = held = soft.held()
                 vars(self._view.module(site)).pop("forward")
                 self._view.hold(site, held)
+            self._softs[block].clear()  # no later run has this block
             self._inputs = self._pass(self._inputs, block)
         return found
 
