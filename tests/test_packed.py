@@ -5,6 +5,7 @@ import torch
 
 from backend.formats.base import FEW, Format
 from backend.formats.bitmask import BitmaskSparse
+from backend.formats.columns import Columns
 from backend.formats.dense import Dense
 from backend.formats.entropy import EntropyCoded
 from backend.formats.group_sparse import GroupSparse
@@ -148,6 +149,14 @@ def test_two_of_four_are_multiplied_where_they_lie_whatever_the_columns(columns)
     held = Sparse24.pack(random(9, columns).to(torch.bfloat16), kept.view(9, columns))
     x = random(columns, seed=3)
     near(held.matrix().multiply(x[None])[0], held.dense().double() @ x.double())
+
+
+def test_a_part_without_columns_adds_nothing():
+    coarse = Dense.pack(random(8, 64))
+    held = Columns.pack(torch.zeros(64), Dense.pack(random(8, 0)), coarse, torch.ones(64))
+    for count in (1, 5):
+        x = random(count, 64, seed=count)
+        near(held.multiply(x), x.double() @ held.dense().double().T)
 
 
 def test_scales_may_be_integers_themselves():

@@ -221,6 +221,10 @@ extern "C" {
 
 // y[count, rows] = x[count, columns] W^T, the rows divided among threads.
 void multiply_many(const Packed *matrix, const float *x, int64_t count, float *y) {
+    if (!matrix->columns) {  // a part that holds nothing
+        std::fill_n(y, count * matrix->rows, 0.0f);
+        return;
+    }
     if (matrix->decode == decode_transposed && count == 1) {
         multiply_transposed(matrix, x, y);
         return;
