@@ -15,11 +15,18 @@ from pathlib import Path
 import pandas as pd
 import psutil
 
-from backend.calibrate import AT_ONCE, BATCH_TOKENS, EACH
+from backend.calibrate import AT_ONCE, BATCH_TOKENS, EACH, TOGETHER
 from backend.dimensions import Dimensions
 from backend.errors import ResourceError
 from backend.forecast import Forecast, Forecaster
-from backend.methods.base import CacheMethod, ModelMethod, Needs, ServeMethod, TuneMethod
+from backend.methods.base import (
+    CacheMethod,
+    ModelMethod,
+    Needs,
+    RunMethod,
+    ServeMethod,
+    TuneMethod,
+)
 from backend.plan import CALIBRATION, Predicted
 from backend.recipes import Recipe
 from backend.sizes import size_of
@@ -32,6 +39,7 @@ WIDE = 4  # arrays as wide as a block grows between two linears
 MOMENTS = 3  # matrices of a layer's inputs: their Hessian, its inverse factor, and room for it
 WINDOWS = 8  # whose gradients of a matrix are there at once
 KEPT = 2.7  # numbers kept for the way back, to each that goes into a matrix or comes out of it
+ROUNDED = 12  # arrays of a matrix that is learned, while its rounding finds the way back
 SCORES = 4  # arrays of a score to each token and entry of the vocabulary, until they are judged
 SECONDS_PER_BILLION = {"nothing": 20.0, "text": 60.0, "norms": 60.0, "hessian": 240.0}
 MEASURING_SECONDS = 8.0
@@ -165,7 +173,26 @@ def _working(recipe: Recipe, dimensions: Dimensions) -> int:
     way_back = KEPT * sides + SCORES * dimensions.vocabulary
     trained *= CALIBRATION["length"] * 4 * round(way_back)
     trained += 4 * dimensions.linear if trained else 0  # dense matrices, kept for it too
-    return WORKING_MEMORY + states + moments + gradients + trained
+    learned = _learned(recipe, dimensions, KEPT * sides)
+    return WORKING_MEMORY + states + moments + gradients + trained + learned
+
+
+def _learned(recipe: Recipe, dimensions: Dimensions, way_back: float) -> int:
+    """Bytes of a run of blocks while it learns, and of the model in float32; 0 if none does.
+
+    Args:
+        recipe: where a budget is divided, each matrix learns alone.
+        dimensions: of the model.
+        way_back: numbers kept to each token that passes all blocks.
+    """
+    runs = [one.runs[0] for one in recipe.stages if isinstance(one, RunMethod)]
+    if not runs or recipe.division is not None:
+        return 0
+    blocks = dimensions.anatomy.block_numbers
+    share = min(1.0, max(runs) / max(1, len(blocks)))
+    states = share * way_back * TOGETHER * CALIBRATION["length"]
+    weights = ROUNDED * sum(sorted(blocks)[-max(runs) :])
+    return 4 * (round(states) + weights) + dimensions.dense_bytes
 
 
 def _seconds(

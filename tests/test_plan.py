@@ -130,6 +130,12 @@ def test_expected_memory_counts_states_and_moments_of_what_is_looked_at():
     sides = 4 * (2 * (128 + 128) + 2 * (64 + 128) + 3 * (128 + 256))
     way_back = 4 * 4 * 256 * round(2.7 * sides + 4 * 2048) + 4 * sum(sizes)
     assert beside("wanda@9 + perp") == beside("wanda@9") + way_back
+    # two of four blocks on their way back, twelve arrays to a weight, and the model in float32
+    block = sum(math.prod(one) for name, one in DEFAULT.shapes().items() if ".layers.0." in name)
+    states = 4 * round(2 / 4 * 2.7 * sides * 4 * 256)
+    dense = estimate(Recipe.parse("gptq@4"), DEFAULT, NOTHING).dense_bytes
+    assert beside("cbq@4") == beside("gptq@4") + 4 * 12 * 2 * block + states + dense
+    assert beside("cbq@4 by evopress") == beside("gptq@4 by evopress")
 
 
 def test_expected_memory_is_enough_for_the_dense_model_in_both_types_while_it_is_timed():

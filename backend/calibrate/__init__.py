@@ -6,3 +6,5 @@ AT_ONCE = 1 << 28
 """Numbers in the widest activation of all windows up to which they all pass it together."""
 EACH = 64
 """Windows of whose losses gradients are kept one by one, at most."""
+TOGETHER = 4
+"""Windows of a batch from which a run of blocks learns, if so many divide them all."""

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from backend.calibrate import TOGETHER
 from backend.calibrate.gradients import in_float32
 from backend.faults import fault_point
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from backend.models.view import Site, View
 
 Progress = Callable[[str, int, int], None]
-TOGETHER = 4  # windows of a batch, if so many divide them all
 
 
 def learn(
