@@ -7,6 +7,7 @@ import torch
 
 from backend.formats import Dense, IntegerGroups, VectorCodebook
 from backend.formats.remembered import forget
+from backend.measure import size
 
 
 def integers(scale=1.0):
@@ -20,6 +21,10 @@ def vectors():
     return VectorCodebook.pack(torch.tensor([[0, 1], [1, 1]]), codebook)
 
 
+def measured(held):
+    return size.resident(held).total
+
+
 def product(held):
     return held.multiply(torch.eye(held.columns)).T
 
@@ -30,6 +35,17 @@ def test_it_is_made_once_while_nothing_changes(monkeypatch):
     for _ in range(3):
         assert torch.allclose(product(held)[0], torch.arange(-4.0, 4.0), atol=1e-3)
     assert len(made) == 1
+
+
+def test_numbers_beside_the_buffers_are_kept_by_none():
+    """A codebook in bfloat16 is read in float32, a copy that nobody counts."""
+    held, before = vectors(), measured(vectors())
+    product(held)
+    assert measured(held) == before
+    held, before = integers(), measured(integers())
+    product(held)
+    assert "_remembered" in held.__dict__
+    assert measured(held) == before
 
 
 def test_another_buffer_inside_is_seen():

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from backend.calibrate import TOGETHER
 from backend.calibrate.gradients import in_float32
-from backend.faults import fault_point
 
 if TYPE_CHECKING:
     from backend.calibrate.modes import Statistics
@@ -153,7 +152,6 @@ def _keep(softs: list[Soft], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     save_file({name: part.detach().contiguous() for name, part in _numbers(softs)}, partial)
-    fault_point("compress.block")
     partial.rename(path)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from backend.formats.base import Format, from_header, is_told_whole
+from backend.formats.remembered import forget
 from kernels import registry
 
 _KEPT = threading.local()
@@ -42,8 +43,10 @@ def _affine(
     _fill(places, parts)
     try:
         return held.multiply(activation) if bias is None else held.affine(activation, bias)
-    finally:
-        _fill(places, before)  # what is kept between two calls keeps no weight alive
+    finally:  # what is kept between two calls keeps no weight alive
+        _fill(places, before)
+        for module in held.modules():
+            forget(module)
 
 
 def _empty(header: str) -> tuple[Format, list[tuple[nn.Module, str]]]:
@@ -54,7 +57,12 @@ def _empty(header: str) -> tuple[Format, list[tuple[nn.Module, str]]]:
             held = from_header(json.loads(header))
         known[header] = (
             held,
-            [(module, name) for module in held.modules() for name in module._buffers],
+            [
+                (module, name)
+                for module in held.modules()
+                for name, buffer in module._buffers.items()
+                if buffer is not None  # as `buffers` leaves out what is not there
+            ],
         )
     return known[header]
 

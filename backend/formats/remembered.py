@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 Found = TypeVar("Found")
@@ -14,10 +15,15 @@ _NAME = "_remembered"
 def remembered(module: nn.Module, make: Callable[[], Found]) -> Found:
     """What `make` gives, made anew only where a buffer or a part of the module is another.
 
+    What holds numbers of its own beside the module's buffers is made anew each time, for nothing
+    may take bytes that are not counted; so it is for a tracer, which asks no tensor for versions.
+
     Args:
         module: whose parts are looked at, at any depth.
         make: a method of it without arguments, by whose name its result is kept.
     """
+    if torch.compiler.is_compiling():
+        return make()
     kept = module.__dict__.setdefault(_NAME, {})
     name = make.__name__
     if name in kept:
@@ -25,7 +31,9 @@ def remembered(module: nn.Module, make: Callable[[], Found]) -> Found:
         if all(of.get(key) is part and _version(part) == at for of, key, part, at in parts):
             return found
     found = make()
-    kept[name] = list(_parts(module)), found
+    held = {buffer.untyped_storage().data_ptr() for buffer in module.buffers()}
+    if all(part.untyped_storage().data_ptr() in held for part in _tensors(found)):
+        kept[name] = list(_parts(module)), found
     return found
 
 
@@ -45,6 +53,17 @@ def _parts(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Any, int]]:
         for of in (each._buffers, each._modules):
             for key, part in of.items():
                 yield of, key, part, _version(part)
+
+
+def _tensors(found: object) -> Iterator[Tensor]:
+    """Tensors in what was made, at any depth of its containers and attributes."""
+    if isinstance(found, Tensor):
+        yield found
+    elif isinstance(found, dict | list | tuple):
+        for each in found.values() if isinstance(found, dict) else found:
+            yield from _tensors(each)
+    elif hasattr(found, "__dict__"):
+        yield from _tensors(vars(found))
 
 
 def _version(part: object) -> int:

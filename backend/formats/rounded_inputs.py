@@ -163,7 +163,7 @@ class RoundedInputs(Format):
     def multiply(self, activation: Tensor) -> Tensor:
         """The product of what is seen with the matrix held."""
         few = activation.numel() <= FEW * self.columns and not activation.requires_grad
-        here = few and activation.device.type == "cpu" and not torch.compiler.is_compiling()
+        here = few and activation.device.type == "cpu"
         product = remembered(self, self.product) if here else None
         if product is not None:
             return product(activation).to(activation.dtype)
