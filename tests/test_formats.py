@@ -390,6 +390,8 @@ def test_parts_of_another_shape_than_the_whole_are_noticed(name):
         ((), "columns", -8),
         ((), "rows", True),
         (("settings",), "group_size", 0),
+        (("settings",), "group_size", 1 << 64),
+        (("settings",), "block", 1 << 64),
         (("inner", "scales"), "columns", "4"),
     ],
 )

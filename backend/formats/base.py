@@ -22,6 +22,8 @@ from kernels.products import Product
 
 FEW = 64
 """Activations up to which multiplying by what is held beats a dense matrix, however it is held."""
+MOST = 1 << 40
+"""Rows, columns, and columns of a group or block; the extension counts in 64 bits."""
 HALVES = (torch.bfloat16, torch.float16)
 
 
@@ -251,13 +253,16 @@ def from_header(header: dict[str, Any]) -> Format:
     """An empty format, its buffers uninitialised, ready for `load_state_dict`.
 
     Raises:
-        ValueError: a matrix without numbers, or groups without columns.
+        ValueError: a matrix, groups or blocks without columns, or of more than can be.
     """
     counts = {"rows": header["rows"], "columns": header["columns"]}
     counts["columns of a group"] = header["settings"].get("group_size", 1)
+    counts["columns of a block"] = header["settings"].get("block", 1)
     for name, count in counts.items():
-        if type(count) is not int or count < 1:
-            raise ValueError(f"A header says {count!r} {name}, where one or more are needed.")
+        if type(count) is not int or not 1 <= count <= MOST:
+            raise ValueError(
+                f"A header says {count!r} {name}, where one or more are needed, at most {MOST:,}."
+            )
     inner = {name: from_header(part) for name, part in header["inner"].items()}
     cls = format_class(header["format"])
     return cls.build(header["rows"], header["columns"], header["settings"], inner)
