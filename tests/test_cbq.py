@@ -20,8 +20,8 @@ from backend.methods.quantise.cbq import Cbq, distance
 from backend.methods.quantise.rtn import Rtn
 from backend.recipes import Recipe
 from tests import tiny_transformers as tiny
+from tests.contract import error, inputs_of, normal, statistics_of
 from tests.test_flatquant import lost, with_outliers
-from tests.test_methods_contract import error, inputs_of, normal, statistics_of
 
 WINDOWS = tiny.tokens(8, 16)
 SHORT = "cbq(bits=4, group_size=32, steps=24, rate=0.03)"

@@ -23,20 +23,10 @@ from tests.test_formats import NAMES, example
 
 COARSE = 6e-5
 """Of the norm: what activations and tables of 16 bits leave."""
-KINDS = ["portable", "AVX2", "AVX-512", "VNNI"]
 ODD = [(7, 24), (33, 172), (64, 128), (5, 9), (300, 130)]
 
 
-@pytest.fixture(params=KINDS, autouse=True)
-def loops(request):
-    """Each kind of loops that this processor can run."""
-    library = extension.library()
-    assert library is not None, extension.reason()
-    kind = KINDS.index(request.param)
-    if library.use_loops(kind) != kind:
-        pytest.skip(f"this processor has no {request.param}")
-    yield request.param
-    library.use_loops(-1)
+pytestmark = pytest.mark.usefixtures("loops")
 
 
 def random(*shape, seed=0):

@@ -8,23 +8,13 @@ from backend.formats.rounded_inputs import largest
 from backend.methods.quantise.ap_int import ApInt
 from backend.methods.quantise.comet import Comet
 from backend.methods.quantise.flatquant import Flatquant
-from kernels import extension
-from tests.test_methods_contract import inputs_of, statistics_of
-from tests.test_packed import KINDS, near, random
+from tests.contract import inputs_of, statistics_of
+from tests.test_packed import near, random
 
 MANY = [*range(1, 18), 33, 64]
 
 
-@pytest.fixture(params=KINDS, autouse=True)
-def loops(request):
-    """Each kind of loops that this processor can run."""
-    library = extension.library()
-    assert library is not None, extension.reason()
-    kind = KINDS.index(request.param)
-    if library.use_loops(kind) != kind:
-        pytest.skip(f"this processor has no {request.param}")
-    yield request.param
-    library.use_loops(-1)
+pytestmark = pytest.mark.usefixtures("loops")
 
 
 def codes_of(rows, columns, bits, seed=0):
