@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kernels import extension
 from kernels.products import Product, ProductStructure
-from kernels.rooms import Room, addresses
+from kernels.rooms import Room, Rooms
 
 TOKENS = 64
 """Of one call: a draft's tree and the token before it; more are quicker by dense products."""
@@ -64,6 +64,7 @@ class _Step(ctypes.Structure):
         ("embedding", ctypes.c_void_p),
         ("attend", _AttendFunction),
         ("scratch", ctypes.c_void_p),
+        ("halved", ctypes.c_int64),
     )
 
 
@@ -124,6 +125,7 @@ class Step:
         last_shortcut: between them; None for none.
         embedding: rows of the tokens, a matrix of `kernels.layout`; None where tokens are given
             as embeddings.
+        dtype: of the logits, float32 or bfloat16.
     """
 
     def __init__(
@@ -134,6 +136,7 @@ class Step:
         head: Product,
         last_shortcut: Product | None = None,
         embedding: Any = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self._kept = (blocks, last, head, last_shortcut, embedding)
         self.embeds = embedding is not None
@@ -146,13 +149,14 @@ class Step:
             structure.scale = block.scale
         every = [one for block in blocks for one in block.products.values()]
         self._widest = max(max(one.rows, one.columns) for one in every)
-        self._head_dim, self._vocabulary = head_dim, head.rows
+        self._head_dim, self._vocabulary, self._dtype = head_dim, head.rows, dtype
         shortcut = last_shortcut.structure if last_shortcut else ProductStructure()
         self._attend = _AttendFunction(self._answer)
         self._step = _Step(
             self._blocks, len(blocks), head_dim, self._widest,
             last.structure, shortcut, head.structure,
             embedding.address if self.embeds else None, self._attend, None,
+            dtype == torch.bfloat16,
         )  # fmt: skip
         self._reference = ctypes.byref(self._step)
         self._scratch = torch.empty(0)
@@ -169,7 +173,7 @@ class Step:
         among: Tensor | None = None,
         places: Tensor | None = None,
     ) -> Tensor:
-        """Logits [1, tokens, vocabulary]; keys and values are written into the rooms.
+        """Logits [1, tokens, vocabulary] of the step's dtype; the rooms take keys and values in.
 
         Args:
             tokens: ids [tokens], whole numbers, or embeddings [tokens, channels], float32,
@@ -177,7 +181,7 @@ class Step:
             turns: cosines and sines [positions, head_dim] from the first position on, float32,
                 those of the first half negative.
             position: tokens before them.
-            rooms: of each block.
+            rooms: of each block; `Rooms` that come again are read once.
             among: [tokens, tokens], bool, which of the new tokens each may see in a room; None
                 for those up to itself.
             places: positions [tokens], int64; None where they follow each other.
@@ -186,19 +190,20 @@ class Step:
             IndexError: an id is none of the vocabulary.
         """
         count = tokens.shape[0]
-        needed = 7 * count * self._widest
+        needed = count * (7 * self._widest + self._vocabulary)
         if self._scratch.numel() < needed:
             self._scratch = torch.empty(2 * needed)
             self._step.scratch = self._scratch.data_ptr()
-        if tokens.dim() == 1:
+        if tokens.dim() == 1 and tokens.dtype != torch.int64:
             tokens = tokens.to(torch.int64)  # as the step reads them
         held = [None if part is None else part.contiguous() for part in (tokens, among, places)]
         first, seen, at = (None if part is None else part.data_ptr() for part in held)
-        logits = torch.empty(1, count, self._vocabulary)
+        logits = torch.empty((1, count, self._vocabulary), dtype=self._dtype)
         ids, stream = (first, None) if tokens.dim() == 1 else (None, first)
+        rooms = rooms if isinstance(rooms, Rooms) else Rooms(rooms)
         self._asked, self._count = rooms, count
         known = _function(extension.library())(
-            self._reference, addresses(rooms), ids, stream, turns[0].data_ptr(),
+            self._reference, rooms.addresses, ids, stream, turns[0].data_ptr(),
             turns[1].data_ptr(), at, position, count, seen, logits.data_ptr(),
         )  # fmt: skip
         self._asked = ()

@@ -7,8 +7,8 @@ lie as a cache holds them: a function of the extension reads them piece by piece
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -101,7 +101,11 @@ class Room:
         return self._past[0].tokens if self._past else 0
 
 
-def addresses(rooms: Sequence[object]) -> ctypes.Array[ctypes.c_void_p]:
-    """As a step takes them; what is no room is none."""
-    found = [one.address if isinstance(one, Room) else None for one in rooms]
-    return (Address * len(found))(*found)
+class Rooms(tuple[object, ...]):
+    """What a step is given for each block; where the rooms are is put together once."""
+
+    @cached_property
+    def addresses(self) -> ctypes.Array[ctypes.c_void_p]:
+        """As a step takes them; what is no room is none."""
+        found = [one.address if isinstance(one, Room) else None for one in self]
+        return (Address * len(found))(*found)

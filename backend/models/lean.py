@@ -24,6 +24,7 @@ from backend.models.room import Room
 from backend.models.sliced import SlicedBlock, SlicedEnd, WidthNorm
 from backend.models.steady import SPAN, Bench, States
 from kernels.decode_step import TOKENS, Place, Step
+from kernels.rooms import Rooms
 
 FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
 FREE = 4
@@ -195,6 +196,7 @@ class LeanSession:
         alone = self._whole and self._bench is None
         self._step = self._lean.step(self._blocks) if alone else None
         self._coming: dict[int, list[Coming | None]] = {}
+        self._ready = Rooms(), 0  # dense rooms, and what fits into each; until they may be enlarged
         if self._step is not None:
             self._dtype = self._lean.embed(torch.zeros(1, 1, dtype=torch.int64)).dtype
 
@@ -217,20 +219,16 @@ class LeanSession:
     def _in_one_call(self, tokens: Tensor, parents: Sequence[int] | None) -> Tensor | None:
         """The same by a step in one call; None where halves were left out before."""
         start, count = self.length, tokens.shape[1]
-        pairs = list(zip(self._coming_of(count), self._caches, strict=True))
-        if any(coming is not None and cache.length != start for coming, cache in pairs):
-            return None
         among = places = None
         if parents is not None:
             among, depth = visible(list(parents), tokens.device)
             places = start + depth
-        rooms: list[Place] = [None if one is None else cache.reserve(one) for one, cache in pairs]
-        if None in rooms:
-            tree = torch.arange(start, start + count) if places is None else places, among
-            for index, (coming, cache) in enumerate(pairs):
-                if coming is not None and rooms[index] is None:
-                    scale = self._blocks[index].attention.scaling
-                    rooms[index] = partial(self._ask, scale, cache, tree)
+        if self._dense and start + count <= self._ready[1]:
+            for cache in self._caches:
+                cache.grow(count)
+            rooms: Sequence[Place] = self._ready[0]
+        elif (rooms := self._reserved(count, (places, among))) is None:
+            return None
         self.length = start + count
         given = tokens[0]
         if not self._step.embeds:
@@ -240,7 +238,27 @@ class LeanSession:
         if not self._dense:
             for cache in self._caches:
                 cache.settle()
-        return logits if self._dtype == torch.float32 else logits.to(self._dtype)
+        return logits
+
+    def _reserved(self, count: int, tree: Tree) -> Sequence[Place] | None:
+        """Where so many tokens go in each block; None where halves were left out before."""
+        start = self.length
+        pairs = list(zip(self._coming_of(count), self._caches, strict=True))
+        if any(coming is not None and cache.length != start for coming, cache in pairs):
+            return None
+        rooms: list[Place] = [None if one is None else cache.reserve(one) for one, cache in pairs]
+        if None not in rooms:
+            if self._dense:
+                self._ready = Rooms(rooms), min(cache.capacity for cache in self._caches)
+            return rooms
+        positions, among = tree
+        if positions is None:
+            positions = torch.arange(start, start + count)
+        for index, (coming, cache) in enumerate(pairs):
+            if coming is not None and rooms[index] is None:
+                scale = self._blocks[index].attention.scaling
+                rooms[index] = partial(self._ask, scale, cache, (positions, among))
+        return rooms
 
     def _coming_of(self, count: int) -> list[Coming | None]:
         """What so many tokens are to each block's cache; None where it has no attention."""
@@ -258,6 +276,7 @@ class LeanSession:
     def _by_modules(self, tokens: Tensor, parents: Sequence[int] | None) -> Tensor:
         """The same by the blocks' own modules."""
         start, end = self.length, self.length + tokens.shape[1]
+        self._ready = Rooms(), 0
         if self._bench is not None and end == start + 1:
             logits = self._bench.step(self._lean, through, self._blocks, self._caches, tokens)
             if logits is not None:
@@ -289,6 +308,7 @@ class LeanSession:
     @torch.inference_mode()
     def take(self, states: packing.States, count: int) -> None:
         """Begin with the dense keys and values of so many tokens, read elsewhere."""
+        self._ready = Rooms(), 0
         for cache, own in zip(self._caches, states, strict=False):
             if own is not None:
                 cache.append(*own)

@@ -45,7 +45,8 @@ def step(model: Any, blocks: Sequence[Block]) -> Step | None:
         return None
     tokens = torch.zeros(1, 1, dtype=torch.int64)
     here = next(model.parameters()).device.type == "cpu"
-    if not here or inner.embed_tokens(tokens).dtype not in TYPES:
+    dtype = inner.embed_tokens(tokens).dtype
+    if not here or dtype not in TYPES:
         return None
     parts = [_block(one) for one in blocks]
     end, shortcut, wanted = inner.norm, None, _product(head)
@@ -57,7 +58,7 @@ def step(model: Any, blocks: Sequence[Block]) -> Step | None:
         return None
     norm, embedding = _norm(end, wanted.columns), _rows(inner.embed_tokens)
     blocks = [one for one in parts if one]
-    return Step(blocks, first.head_dim, norm, wanted, shortcut, embedding)
+    return Step(blocks, first.head_dim, norm, wanted, shortcut, embedding, dtype)
 
 
 def _block(block: Block) -> decode_step.Block | None:

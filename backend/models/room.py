@@ -33,6 +33,11 @@ class Room(LayerCache):
         """The whole room of keys and of values; None before the first token."""
         return self._held
 
+    @property
+    def capacity(self) -> int:
+        """Tokens that there is room for."""
+        return self._tokens
+
     def grow(self, count: int) -> None:
         """Count tokens in that were written into the room."""
         self._length += count

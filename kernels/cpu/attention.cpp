@@ -260,11 +260,16 @@ void attend_in(const Block &block, const Room &room, int64_t size, const float *
     for (int64_t token = 0; token < tokens.count; token++)
         sights.emplace_back(room, tokens, depths, before, token);
     const int64_t products = heads * queries.rows * (before + tokens.count) * size;
-#pragma omp parallel for schedule(dynamic) if (products >= ALONE)
-    for (int64_t head = 0; head < heads; head++) {
+    const auto one = [&](int64_t head) {
         look_near<Number>(room, head, size, sights, before + tokens.count, queries);
         queries.write(head, found);
+    };
+    if (products < ALONE) {  // a loop of threads takes its time, even of one
+        for (int64_t head = 0; head < heads; head++) one(head);
+        return;
     }
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t head = 0; head < heads; head++) one(head);
 }
 
 }  // namespace

@@ -7,14 +7,16 @@ int64_t group_of(const Codebook &held) {
     return held.scales ? held.group_size : held.shape.columns;
 }
 
-// Whole rows that follow each other.
-void decode_rows(const Packed *matrix, int64_t first, int64_t count, float *out, State &state) {
+// Whole rows that follow each other; `which` of the states inside is theirs.
+void decode_rows(const Packed *matrix, int64_t first, int64_t count, float *out, State &whole,
+                 int which) {
     if (matrix->decode == decode_bfloat16) {
         loops->widen(static_cast<const uint16_t *>(as<DenseRows>(matrix).numbers) +
                          first * matrix->columns,
                      count * matrix->columns, out);
         return;
     }
+    State &state = whole.inner(which);
     for (int64_t i = 0; i < count; i++)
         decode(matrix, first + i, 0, matrix->columns, out + i * matrix->columns, state);
 }
@@ -48,10 +50,10 @@ void dots_of_integers(const IntegerGroups &held, const Run &run, const Fixed &ac
     const int64_t groups = held.scales->columns, size = run.count * groups;
     state.tile.resize(2 * size + 16);  // sixteen scales are read at a time
     float *rest = state.tile.data(), *scales = rest + size;
-    decode_rows(held.scales, run.first, run.count, scales, state.inner(0));
+    decode_rows(held.scales, run.first, run.count, scales, state, 0);
     if (held.unit != 1) loops->scale_by(scales, held.unit, size);
     if (held.offsets) {
-        decode_rows(held.offsets, run.first, run.count, rest, state.inner(1));
+        decode_rows(held.offsets, run.first, run.count, rest, state, 1);
         loops->combine(rest, scales, -held.middle, size);
     } else {
         for (int64_t row = 0; row < run.count; row++) {
@@ -91,10 +93,10 @@ void dots_of_binary(const BinaryCodes &held, const Run &run, const Fixed &activa
     const int64_t bytes = bytes_of(held.shape.columns, 1);
     state.tile.resize((held.planes + 1) * size + 16);  // sixteen scales are read at a time
     float *rest = state.tile.data();
-    decode_rows(held.worth, held.planes * rows + run.first, run.count, rest, state.inner(0));
+    decode_rows(held.worth, held.planes * rows + run.first, run.count, rest, state, 0);
     for (int64_t plane = 0; plane < held.planes; plane++) {
         float *scales = rest + (plane + 1) * size;
-        decode_rows(held.worth, plane * rows + run.first, run.count, scales, state.inner(0));
+        decode_rows(held.worth, plane * rows + run.first, run.count, scales, state, 0);
         loops->combine(rest, scales, -1, size);
     }
     begin_with_groups(run, rest, groups, activations, held.group_size);
@@ -119,7 +121,7 @@ void dots_of_codebook(const Codebook &held, const Run &run, const Fixed &activat
     const int64_t columns = held.shape.columns, several = activations.count();
     state.tile.assign(size + 16, 1);  // sixteen scales are read at a time
     if (held.scales)
-        decode_rows(held.scales, run.first, run.count, state.tile.data(), state.inner(0));
+        decode_rows(held.scales, run.first, run.count, state.tile.data(), state, 0);
     const PlaneView view = activations.view(Fixed::TABLE, group_of(held));
     std::fill_n(run.y, run.count * several, 0.0f);
     float own[16] = {}, scale = 0;

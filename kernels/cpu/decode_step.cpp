@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "attention.h"
+#include "bfloat16.h"
 #include "clones.h"
 #include "decode.h"
 #include "exponential.h"
@@ -23,6 +24,10 @@ CLONES float dot(const float *a, const float *b, int64_t count) {
 CLONES void add_scaled(float *y, const float *x, float factor, int64_t count) {
 #pragma omp simd
     for (int64_t i = 0; i < count; i++) y[i] += factor * x[i];
+}
+
+CLONES void narrow(const float *from, int64_t count, uint16_t *to) {
+    for (int64_t i = 0; i < count; i++) to[i] = from[i] == from[i] ? narrowed(from[i]) : 0x7FC0;
 }
 
 // Gates through SiLU times the values that they let through, in place.
@@ -181,10 +186,10 @@ void multiply_placed(const void *matrix, const float *x, int64_t count, float *y
 // `rooms` of the blocks, null where one asks or has no attention; `ids` of the tokens, or `stream`
 // [count, channels] has their embeddings and is written over; `cosine` and `sine` [positions,
 // head_dim]; `places` [count], the tokens' positions, or null where they follow each other;
-// `logits` [count, vocabulary]. Returns whether every id is one.
+// `logits` [count, vocabulary], float32 or bfloat16. Returns whether every id is one.
 int decode_step(const Step *step, const Room *const *rooms, const int64_t *ids, float *stream,
                 const float *cosine, const float *sine, const int64_t *places, int64_t position,
-                int64_t count, const uint8_t *among, float *logits) {
+                int64_t count, const uint8_t *among, void *logits) {
     const int64_t size = step->head_dim, room = count * step->widest;
     if (ids) {
         stream = step->scratch + 6 * room;
@@ -229,7 +234,9 @@ int decode_step(const Step *step, const Room *const *rooms, const int64_t *ids, 
         product(step->last_shortcut, a, count, b);
         std::swap(a, b);
     }
-    product(step->head, a, count, logits);
+    float *whole = step->halved ? step->scratch + 7 * room : static_cast<float *>(logits);
+    product(step->head, a, count, whole);
+    if (step->halved) narrow(whole, count * step->head.rows, static_cast<uint16_t *>(logits));
     return 1;
 }
 }

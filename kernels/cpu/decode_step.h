@@ -64,6 +64,7 @@ struct Step {
     Product last_shortcut, head;
     const Packed *embedding;  // [vocabulary, channels], or null
     AttendFunction attend;  // for blocks without a room; null where each has one
-    float *scratch;  // 7 * widest for each token
+    float *scratch;  // 7 * widest for each token, and the logits where they are halved
+    int64_t halved;  // 1: logits are written in bfloat16
 };
 }

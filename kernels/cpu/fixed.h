@@ -33,6 +33,7 @@ struct PlaneView {
 class Fixed {
   public:
     static constexpr int64_t SHARED = 32, PLANES = 5, TABLE = 4, WHOLE = 16;
+    static constexpr size_t MANY = 16;  // groupings that are kept
     static constexpr Rounding USUAL = {WHOLE, SHARED, 0, 1, 0};
 
     // Columns of a block, and of one of its sums.
@@ -71,7 +72,8 @@ class Fixed {
             round(x + one * columns, columns, rounding, shared_, numbers_.data() + one * padded_,
                   scales_.data() + one * padded_ / shared_);
         for (auto &there : laid_) there = false;
-        groupings_ = 0;
+        time_++;
+        if (room_.size() > MANY) room_.clear();
     }
 
     int64_t count() const { return count_; }
@@ -81,20 +83,7 @@ class Fixed {
         Grouping &grouping = grouped(group_size);
         if (!laid_[plane]) lay_words(plane);
         laid_[plane] = true;
-        if (!grouping.first[plane].empty()) return;
-        const int64_t groups = grouping.groups, blocks = padded_ / block(plane);
-        grouping.first[plane].resize(blocks);
-        grouping.places[plane].resize(sums_ * blocks);
-        const auto group_at = [&](int64_t column) {
-            return std::min(column / group_size, groups - 1);
-        };
-        for (int64_t b = 0; b < blocks; b++) {
-            const int64_t first = group_at(b * block(plane));
-            grouping.first[plane][b] = static_cast<int32_t>(first);
-            for (int64_t i = 0; i < sums_; i++)
-                grouping.places[plane][sums_ * b + i] =
-                    static_cast<int32_t>(group_at(start_of(plane, b, i)) - first);
-        }
+        if (grouping.first[plane].empty()) place_groups(plane, grouping);
     }
 
     PlaneView view(int64_t plane, int64_t group_size) const {
@@ -113,9 +102,11 @@ class Fixed {
     const float *sums(int64_t group_size) const { return found(group_size).sums.data(); }
 
   private:
+    // Groups of rows of so many columns; where they lie is the same for all activations.
     struct Grouping {
-        int64_t size = 0, groups = 0;
-        std::vector<float> sums;
+        int64_t size, columns, lanes, groups;
+        int64_t time = 0;         // of the activations whose sums these are
+        std::vector<float> sums;  // [activations, groups]
         std::vector<int32_t> first[PLANES], places[PLANES];
     };
 
@@ -142,27 +133,47 @@ class Fixed {
     }
 
     const Grouping &found(int64_t group_size) const {
-        for (int64_t i = 0; i < groupings_; i++)
-            if (room_[i]->size == group_size) return *room_[i];
+        for (const auto &one : room_)
+            if (one->size == group_size && one->columns == columns_ && one->lanes == sums_)
+                return *one;
         __builtin_unreachable();
     }
 
     Grouping &grouped(int64_t group_size) {
-        for (int64_t i = 0; i < groupings_; i++)
-            if (room_[i]->size == group_size) return *room_[i];
-        if (groupings_ == static_cast<int64_t>(room_.size()))
-            room_.push_back(std::make_unique<Grouping>());
-        Grouping &fresh = *room_[groupings_++];
-        fresh.size = group_size;
-        fresh.groups = (columns_ + group_size - 1) / group_size;
-        fresh.sums.assign(count_ * fresh.groups, 0);
+        const auto matches = [&](const std::unique_ptr<Grouping> &one) {
+            return one->size == group_size && one->columns == columns_ && one->lanes == sums_;
+        };
+        auto at = std::find_if(room_.begin(), room_.end(), matches);
+        if (at == room_.end()) {
+            const int64_t groups = (columns_ + group_size - 1) / group_size;
+            room_.emplace_back(new Grouping{group_size, columns_, sums_, groups});
+            at = room_.end() - 1;
+        }
+        Grouping &here = **at;
+        if (here.time == time_) return here;
+        here.time = time_;
+        here.sums.resize(count_ * here.groups);
         for (int64_t one = 0; one < count_; one++)
-            for (int64_t group = 0; group < fresh.groups; group++)
-                fresh.sums[one * fresh.groups + group] = sum(
+            for (int64_t group = 0; group < here.groups; group++)
+                here.sums[one * here.groups + group] = sum(
                     one, group * group_size, std::min(columns_, (group + 1) * group_size));
-        for (int64_t plane = 0; plane < PLANES; plane++)
-            fresh.first[plane].clear(), fresh.places[plane].clear();
-        return fresh;
+        return here;
+    }
+
+    void place_groups(int64_t plane, Grouping &grouping) const {
+        const int64_t blocks = padded_ / block(plane);
+        grouping.first[plane].resize(blocks);
+        grouping.places[plane].resize(sums_ * blocks);
+        const auto group_at = [&](int64_t column) {
+            return std::min(column / grouping.size, grouping.groups - 1);
+        };
+        for (int64_t b = 0; b < blocks; b++) {
+            const int64_t first = group_at(b * block(plane));
+            grouping.first[plane][b] = static_cast<int32_t>(first);
+            for (int64_t i = 0; i < sums_; i++)
+                grouping.places[plane][sums_ * b + i] =
+                    static_cast<int32_t>(group_at(start_of(plane, b, i)) - first);
+        }
     }
 
     float sum(int64_t one, int64_t column, int64_t end) const {
@@ -221,14 +232,18 @@ class Fixed {
             if (plane == 2) (bytes ? deal_bytes<2> : deal<4>)(from, blocks, to);
             if (plane == 3) (bytes ? deal_bytes<1> : deal<2>)(from, blocks, to);
             if (plane == TABLE) deal_table(from, blocks, 2 * sums_, to);
-            for (int64_t at = 0; at < blocks * sums_; at++)
-                lanes_[plane][one * apart + at] =
-                    scales_[(one * padded_ + start_of(plane, at / sums_, at % sums_)) / shared_];
+            const float *scales = scales_.data() + one * padded_ / shared_;
+            float *lanes = lanes_[plane].data() + one * apart;
+            const int shift = shared_ == SHARED ? 5 : 4;
+            for (int64_t b = 0; b < blocks; b++)
+                for (int64_t i = 0; i < sums_; i++)
+                    *lanes++ = scales[start_of(plane, b, i) >> shift];
         }
     }
 
     std::vector<float> taken_;
-    int64_t count_ = 0, columns_ = 0, sums_ = 8, padded_ = 0, groupings_ = 0;
+    int64_t count_ = 0, columns_ = 0, sums_ = 8, padded_ = 0;
+    int64_t time_ = 0;  // how often others were taken
     int64_t shared_ = SHARED;
     Rounding rounding_ = USUAL;
     std::vector<int16_t> numbers_;

@@ -34,10 +34,11 @@ void rows_of_codes(const Work &work, int64_t, int64_t first, int64_t end) {
     State state;
     const int64_t count = work.count, rows = work.matrix->rows;
     const int64_t longest = count > FEWER ? LONG_RUN : RUN;
-    std::vector<float> found(std::min(end - first, longest) * count);
+    std::vector<float> found(count > 1 ? std::min(end - first, longest) * count : 0);
     for (int64_t row = first; row < end; row += longest) {
-        const Run run = {row, std::min(longest, end - row), found.data()};
+        const Run run = {row, std::min(longest, end - row), count > 1 ? found.data() : work.y + row};
         dots_of_codes(work.matrix, run, *work.activations, state);
+        if (count == 1) continue;
         for (int64_t one = 0; one < count; one++)
             for (int64_t i = 0; i < run.count; i++)
                 work.y[one * rows + row + i] = found[i * count + one];
@@ -145,7 +146,11 @@ void make_all(Work &work, MakeRows make) {
     const Pieces pieces = Pieces::of(matrix->rows, least, size >= ALONE);
     if (make == rows_behind_masks)
         count_before(as<Bitmask>(matrix).mask, bytes_of(matrix->columns, 1), pieces, work.starts);
-#pragma omp parallel for schedule(dynamic) if (pieces.count > 1)
+    if (pieces.count == 1) {  // a loop of threads takes as long as a small product, even of one
+        make(work, 0, 0, matrix->rows);
+        return;
+    }
+#pragma omp parallel for schedule(dynamic)
     for (int64_t piece = 0; piece < pieces.count; piece++)
         make(work, piece, pieces.first(piece), pieces.first(piece + 1));
 }
