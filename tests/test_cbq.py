@@ -46,6 +46,16 @@ def test_a_channel_that_stands_apart_is_divided_by_the_root_of_its_excess():
     assert divisors_of(inputs).tolist() == [*[1.0] * 16, 5.0]
 
 
+def test_divisors_are_over_the_largest_channel_that_is_kept_of_those_beyond_the_quartiles():
+    """Of 20 peaks, quartiles 6 and 16, four lie beyond 31: 100 and twice 101 are kept, 404 goes.
+
+    Cut before 100 the gap is 84 squared, before 404 it is 303 squared, less the variance 2/9 of
+    those that are kept: (100, 101, 101). 404 / 101 = 4, whose root is 2.
+    """
+    inputs = torch.diag(torch.tensor([404.0, 101.0, *range(1, 17), 101.0, 100.0]))
+    assert divisors_of(inputs).tolist() == [2.0, *[1.0] * 19]
+
+
 def test_the_stretched_sigmoid_reaches_both_whole_numbers():
     """1.2 / (1 + e^-v) - 0.1, by hand at 0 and where it is cut off: ln 11 = 2.398."""
     values = torch.tensor([-2.4, 0.0, math.log(3), 2.4])

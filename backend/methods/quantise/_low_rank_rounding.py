@@ -5,6 +5,14 @@ its grid has the code floor(p) + h(v), where h stretches a sigmoid a little beyo
 it off there (AdaRound, arXiv 2004.10568). v begins so that h(v) is what p is beyond floor(p);
 what is learned is added to it, A1 A2 of a low rank, so that the weights of a matrix round up and
 down together. Forwards h is 0 or 1, as it will be; its slope is taken backwards.
+
+The paper's are: floor and h, the low rank, the outliers beyond T = Q3 + 1.5 (Q3 - Q1), of which
+those go that make M = (gap between both sides)^2 - (variance of those kept) largest, and what
+follows: weights are cut, channels of inputs scaled. Ours are: v begins at the weight's fraction,
+so that nothing learned is rounding to nearest; slopes are taken backwards in place of a penalty;
+a row's weights are cut only where that rounds better; and a channel is divided by the root of its
+peak over the largest that is kept. Over the largest outlier, as the paper's Max(O*) could be read
+too, no channel would shrink.
 """
 
 from __future__ import annotations

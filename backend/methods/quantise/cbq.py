@@ -159,7 +159,8 @@ def squares(found: Tensor, wanted: Tensor) -> Tensor:
 def distance(found: Tensor, wanted: Tensor) -> Tensor:
     """How far outputs [..., columns] are from those wanted: squares as a share, and divergence.
 
-    The divergence is that of their softmax over the columns, of found from wanted, in nats.
+    The divergence is that of their softmax over the columns, of found from wanted, in nats. The
+    paper adds the squares as they are; as a share they weigh as much in every block.
     """
     sure, guess = wanted.log_softmax(-1), found.log_softmax(-1)
     return squares(found, wanted) + (sure.exp() * (sure - guess)).sum(-1).mean()
