@@ -252,7 +252,36 @@ def test_a_drafter_that_is_right_saves_calls():
     # 9 tokens: 9 calls without; with, 1 + 4 + 4 tokens in 3 calls.
     assert told["decode_speedup"].value == pytest.approx(3)
     assert told["mean_accepted"].value == pytest.approx(4)
+    assert told["mean_accepted"].low is None, "two prompts are no spread to judge by"
     assert told["decode_tps"].value == pytest.approx(9 / 0.03)
+
+
+class Alternating(Knowing):
+    """Knows four tokens of every other text, by the first id of its prompt, and none else."""
+
+    def propose(self, tokens, limit):
+        return super().propose(tokens, limit) if tokens[0] % 2 else Draft()
+
+
+def test_tokens_a_call_are_counted_once_a_prompt_with_an_interval_by_prompts():
+    """By hand: texts of 9 tokens take calls of 4 and 4, or 8 calls of 1, after one for the prompt.
+
+    Eight prompts of which every other one is known: 4 * 2 calls of 4 and 4 * 8 of 1 are 64 tokens
+    in 40 calls, 1.6 each. What a prompt's calls are beyond that adds up to 2 * 2.4 = 4.8, or to
+    8 * -0.6 = -4.8: sqrt(8 / 7 * 8 * 4.8^2) / 40 is the error, and t of 7 degrees is 2.3646.
+    """
+    host = Host()
+    model, twin = Timed(host, 0.01), TinyModel(positions=300)
+    prompts = [[number, 5] for number in range(8)]
+    drafter = Alternating(twin)
+    for seconds in (1e-3, 20):  # a round alone, and more rounds than prompts
+        report = speed.measure_speculation(
+            model, drafter, prompts, new_tokens=9, seconds=seconds, clock=host.clock
+        )
+        found = next(one for one in report.readings if one.name == "mean_accepted")
+        error = 2.3646 * (8 / 7 * 8 * 4.8**2) ** 0.5 / 40
+        assert (found.value, found.samples) == (pytest.approx(1.6), 40)
+        assert (found.low, found.high) == pytest.approx((1.6 - error, 1.6 + error), rel=1e-4)
 
 
 def test_copying_moves_bytes():

@@ -139,7 +139,8 @@ def digest(tensors: Mapping[str, torch.Tensor]) -> str:
 def weight_readings(result: Bitwise) -> list[Reading]:
     """Return `lossless_l0`: tensors that differ."""
     note = f"{result.compared} tensors, SHA-256 {result.digests[1][:16]}"
-    return take("lossless_l0", len(result.different), samples=result.compared, note=note)
+    found, compared = len(result.different), result.compared
+    return take("lossless_l0", found, kind="counted", samples=compared, note=note)
 
 
 def token_readings(

@@ -84,19 +84,20 @@ def judge(home: Path, claim: Claim, runs: dict[str, Run]) -> Outcome | None:
     if not all(name in runs for name in names):
         return None
     own = runs[claim.own]
-    reading = _with_interval(own, claim.metric)
+    reading, sure = _with_interval(own, claim.metric)
     if claim.than is not None:
         rival, low, high = claim.than, reading.low - claim.than, reading.high - claim.than
     elif claim.metric == "kld_mean":
         first, second = (_scores(home, runs[name]) for name in names)
         found = compare(first, second)
-        rival, low, high = float(second.kld.mean()), found.low, found.high
+        rival, low, high, sure = float(second.kld.mean()), found.low, found.high, True
     else:
-        other = _with_interval(runs[claim.rival], claim.metric)
+        other, told = _with_interval(runs[claim.rival], claim.metric)
+        sure = sure and told
         rival, low, high = other.value, reading.low - other.high, reading.high - other.low
     smaller = metric(claim.metric).direction != "higher"
     better, worse = (high < 0, low > 0) if smaller else (low > 0, high < 0)
-    if reading.kind == "measured" and low == high:  # too few rounds for an interval
+    if not sure:
         better = worse = False
     shows = "yes" if better else "no" if worse else "open"
     ids = tuple(runs[name].run_id for name in names)
@@ -104,16 +105,17 @@ def judge(home: Path, claim: Claim, runs: dict[str, Run]) -> Outcome | None:
     return Outcome(claim, name, parameters, reading.value, rival, low, high, shows, ids)
 
 
-def _with_interval(run: Run, name: str) -> Reading:
-    """A reading with both ends; of a counted number they are the number."""
+def _with_interval(run: Run, name: str) -> tuple[Reading, bool]:
+    """A reading with both ends, and whether they were told or it was counted.
+
+    Where they were not, too little was measured for an interval, and they are the number.
+    """
     one = run.reading(name)
     if one is None:
         raise SystemExit(f"{run.recipe} has no reading {name}.")
-    return replace(
-        one,
-        low=one.value if one.low is None else one.low,
-        high=one.value if one.high is None else one.high,
-    )
+    ends = [one.value if end is None else end for end in (one.low, one.high)]
+    sure = one.kind == "counted" or (one.low is not None and one.high is not None)
+    return replace(one, low=ends[0], high=ends[1]), sure
 
 
 def keep(outcomes: Iterable[Outcome], path: Path = KEPT) -> None:
