@@ -41,20 +41,27 @@ def removed(weight: Tensor, hessian: Tensor, width: int) -> tuple[list[int], lis
     for _ in range(units):
         corners = inverse.view(units, width, units, width).diagonal(dim1=0, dim2=2)
         corners = corners.permute(2, 0, 1).where(there[:, None, None], one)
-        parts = weight.view(-1, units, width).transpose(0, 1)  # [units, outputs, width]
         turned = corners.reciprocal() if width == 1 else torch.linalg.inv(corners)
-        missed = torch.einsum("uow,uwv,uov->u", parts, turned, parts)
+        missed = _missed(weight, turned)
         unit = int(missed.masked_fill(~there, torch.inf).argmin())
         own = slice(unit * width, (unit + 1) * width)
         taken = turned[unit] @ inverse[own]
-        weight -= weight[:, own] @ taken
-        inverse -= inverse[:, own] @ taken
+        weight.addmm_(weight[:, own].clone(), taken, alpha=-1)
+        inverse.addmm_(inverse[:, own].clone(), taken, alpha=-1)
         weight[:, own] = 0.0
         inverse[own], inverse[:, own] = 0.0, 0.0
         there[unit] = False
         order.append(unit)
         losses.append(losses[-1] + float(missed[unit].clamp(min=0)) / whole)
     return order, losses
+
+
+def _missed(weight: Tensor, turned: Tensor) -> Tensor:
+    """How much each unit is missed [units]: tr(W_S T_S W_S^T), by T [units, width, width]."""
+    if turned.shape[1] == 1:  # as so many products of one number each they would take 50 times it
+        return weight.square().sum(0) * turned.flatten()
+    parts = weight.view(len(weight), len(turned), -1).transpose(0, 1)  # [units, outputs, width]
+    return (parts @ turned).mul_(parts).sum((1, 2))
 
 
 def mended(weight: Tensor, hessian: Tensor, columns: Tensor) -> Tensor:
