@@ -10,7 +10,7 @@ import torch
 
 from backend.decoding.greedy import generate
 from backend.decoding.speculate import speculate
-from backend.measure import lossless, size, speed
+from backend.measure import lossless, size, speculation
 from backend.measure.reading import Reading
 from backend.methods.base import DecodeMethod
 from backend.models import artefact
@@ -57,7 +57,7 @@ class Drafting:
     def gain(self, seconds: float) -> list[Reading]:
         """What drafting gains, in rounds with the same model without it."""
         drafter = self._drafter(self.variant)
-        return speed.measure_speculation(
+        return speculation.measure_speculation(
             self.variant, drafter, self.prompts, seconds=seconds
         ).readings
 

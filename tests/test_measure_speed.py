@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from backend.decoding.drafter import Draft, Silent
-from backend.measure import speed
+from backend.measure import speculation, speed
 from backend.measure.rounds import Arm, Clock, Limits, ratio, run_rounds, same_arm_passes
 from tests.tiny_model import TinyModel
 
@@ -181,7 +181,7 @@ def test_where_cpu_time_says_nothing_a_noisy_host_claims_no_speed_up():
     host, report = Host(wall_noise=0.6, seed=1), speed.SpeedReport()
     listed = arms(host, **{"dense": 0.1, "dense again": 0.1, "variant": 0.05})
     rounds = run_rounds(listed, Limits(1e6), clock=host.clock)
-    speed._report(report, "decode", rounds, torch.device("cuda"))
+    report.add("decode", rounds, torch.device("cuda"))
     assert report.noisy_host
     assert [each.name for each in report.readings] == ["decode_tps"]
 
@@ -245,7 +245,7 @@ class Knowing(Silent):
 def test_a_drafter_that_is_right_saves_calls():
     host = Host()
     model, twin = Timed(host, 0.01), TinyModel(positions=300)
-    report = speed.measure_speculation(
+    report = speculation.measure_speculation(
         model, Knowing(twin), [[1, 2], [3, 4, 5]], new_tokens=9, seconds=20, clock=host.clock
     )
     told = {each.name: each for each in report.readings}
@@ -275,7 +275,7 @@ def test_tokens_a_call_are_counted_once_a_prompt_with_an_interval_by_prompts():
     prompts = [[number, 5] for number in range(8)]
     drafter = Alternating(twin)
     for seconds in (1e-3, 20):  # a round alone, and more rounds than prompts
-        report = speed.measure_speculation(
+        report = speculation.measure_speculation(
             model, drafter, prompts, new_tokens=9, seconds=seconds, clock=host.clock
         )
         found = next(one for one in report.readings if one.name == "mean_accepted")

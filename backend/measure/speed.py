@@ -6,16 +6,13 @@ host can be believed at all.
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
 
-from backend.decoding.drafter import Drafter, Silent
 from backend.decoding.greedy import choose
-from backend.decoding.speculate import speculate
 from backend.measure.reading import Reading, take
 from backend.measure.rounds import (
     Arm,
@@ -26,10 +23,9 @@ from backend.measure.rounds import (
     run_rounds,
     same_arm_passes,
 )
-from backend.measure.statistics import FEWEST_CLUSTERS, Interval, as_fields, clustered_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from backend.decoding.model import LanguageModel, Session
 
@@ -75,6 +71,40 @@ class SpeedReport:
     rounds: dict[str, Rounds] = field(default_factory=dict)
     noisy_host: bool = False
 
+    def add(self, phase: str, rounds: Rounds, device: torch.device, beside: str = "dense") -> None:
+        """Add the rate and, with an arm beside it, the speed-up of one phase.
+
+        Where the control fails, CPU time decides; on a GPU that says nothing, and nothing is
+        claimed.
+        """
+        on_cpu = device.type == "cpu"
+        self.rounds[phase] = rounds
+        head, _, tail = phase.partition("_")
+        tail = f"_{tail}" if tail else ""
+        rate, spread = rounds.rate(VARIANT)
+        count = len(rounds.wall)
+        flag = f"spread {100 * spread:.0f} %" if spread > 0.1 else ""
+        if spread > 0.25:
+            flag += ", unsteady"
+        self.readings += take(f"{head}_tps{tail}", rate, samples=count, note=flag)
+        if DENSE not in rounds.names:
+            return
+        control = ratio(rounds, DENSE, CONTROL)
+        passed = same_arm_passes(control)
+        self.noisy_host |= not passed
+        dense_rate, _ = rounds.rate(DENSE)
+        note = f"{beside} {dense_rate:.4g} tok/s"
+        if not passed:
+            note = (
+                f"noisy_host: two copies of the {beside} model did not come out equal within 5 %, "
+                f"so this is the ratio of CPU time; {note}"
+            )
+            if not on_cpu:
+                return
+        found = ratio(rounds, DENSE, VARIANT, "wall" if passed else "cpu")
+        name = f"{head}_speedup{tail}"
+        self.readings += take(name, found.value, found.low, found.high, samples=count, note=note)
+
 
 def measure_speed(
     variant: LanguageModel,
@@ -106,77 +136,19 @@ def measure_speed(
     row = _recorded(tokens, max(plan.prefill_tokens, plan.prompt_tokens + plan.steps))
     arms = [_prefill(name, model, row, plan) for name, model in models.items()]
     rounds = run_rounds(arms, share, clock=clock)
-    _report(report, "prefill", rounds, variant.device)
+    report.add("prefill", rounds, variant.device)
     milliseconds = 1000 * float(_median(rounds.column(VARIANT)))
     report.readings += take("ttft_ms", milliseconds, samples=len(rounds.wall))
     for batch in plan.batches:
         arms = [_decode(name, model, row, plan, batch) for name, model in models.items()]
         rounds = run_rounds(arms, share, clock=clock)
-        _report(report, "decode" if batch == 1 else f"decode_{batch}", rounds, variant.device)
+        report.add("decode" if batch == 1 else f"decode_{batch}", rounds, variant.device)
         if batch == 1:
             step = 1000 * float(_median(rounds.column(VARIANT))) / plan.steps
             report.readings += take("tpot_ms", step, samples=len(rounds.wall))
             if bytes_per_step and bandwidth:
                 _check_ceiling(report, bytes_per_step, bandwidth)
     return report
-
-
-def measure_speculation(
-    model: LanguageModel,
-    drafter: Drafter,
-    prompts: Sequence[Sequence[int]],
-    *,
-    new_tokens: int = 64,
-    seconds: float = 10.0,
-    clock: Clock | None = None,
-) -> SpeedReport:
-    """Return rate and speed-up of `model` with `drafter` against itself without, run free.
-
-    A round writes to one prompt after another in turn, both arms the same tokens. The time to read
-    the prompt is part of both. Tokens a call are counted over the first text to each prompt after
-    warming up; prompts that no round came to are written to afterwards, as long as the rounds may
-    have lasted, and in any case as many as an interval needs.
-    """
-    report, clock = SpeedReport(), clock or Clock()
-    accepted: dict[int, Sequence[int]] = {}  # of each call, by place of the prompt
-    drafters = {DENSE: Silent(), CONTROL: Silent(), VARIANT: drafter}
-    turns = dict.fromkeys(drafters, 0)
-
-    def write(name: str) -> None:
-        place = turns[name] % len(prompts)
-        turns[name] += 1
-        result = speculate(model, drafters[name], prompts[place], new_tokens, ignore_end=True)
-        if name == VARIANT:
-            accepted.setdefault(place, result.accepted)
-
-    def warmed(name: str) -> None:
-        turns[name] = 0
-        if name == VARIANT:
-            accepted.clear()
-
-    def arm(name: str) -> Arm:
-        run, reset = (lambda _: write(name)), (lambda: warmed(name))
-        return Arm(name, run, work=float(new_tokens), warmed=reset)
-
-    # One run per slice and a common start keep the arms on the same prompt in every round.
-    limits = Limits(seconds, slice_seconds=0.0)
-    rounds = run_rounds([arm(name) for name in drafters], limits, clock=clock)
-    _report(report, "decode", rounds, model.device)
-    end = clock.wall() + seconds
-    while turns[VARIANT] < len(prompts) and (len(accepted) < FEWEST_CLUSTERS or clock.wall() < end):
-        write(VARIANT)
-    report.readings += take("mean_accepted", **as_fields(_gained(accepted)))
-    return report
-
-
-def _gained(accepted: Mapping[int, Sequence[int]]) -> Interval:
-    """Tokens gained per call with their interval, texts to one prompt being no independent calls.
-
-    Args:
-        accepted: drafted tokens that were kept by each call, by prompt.
-    """
-    calls = [(1 + kept, place) for place, each in accepted.items() for kept in each]
-    return clustered_mean(*zip(*calls, strict=True)) if calls else Interval(math.nan)
 
 
 def measure_prefill(
@@ -204,7 +176,7 @@ def measure_prefill(
     reads = {DENSE: padded, CONTROL: padded, VARIANT: together}
     arms = [Arm(name, lambda _, read=read: read(), work=tokens) for name, read in reads.items()]
     rounds = run_rounds(arms, Limits(seconds), clock=clock)
-    _report(report, "prefill_mixed", rounds, device, beside="padded")
+    report.add("prefill_mixed", rounds, device, beside="padded")
     report.readings = [
         replace(one, note="; ".join(filter(None, [note, one.note]))) for one in report.readings
     ]
@@ -282,46 +254,6 @@ def _decode(name: str, model: LanguageModel, row: list[int], plan: SpeedPlan, ba
             choose(logits[:, -1]).tolist()
 
     return Arm(name, run, prepare, float(batch * plan.steps))
-
-
-def _report(
-    report: SpeedReport,
-    phase: str,
-    rounds: Rounds,
-    device: torch.device,
-    beside: str = "dense",
-) -> None:
-    """Add the rate and, with an arm beside it, the speed-up of one phase.
-
-    Where the control fails, CPU time decides; on a GPU that says nothing, so nothing is claimed.
-    """
-    on_cpu = device.type == "cpu"
-    report.rounds[phase] = rounds
-    head, _, tail = phase.partition("_")
-    tail = f"_{tail}" if tail else ""
-    rate, spread = rounds.rate(VARIANT)
-    count = len(rounds.wall)
-    flag = f"spread {100 * spread:.0f} %" if spread > 0.1 else ""
-    if spread > 0.25:
-        flag += ", unsteady"
-    report.readings += take(f"{head}_tps{tail}", rate, samples=count, note=flag)
-    if DENSE not in rounds.names:
-        return
-    control = ratio(rounds, DENSE, CONTROL)
-    passed = same_arm_passes(control)
-    report.noisy_host |= not passed
-    dense_rate, _ = rounds.rate(DENSE)
-    note = f"{beside} {dense_rate:.4g} tok/s"
-    if not passed:
-        note = (
-            f"noisy_host: two copies of the {beside} model did not come out equal within 5 %, "
-            f"so this is the ratio of CPU time; {note}"
-        )
-        if not on_cpu:
-            return
-    found = ratio(rounds, DENSE, VARIANT, "wall" if passed else "cpu")
-    name = f"{head}_speedup{tail}"
-    report.readings += take(name, found.value, found.low, found.high, samples=count, note=note)
 
 
 def _check_ceiling(report: SpeedReport, bytes_per_step: int, bandwidth: float) -> None:
