@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -31,6 +33,53 @@ def test_a_damaged_file_is_replaced_by_a_sound_one(tmp_path):
     (tmp_path / f"{RUN}.json").write_text('{"schema": 1, "run_')
     path = documents.write_document(tmp_path, document(RUN))
     assert documents.read_document(path) == document(RUN)
+
+
+class KilledError(Exception):
+    """Stands for the end of a process."""
+
+
+def test_a_writer_whose_file_another_swept_away_and_then_died_writes_it_again(
+    tmp_path, monkeypatch
+):
+    """The other finds no result yet, takes what is under way for a leftover, and is killed."""
+    swept = []
+
+    def die():
+        raise KilledError
+
+    def other():
+        with pytest.raises(KilledError):
+            documents.write_document(tmp_path, document(RUN))
+        swept.append([one.name for one in tmp_path.iterdir()])
+
+    def fault(_):
+        if threading.current_thread() is not threading.main_thread():
+            die()
+        if not swept:
+            thread = threading.Thread(target=other)
+            thread.start()
+            thread.join()
+
+    monkeypatch.setattr(documents, "fault_point", fault)
+    path = documents.write_document(tmp_path, document(RUN))
+    assert swept == [[]], "nothing was left of the first"
+    assert documents.read_document(path) == document(RUN)
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+def test_many_threads_that_write_the_same_run_leave_it_whole(tmp_path):
+    whole = document(RUN, notes=["x" * 100_000])
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(lambda _: documents.write_document(tmp_path, whole), range(64)))
+    assert documents.read_document(paths[0]) == whole
+    assert [one.name for one in tmp_path.iterdir()] == [f"{RUN}.json"]
+
+
+def test_what_a_killed_process_left_goes_with_the_next_writing(tmp_path):
+    (tmp_path / f".{RUN}.json.1.tmp").write_text("{")
+    path = documents.write_document(tmp_path, document(RUN))
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -78,24 +79,24 @@ def write_document(folder: Path, document: Mapping[str, Any]) -> Path:
 def write_checked(folder: Path, documents: Sequence[Mapping[str, Any]]) -> None:
     """Write documents that `check` has passed as `write_document` does, the disk asked once.
 
-    Each is written before any is waited for: a disk takes many files in the time of one.
+    Each is written before any is waited for: a disk takes many files in the time of one. Several
+    processes and threads may write the same run at once.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    partials: dict[Path, Path] = {}
+    written: dict[Path, Mapping[str, Any]] = {}
     try:
         for document in documents:
             path = _path(folder, document)
-            if path not in partials and not _sound(path):
-                partials[path] = folder / f".{path.name}.{os.getpid()}.tmp"
-                _write(partials[path], document)
-        for path, partial in partials.items():
-            _sync(partial, os.O_RDWR)
-            fault_point("result.write")
-            partial.replace(path)
+            if path not in written and not _sound(path):
+                _sweep(path)
+                written[path] = document
+                _write(_partial(path), document)
+        for path, document in written.items():
+            _appear(path, document)
     finally:
-        for partial in partials.values():
-            partial.unlink(missing_ok=True)
-    if partials and os.name != "nt":  # Windows cannot open a folder; a rename is durable there
+        for path in written:
+            _partial(path).unlink(missing_ok=True)
+    if written and os.name != "nt":  # Windows cannot open a folder; a rename is durable there
         _sync(folder, os.O_RDONLY)
 
 
@@ -103,14 +104,39 @@ def _path(folder: Path, document: Mapping[str, Any]) -> Path:
     return folder / f"{document['run_id']}.json"
 
 
+def _partial(path: Path) -> Path:
+    """Where this thread of this process writes what will lie there."""
+    return path.parent / f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp"
+
+
+def _appear(path: Path, document: Mapping[str, Any]) -> None:
+    """Put what was written in its place, once the disk has it."""
+    partial = _partial(path)
+    while True:
+        try:
+            _sync(partial, os.O_RDWR)
+            fault_point("result.write")
+            partial.replace(path)
+            return
+        except FileNotFoundError:  # another took it for what one that was killed had left
+            if _sound(path):
+                return
+            _write(partial, document)
+
+
 def _sound(path: Path) -> bool:
-    """Whether a sound result lies there; what a process that was killed left goes."""
+    """Whether a sound result lies there."""
     with suppress(OSError, ResultRefusedError):
         read_document(path)
         return True
-    for stale in path.parent.glob(f".{path.name}.*.tmp"):
-        stale.unlink(missing_ok=True)
     return False
+
+
+def _sweep(path: Path) -> None:
+    """Delete what processes that were killed left of a result; of one alive it writes again."""
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        with suppress(OSError):  # gone, or open where an open file cannot go
+            left.unlink()
 
 
 def _write(path: Path, document: Mapping[str, Any]) -> None:
