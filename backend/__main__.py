@@ -15,7 +15,9 @@ from typing import Any
 from backend import methods
 from backend.console import (
     cell,
+    duration,
     failure,
+    foretold,
     print_answer,
     print_frame,
     print_run,
@@ -74,7 +76,7 @@ def show_estimate(service: Service, options: argparse.Namespace) -> int:
         print(f"{options.recipe} on {options.model}, estimated:")
         print(f"  resident  {size(found.resident_bytes)} of {size(found.dense_bytes)} dense")
         print(f"  peak      {size(found.peak_bytes)}")
-        print(f"  time      {found.seconds:.0f} s, from {found.basis}")
+        print(f"  time      {duration(found.seconds)}, from {found.basis}")
     return 0
 
 
@@ -227,6 +229,8 @@ def _follow(service: Service, submissions: Iterable[Submission]) -> list[Job]:
             if job.job_id not in waiting:
                 continue
             line = f"{job.state} {job.stage} {job.done:g}/{job.total:g}" if job.stage else job.state
+            if job.job_id not in told and (long := foretold(job)):
+                print(f"{job.recipe}: {long}", file=sys.stderr)
             if told.get(job.job_id) != line:
                 told[job.job_id] = line
                 print(f"{job.recipe}: {line}", file=sys.stderr)

@@ -16,6 +16,8 @@ from backend.measure.reading import metric
 from backend.measure.recommend import HELD, Limit, Recommendation, Value
 from backend.service import Service
 
+HOUR = 3600.0  # seconds from which it is told beforehand how long a run will take
+
 
 def failure(job: Job) -> dict[str, str]:
     """A job that failed, as plain values."""
@@ -65,6 +67,21 @@ def size(count: float) -> str:
         if count >= size:
             return f"{count / size:.4g} {unit}"
     return f"{count:.0f} B"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever reads best."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def foretold(job: Job) -> str:
+    """That a job is expected to take an hour or more; empty where it is not."""
+    seconds = job.spec.get("predicted", {}).get("predicted_seconds", [0.0])[0]
+    return f"about {duration(seconds)} to be expected" if seconds >= HOUR else ""
 
 
 def _finite(value: Any) -> bool:

@@ -1,8 +1,7 @@
 """What a run will take, said before it starts: bytes, memory, time, quality; imports no torch.
 
-Everything here is `estimated`. Bytes follow from the shapes in the model's files; seconds from
-runs of the same method and model in the store, or from the size of the model where there are
-none.
+Everything here is `estimated`. Bytes follow from the shapes in the model's files; seconds are
+those of `backend.duration`.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import psutil
 
 from backend.calibrate import AT_ONCE, BATCH_TOKENS, EACH, TOGETHER
 from backend.dimensions import Dimensions
+from backend.duration import expected
 from backend.errors import ResourceError
 from backend.forecast import Forecast, Forecaster
 from backend.methods.base import (
@@ -41,8 +41,6 @@ WINDOWS = 8  # whose gradients of a matrix are there at once
 KEPT = 2.7  # numbers kept for the way back, to each that goes into a matrix or comes out of it
 ROUNDED = 12  # arrays of a matrix that is learned, while its rounding finds the way back
 SCORES = 4  # arrays of a score to each token and entry of the vocabulary, until they are judged
-SECONDS_PER_BILLION = {"nothing": 20.0, "text": 60.0, "norms": 60.0, "hessian": 240.0}
-MEASURING_SECONDS = 8.0
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def estimate(
     if dimensions is None:
         return None
     size = size_of(recipe, dimensions)
-    seconds, basis = _seconds(recipe, source, dimensions.parameters, known)
+    seconds, basis = expected(recipe, source, dimensions.anatomy, known)
     dense, held = dimensions.dense_bytes, BASE_MEMORY + size.weights
     compressing = held + 2 * dense + _working(recipe, dimensions)
     # While it is measured the dense model is there in both types, to be timed in the quicker one.
@@ -193,21 +191,3 @@ def _learned(recipe: Recipe, dimensions: Dimensions, way_back: float) -> int:
     states = share * way_back * TOGETHER * CALIBRATION["length"]
     weights = ROUNDED * sum(sorted(blocks)[-max(runs) :])
     return 4 * (round(states) + weights) + dimensions.dense_bytes
-
-
-def _seconds(
-    recipe: Recipe, source: ModelSource, total: int, known: pd.DataFrame
-) -> tuple[float, str]:
-    if len(known):
-        same = known[known["model"] == source.name]
-        exact = same[same["family"] == recipe.family]
-        if len(exact):
-            return float(exact["seconds"].median()), f"{len(exact)} runs of this family and model"
-        if len(same):
-            return float(same["seconds"].median()), f"{len(same)} runs of this model"
-    cost = 0.0
-    for stage in recipe.stages:
-        needs = [need.name.lower() for need in stage.needs] or ["nothing"]
-        cost += max(SECONDS_PER_BILLION.get(need, 240.0) for need in needs)
-    seconds = MEASURING_SECONDS + total / 1e9 * (cost + 120.0)
-    return seconds, "the size of the model; no run of it is known yet"

@@ -15,7 +15,7 @@ from backend.sweeps import points
 from backend.texts import Texts, read
 
 DEFAULT = ModelSource.parse("default")
-NOTHING = pd.DataFrame({"model": [], "family": [], "seconds": []})
+NOTHING = pd.DataFrame({"model": [], "recipe": [], "family": [], "seconds": []})
 
 
 def keys(recipe="gptq@4", **settings):
@@ -145,15 +145,6 @@ def test_expected_memory_is_enough_for_the_dense_model_in_both_types_while_it_is
     assert dict(found.readings())["predicted_compress_peak"][0] == 3 * found.dense_bytes
     treated = estimate(Recipe.parse("gptq@4"), DEFAULT, NOTHING)
     assert treated.peak_bytes == treated.compressing_bytes > found.peak_bytes
-
-
-def test_seconds_come_from_runs_that_are_known():
-    known = pd.DataFrame(
-        {"model": ["default"] * 3, "family": ["quantise"] * 2 + ["prune"], "seconds": [3, 5, 40]}
-    )
-    found = estimate(Recipe.parse("rtn@4"), DEFAULT, known)
-    assert found.seconds == 4
-    assert "2 runs of this family" in found.basis
 
 
 def test_a_sweep_takes_all_methods_at_one_budget_before_the_next():

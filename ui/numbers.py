@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from backend.console import duration
+
 NONE = "–"
 _PREFIXES = ("", "k", "M", "G", "T")
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -47,15 +49,6 @@ def number(value: float) -> str:
         mantissa, exponent = f"{value:.2e}".split("e")
         return f"{mantissa}·10{str(int(exponent)).translate(_RAISED)}"
     return _fixed(value, max(0, 2 - math.floor(math.log10(size))))
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, whichever reads best."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def _fixed(value: float, places: int) -> str:

@@ -8,3 +8,5 @@ EACH = 64
 """Windows of whose losses gradients are kept one by one, at most."""
 TOGETHER = 4
 """Windows of a batch from which a run of blocks learns, if so many divide them all."""
+MOST_SAMPLES = 512
+"""Inputs of a linear kept at most, evenly spaced; half of them at least where so many came."""

@@ -8,14 +8,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from backend.calibrate import MOST_SAMPLES
 from backend.methods.base import Needs
 
 TILE = 2048
 """Columns whose products with those before them are gathered at a time; the rest is mirrored."""
-
-
-MOST_SAMPLES = 512
-"""Inputs kept at most, evenly spaced; half of them at least where so many came."""
 
 
 class InputStatistics:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -52,12 +52,16 @@ class Units:
         cost: numbers that go with one.
         bias: numbers that a bias of the reader adds, 0 where it has one.
         neurons: whether they are neurons, not heads.
+        width: columns of the reader that go with one.
+        outputs: of the reader.
     """
 
     count: int
     cost: int
     bias: int
     neurons: bool = False
+    width: int = 1
+    outputs: int = 0
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,12 @@ class Anatomy:
             return []
         found = max(lists.values(), key=lambda one: sum(map(_numbers, one.values())))
         return [found[place] for place in sorted(found)]
+
+    @property
+    def linear(self) -> int:
+        """Numbers in the blocks' matrices, routers among them."""
+        shapes = (shape for block in self.blocks for shape in block.values())
+        return sum(math.prod(shape) for shape in shapes if len(shape) > 1)
 
     @property
     def block_numbers(self) -> list[int]:
@@ -144,7 +154,8 @@ class Anatomy:
             return
         experts, outputs, inner = down
         for _ in range(experts):
-            yield Units(inner, outputs + 2 * block[name][2], outputs, neurons=True)
+            cost = outputs + 2 * block[name][2]
+            yield Units(inner, cost, outputs, neurons=True, outputs=outputs)
 
     def _heads(self, roles: dict[str, str], block: dict[str, Shape]) -> Units | None:
         """Groups of heads that share keys and values."""
@@ -161,7 +172,7 @@ class Anatomy:
         if not rows.keys() <= roles.keys():
             return None
         writers = {roles[one]: each for one, each in rows.items()}
-        units = Units(shared, outputs * per * size, 0)
+        units = Units(shared, outputs * per * size, 0, width=per * size, outputs=outputs)
         return self._group(roles["attention-output"], units, writers, block)
 
     def _neurons(self, roles: dict[str, str], block: dict[str, Shape]) -> Units | None:
@@ -172,7 +183,8 @@ class Anatomy:
         writers = {roles[one]: rows for one, rows in each.items() if one in roles}
         if not writers:
             return None
-        return self._group(roles["down"], Units(inner, outputs, 0, True), writers, block)
+        units = Units(inner, outputs, 0, neurons=True, outputs=outputs)
+        return self._group(roles["down"], units, writers, block)
 
     def _group(
         self, reader: str, read: Units, writers: dict[str, int], block: dict[str, Shape]
@@ -189,7 +201,7 @@ class Anatomy:
             cost += each * (inputs + (_bias(name) in block))
         outputs, _ = self._oriented(block[reader])
         bias = 0 if _bias(reader) in block else outputs
-        return Units(read.count, cost, bias, read.neurons)
+        return replace(read, cost=cost, bias=bias)
 
     def _told(self, name: str) -> int:
         """A whole number of the configuration; 0 where it has none of this name."""

@@ -12,12 +12,13 @@ import math
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from backend.errors import ModelError, OutOfReachError
-from backend.methods.method import Leveled, Method, Needs, Outline, Stage
+from backend.methods.method import Effort, Leveled, Method, Needs, Outline, Stage, Text
 from backend.settings import setting
 
 __all__ = [
     "CacheMethod",
     "DecodeMethod",
+    "Effort",
     "EncodeMethod",
     "LayerMethod",
     "Leveled",
@@ -33,6 +34,7 @@ __all__ = [
     "Soft",
     "StackMethod",
     "Stage",
+    "Text",
     "TuneMethod",
     "setting",
 ]
@@ -50,6 +52,12 @@ if TYPE_CHECKING:
     from backend.formats import Format, Sparse
     from backend.methods.anatomy import Anatomy
     from backend.models.view import View
+
+
+THERE_AND_BACK = 3
+"""Products of every matrix in a step of gradient descent: for outputs, and for both gradients."""
+ROUNDED = 40
+"""Numbers read and written to round a weight in such a step, and to find the way back."""
 
 
 class LayerMethod(Leveled):
@@ -200,6 +208,10 @@ class TuneMethod(Method):
     @abc.abstractmethod
     def schedule(self) -> tuple[int, float]:
         """Steps, and the learning rate at its highest."""
+
+    def effort(self, anatomy: Anatomy, text: Text) -> Effort:
+        """Steps through the whole model and back."""
+        return Effort(THERE_AND_BACK * self.schedule[0] * anatomy.numbers * text.step)
 
 
 class EncodeMethod(Leveled):

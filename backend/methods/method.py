@@ -7,10 +7,13 @@ import dataclasses
 import enum
 import math
 from dataclasses import dataclass, fields
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from backend.errors import OutOfReachError
 from backend.settings import Configured
+
+if TYPE_CHECKING:
+    from backend.methods.anatomy import Anatomy
 
 
 class Stage(enum.IntEnum):
@@ -57,6 +60,36 @@ class Outline:
 
 
 @dataclass(frozen=True)
+class Text:
+    """Calibration text, as far as it tells how long a method takes.
+
+    Attributes:
+        tokens: all of them.
+        windows: whose losses have gradients one by one.
+        step: tokens from which a step of gradient descent learns.
+        samples: inputs of a matrix that are kept as they are, at most.
+    """
+
+    tokens: int
+    windows: int
+    step: int
+    samples: int
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a method has to do beside reading text and a few looks at each matrix.
+
+    Attributes:
+        multiplied: multiplications in products of matrices.
+        touched: numbers read and changed one by one, which memory delays.
+    """
+
+    multiplied: float = 0.0
+    touched: float = 0.0
+
+
+@dataclass(frozen=True)
 class Method(Configured, abc.ABC):
     """What all methods share."""
 
@@ -82,6 +115,10 @@ class Method(Configured, abc.ABC):
     def wants(self) -> Needs:
         """What it wants to know of the data, its settings being what they are."""
         return self.needs
+
+    def effort(self, anatomy: Anatomy, text: Text) -> Effort:  # noqa: ARG002 - most do little more
+        """What it has to do with a model; nothing where looking at text and matrices is most."""
+        return Effort()
 
     @classmethod
     def _turn(cls, method: Self, bits: float) -> Self:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from backend.later import torch
-from backend.methods.base import Needs, setting
+from backend.methods.base import Effort, Needs, Text, setting
 from backend.methods.prune._sparse import Pruner, top
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from backend.calibrate.statistics import InputStatistics
     from backend.formats import Format
+    from backend.methods.anatomy import Anatomy
 
 MOST_ROWS = 256  # inputs that stand in for gradients where there are none
 TOGETHER = 16  # rows of which each has gradients of its own
@@ -49,6 +50,11 @@ class MFac(Pruner):
         "row", "Weights whose curvature is known together.", choices=("row", "matrix")
     )
     steps: int = setting(4, "Parts in which the weights go.", low=1, high=64)
+
+    def effort(self, anatomy: Anatomy, text: Text) -> Effort:
+        """Gradients of each window times all others, twice a step, and half of it to solve."""
+        steps = self.steps if self.pattern == "unstructured" else 1
+        return Effort(2.5 * steps * anatomy.linear * text.windows**2)
 
     def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:
         """Prune a weight [rows, columns] by the gradients of its loss."""

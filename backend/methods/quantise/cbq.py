@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from backend.later import torch
-from backend.methods.base import Needs, Outline, RunMethod, Stage, setting
+from backend.methods.base import (
+    ROUNDED,
+    THERE_AND_BACK,
+    Effort,
+    Needs,
+    Outline,
+    RunMethod,
+    Stage,
+    Text,
+    setting,
+)
 from backend.methods.quantise import _grid
 
 if TYPE_CHECKING:
@@ -16,6 +26,7 @@ if TYPE_CHECKING:
 
     from backend.calibrate.statistics import InputStatistics
     from backend.formats import Format
+    from backend.methods.anatomy import Anatomy
     from backend.methods.quantise._low_rank_rounding import LowRankRounding
 
 Run = Callable[["Tensor"], "Tensor"]
@@ -75,6 +86,13 @@ class Cbq(RunMethod):
     def outline(self, rows: int, columns: int) -> Outline:
         """Codes as planned and, where inputs are rounded, their divisors and the reach."""
         return Outline(self._plan(rows, columns).nbytes(rows, columns) + self._beside(columns))
+
+    def effort(self, anatomy: Anatomy, text: Text) -> Effort:
+        """Steps of every window there and back, and of all that rounds its weights."""
+        blocks, (size, shared) = len(anatomy.blocks), self.runs
+        windows = max(1, math.ceil((blocks - shared) / (size - shared)))
+        steps = windows * self.steps * min(1.0, size / max(1, blocks)) * anatomy.linear
+        return Effort(THERE_AND_BACK * steps * text.step, ROUNDED * steps)
 
     def soft(self, weight: Tensor, statistics: InputStatistics) -> LowRankRounding:
         """A weight [rows, columns] with outliers treated, not yet learned."""

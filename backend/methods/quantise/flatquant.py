@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 
 from backend import formats
 from backend.later import torch
-from backend.methods.base import LayerMethod, Needs, Outline, Stage, setting
+from backend.methods.base import (
+    ROUNDED,
+    THERE_AND_BACK,
+    Effort,
+    LayerMethod,
+    Needs,
+    Outline,
+    Stage,
+    Text,
+    setting,
+)
 from backend.methods.quantise import _grid
 from backend.methods.quantise.gptq import swept
 
@@ -17,6 +27,7 @@ if TYPE_CHECKING:
 
     from backend.calibrate.statistics import InputStatistics
     from backend.formats import Format
+    from backend.methods.anatomy import Anatomy
 
     Turns = tuple[Tensor, Tensor]
 
@@ -68,6 +79,11 @@ class Flatquant(LayerMethod):
     def outline(self, rows: int, columns: int) -> Outline:
         """Codes as planned, the small matrices and the reach."""
         return Outline(self._plan(rows, columns).nbytes(rows, columns) + beside(rows, columns))
+
+    def effort(self, anatomy: Anatomy, text: Text) -> Effort:
+        """Steps of every matrix there and back with what was kept of its inputs, rounded anew."""
+        steps = self.steps * anatomy.linear
+        return Effort(THERE_AND_BACK * steps * text.samples, ROUNDED * steps)
 
     def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:
         """Turn and round a weight [rows, columns]."""

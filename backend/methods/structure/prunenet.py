@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from backend.later import torch
-from backend.methods.base import ModelMethod, Stage, setting
+from backend.methods.base import Effort, ModelMethod, Stage, Text, setting
 from backend.methods.structure import _neurons
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from backend.models.view import View
 
 RATE, DISCOUNT, CLIP = 1e-3, 0.99, 1.0
+EIGENVALUES = 2  # products of a square matrix with itself that take as long
+LEARNED = 20  # numbers read and written to move one of the policy's
 SURE = 1e5  # the reward of spectra that do not differ
 
 
@@ -54,6 +56,16 @@ class Prunenet(ModelMethod):
             ModelError: no neurons are found at all.
         """
         return _neurons.least(self.key(), self.bits, anatomy)
+
+    def effort(self, anatomy: Anatomy, text: Text) -> Effort:  # noqa: ARG002 - no text is read
+        """A spectrum of each layer before and in every episode, and the policy's steps."""
+        spectra = changed = 0.0
+        for layer in anatomy.units:
+            if layer.neurons:
+                least = min(layer.count, layer.outputs)
+                changed += layer.count * layer.outputs
+                spectra += least * (layer.count * layer.outputs + EIGENVALUES * least**2)
+        return Effort((self.episodes + 1) * spectra, self.episodes * LEARNED * changed)
 
     def rewrite(self, walk: Walk) -> dict[str, Any]:
         """Cut the model of a walk.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from backend import formats
 from backend.errors import ModelError
 from backend.later import torch
-from backend.methods.base import ModelMethod, Needs, Stage, setting
+from backend.methods.base import Effort, ModelMethod, Needs, Stage, Text, setting
 from backend.methods.structure import _surgery
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ STEPS = 2000  # of the cost of everything, at least, and so many for each group
 STEPS_EACH = 64
 RUNS = 5  # of which the fastest counts
 WINDOWS = 8  # of calibration text, by which whole models are compared
+MENDED = 1 / 3  # share of the weights that a draw mends anew
 CHANGED = 0.1  # share of groups whose weight in the sum changes at a time
 
 
@@ -81,6 +82,20 @@ class Ziplm(ModelMethod):
         if self.bits >= 16 and self.speedup <= 1:
             return 0  # nothing is cut
         return anatomy.numbers - sum((one.count - 1) * one.cost for one in anatomy.units)
+
+    def effort(self, anatomy: Anatomy, text: Text) -> Effort:
+        """Every number of weight and inverse for each unit that goes, and the draws' whole models.
+
+        A draw mends about one weight in three anew, and reads a few windows.
+        """
+        touched = multiplied = 0.0
+        for group in anatomy.units:
+            columns = group.count * group.width
+            touched += group.count * columns * (columns + 2 * group.outputs)
+            multiplied += columns**2 * (columns / 3 + group.outputs)
+        windows = WINDOWS * text.tokens / max(1, text.windows)
+        draws = self.trials * (MENDED * multiplied + windows * anatomy.numbers)
+        return Effort(draws, touched)
 
     def rewrite(self, walk: Walk) -> dict[str, Any]:
         """Cut the model of a walk.

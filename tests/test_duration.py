@@ -1,0 +1,194 @@
+"""How long a run takes: by known runs, by counts worked out by hand, and near what was measured."""
+
+import json
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from backend import console, duration
+from backend.dimensions import Dimensions
+from backend.estimate import estimate
+from backend.methods.anatomy import Anatomy
+from backend.methods.base import Text
+from backend.recipes import Recipe
+from backend.sources import ModelSource
+
+DEFAULT = ModelSource.parse("default")
+SHIPPED = Path(__file__).parents[1] / "data" / "results" / "results"
+NOTHING = pd.DataFrame({"model": [], "recipe": [], "family": [], "seconds": []})
+TEXT = Text(tokens=1000, windows=10, step=100, samples=50)
+LEARNING = ("ziplm", "m-fac", "cbq", "prunenet", "flatquant")
+
+
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch):
+    monkeypatch.setattr(duration, "usable_cores", lambda: 2)
+
+
+def llama(blocks, width, inner, vocabulary=0, heads=1):
+    """Anatomy of a Llama without norms."""
+    shapes = {"model.embed_tokens.weight": (vocabulary, width)} if vocabulary else {}
+    for place in range(blocks):
+        block = f"model.layers.{place}"
+        shapes |= {f"{block}.self_attn.{one}_proj.weight": (width, width) for one in "qkvo"}
+        shapes |= {f"{block}.mlp.{one}_proj.weight": (inner, width) for one in ("gate", "up")}
+        shapes[f"{block}.mlp.down_proj.weight"] = (width, inner)
+    config = {"model_type": "llama", "num_attention_heads": heads, "vocab_size": vocabulary}
+    return Anatomy(shapes, config | {"tie_word_embeddings": True})
+
+
+SEVEN = llama(32, 4096, 11008, 32000, 32)
+"""A Llama of 7B parameters."""
+
+
+def effort(text, anatomy):
+    (method,) = Recipe.parse(text).stages
+    return method.effort(anatomy, TEXT)
+
+
+def test_ziplm_counts_weight_twice_and_inverse_once_for_each_unit():
+    """A head of 4 columns, two neurons of one, and outputs of 4: (4 + 8) 4 and 2 (2 + 8) 2.
+
+    A draw mends a third of them, columns^2 (columns / 3 + 4), and reads 8 of 10 windows.
+    """
+    found = effort("ziplm@13", llama(1, 4, 2))
+    assert found.touched == 48 + 40
+    mended = (16 * (4 / 3 + 4) + 4 * (2 / 3 + 4)) / 3
+    assert found.multiplied == pytest.approx(20 * (mended + 800 * (4 * 16 + 3 * 8)))
+
+
+def test_ziplm_at_11008_columns_goes_with_the_cube_of_the_width():
+    """Each of 11,008 neurons: 121.2 M numbers of the inverse and 90.2 M of the weight."""
+    neurons = 11008 * 11008 * (11008 + 2 * 4096)
+    heads = 32 * 4096 * (4096 + 2 * 4096)
+    assert effort("ziplm@13", SEVEN).touched == 32 * (neurons + heads)
+    assert (
+        effort("ziplm@13", llama(1, 8, 16)).touched > 7 * effort("ziplm@13", llama(1, 4, 8)).touched
+    )
+
+
+def test_m_fac_counts_the_products_of_gradients_and_a_way_back_for_each_block():
+    """4 steps of 2.5 products of 10 gradients with 10 to each of 88 numbers."""
+    found = effort("m-fac@9", llama(1, 4, 2))
+    assert found.multiplied == 4 * 2.5 * 100 * 88
+    assert effort("m-fac(bits=9, pattern=2:4)", llama(1, 4, 2)).multiplied == 2.5 * 100 * 88
+    # With twice the blocks each of twice as many ways back is through twice the model.
+    small, large = (llama(blocks, 1024, 2048) for blocks in (8, 16))
+    recipe = Recipe.parse("m-fac@9")
+    once = 64 * 256 * 3 / (1.5e10 * 2)
+    for anatomy in (small, large):
+        rest = duration.compressing(Recipe.parse("gptq@4"), anatomy) + duration._learning(
+            recipe, anatomy
+        )
+        back = duration.compressing(recipe, anatomy) - rest
+        assert back == pytest.approx(once * len(anatomy.blocks) * anatomy.numbers)
+
+
+def test_cbq_counts_its_windows_steps_and_tokens():
+    """31 windows of 2 of 32 blocks, 200 steps, three products a number and token of 100."""
+    block = 4 * 4096**2 + 3 * 11008 * 4096
+    found = effort("cbq@4", SEVEN)
+    assert found.multiplied == pytest.approx(31 * 200 * 2 * block * 3 * 100)
+    assert found.touched == pytest.approx(31 * 200 * 2 * block * 40)
+    # 4 blocks in windows of 3 that share one: two windows, each three quarters of the matrices
+    found = effort("cbq(bits=4, window=3, overlap=1, steps=10)", llama(4, 4, 2))
+    assert found.multiplied == pytest.approx(2 * 10 * 3 * 88 * 3 * 100)
+
+
+def test_prunenet_counts_a_gram_matrix_and_its_values_for_each_layer_and_episode():
+    """Two neurons of 4 channels: 2 (2 4 + 2 4) of 21 spectra, 20 changes of 8 in 20 of them."""
+    found = effort("prunenet@15", llama(1, 4, 2))
+    assert (found.multiplied, found.touched) == (21 * 2 * (8 + 8), 20 * 20 * 8)
+
+
+def test_perp_counts_the_whole_model_there_and_back():
+    tuner = Recipe.parse("wanda@9 + perp(steps=7)").stages[1]
+    assert tuner.effort(llama(1, 4, 2), TEXT).multiplied == 7 * 3 * 88 * 100
+
+
+@pytest.mark.parametrize("recipe", ["ziplm@13", "m-fac@9", "cbq@4", "prunenet@13", "flatquant@4.5"])
+def test_what_takes_hours_at_7b_says_so(recipe):
+    assert duration.compressing(Recipe.parse(recipe), SEVEN) > 3600
+    assert duration.compressing(Recipe.parse("rtn@4"), SEVEN) < 300
+
+
+def shipped():
+    """Recipe, seconds, and those of compressing alone, of what was run on the embedded model."""
+    for path in sorted(SHIPPED.iterdir()):
+        run = json.loads(path.read_text())
+        if run["model"]["name"] == "default":
+            made = [one["value"] for one in run["readings"] if one["name"] == "compress_s"]
+            yield run["recipe"], run["seconds"], made
+
+
+@pytest.mark.parametrize("key", LEARNING)
+def test_counted_seconds_are_within_three_times_the_measured_ones(key):
+    found = [one for one in shipped() if duration._methods(one[0]) == (key,)]
+    assert found, "runs of it are shipped"
+    ratios = [
+        estimate(Recipe.parse(recipe), DEFAULT, NOTHING).seconds / seconds
+        for recipe, seconds, _ in found
+    ]
+    assert 1 / 3 < statistics.median(ratios) < 3
+
+
+@pytest.mark.parametrize("key", ["ziplm", "m-fac", "cbq", "gptq", "wanda"])
+def test_counted_seconds_of_compressing_alone_are_too(key):
+    anatomy = Dimensions.of(DEFAULT).anatomy
+    found = [one for one in shipped() if duration._methods(one[0]) == (key,)]
+    ratios = [
+        duration.compressing(Recipe.parse(recipe), anatomy) / made[0] for recipe, _, made in found
+    ]
+    assert 1 / 3 < statistics.median(ratios) < 3
+
+
+def known(*rows):
+    return pd.DataFrame(
+        [dict(zip(("recipe", "family", "seconds"), row, strict=True)) for row in rows]
+    ).assign(model="default")
+
+
+def test_seconds_come_from_runs_of_the_same_methods_before_those_of_the_family():
+    runs = known(("rtn@3", "quantise", 3), ("rtn@8", "quantise", 5), ("gptq@3", "quantise", 40))
+    found = estimate(Recipe.parse("rtn@4"), DEFAULT, runs)
+    assert (found.seconds, found.basis) == (4, "2 runs of these methods and model")
+    found = estimate(Recipe.parse("spqr@4"), DEFAULT, runs)
+    assert (found.seconds, found.basis) == (5, "3 runs of this family and model")
+    found = estimate(Recipe.parse("wanda@9"), DEFAULT, runs)
+    assert (found.seconds, found.basis) == (5, "3 runs of this model")
+
+
+def test_what_a_method_says_of_itself_is_added_to_runs_of_others_and_scales_those_of_its_own():
+    others = known(("rtn@3", "quantise", 9))
+    anatomy = Dimensions.of(DEFAULT).anatomy
+    own = duration._learning(Recipe.parse("cbq@4"), anatomy)
+    found = estimate(Recipe.parse("cbq@4"), DEFAULT, others)
+    assert found.seconds == pytest.approx(9 + own)
+    runs = known(("cbq@3", "quantise", 58), ("rtn@3", "quantise", 9))
+    assert estimate(Recipe.parse("cbq@4"), DEFAULT, runs).seconds == 58
+    # Of 58 seconds 8 are not the method's own; ten times the steps are ten times the rest.
+    found = estimate(Recipe.parse("cbq(bits=4, steps=2000)"), DEFAULT, runs)
+    assert found.seconds == pytest.approx(8 + 10 * 50)
+
+
+@dataclass
+class Waiting:
+    """What the command line asks of a job."""
+
+    spec: dict
+
+
+def test_the_command_line_foretells_what_takes_an_hour_or_more():
+    expected = {"predicted": {"predicted_seconds": [40_000.0, None, None]}}
+    assert console.foretold(Waiting(expected)) == "about 11.1 h to be expected"
+    expected["predicted"]["predicted_seconds"][0] = 3599.0
+    assert console.foretold(Waiting(expected)) == ""
+    assert console.foretold(Waiting({"predicted": {}})) == ""
+
+
+def test_methods_are_told_by_their_keys_and_the_allocator():
+    text = "sparsegpt(pattern=2:4) + kv-int(bits=3, keys=by token) by evopress"
+    assert duration._methods(text) == ("sparsegpt", "kv-int", "evopress")
