@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from backend.methods import catalogue
 from docs.benchmarks import compress
 
 
@@ -25,11 +26,42 @@ def test_what_is_kept_is_not_measured_again_and_what_was_broken_off_goes_on(tmp_
     assert list(known) == ["flap on embedded", "rtn on 4096x4096", "rtn on embedded"]
     text = compress.page(known)
     assert "| `rtn` | 1.25 s, 2 MB | 1.25 s, 2 MB |  |" in text
-    assert "| `flap` | over 1800 s |  |  |" in text
+    assert "| `flap` | over 1800 s | rewrites models | rewrites models |" in text
     assert "kv-int" not in text
 
 
-@pytest.mark.parametrize("key", ["rtn", "eora", "dfloat11"])
+def test_what_has_no_layer_says_why_and_can_be_shown_on_a_block():
+    subjects = "embedded", "4096x4096", compress.BLOCK
+    told = {
+        key: [compress._left_out(key, subject) for subject in subjects]
+        for key in ("cbq", "ziplm", "perp", "m-fac", "eora", "kv-int")
+    }
+    assert told == {
+        "cbq": ["", "learns over blocks", ""],
+        "ziplm": ["", "rewrites models", ""],
+        "perp": ["", "trains models", ""],
+        "m-fac": ["", "", "by layers"],
+        "eora": ["", "", "by layers"],
+        "kv-int": ["no weights"] * 3,
+    }
+    known = {f"cbq on {compress.BLOCK}": {"cpu_seconds": 900.0, "peak_bytes": 3_000_000_000}}
+    assert "|  | learns over blocks | learns over blocks | 900 s, 3000 MB |" in compress.page(known)
+
+
+def test_every_method_of_weights_has_a_recipe_and_a_column():
+    for key, cls in catalogue().items():
+        if cls.family() not in ("cache", "decode"):
+            assert compress._left_out(key, "embedded") == "", key
+            assert key in str(compress._recipe(key).text())
+
+
+@pytest.mark.parametrize("key", ["cbq", "ziplm", "perp"])
+def test_a_block_is_compressed_whole(key, monkeypatch):
+    monkeypatch.setattr(compress, "ON_BLOCK", compress.ON_BLOCK | {"windows": 4, "length": 16})
+    assert compress._measured(key, "block 32x64")["cpu_seconds"] > 0
+
+
+@pytest.mark.parametrize("key", ["rtn", "eora", "dfloat11", "m-fac", "comet", "ap-int"])
 def test_a_layer_is_timed_by_the_method_alone(key):
     found = compress._measured(key, "128x256")
     assert 0 < found["cpu_seconds"] < 60
