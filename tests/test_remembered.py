@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from backend.formats import Dense, IntegerGroups, VectorCodebook
-from backend.formats.remembered import forget
+from backend.formats.remembered import forget, remembered
 from backend.measure import size
 
 
@@ -77,6 +77,40 @@ def test_numbers_that_are_changed_where_they_lie_are_seen():
     product(held)
     held.codebook.add_(1)
     assert torch.equal(product(held)[0], torch.tensor([2.0, 3, 4, 5]))
+
+
+class Sum(torch.nn.Module):
+    """Its numbers' sum, which is no part of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("numbers", torch.ones(3))
+        self.made = 0
+
+    def total(self):
+        self.made += 1
+        return float(self.numbers.sum())
+
+
+@pytest.mark.parametrize(("inference", "made"), [(False, 2), (True, 3)])
+def test_what_follows_from_numbers_is_never_that_of_before(inference, made):
+    """Tensors of inference mode count no changes, so that nothing made of them is kept."""
+    with torch.inference_mode(inference):
+        held = Sum()
+        assert [remembered(held, held.total) for _ in range(2)] == [3, 3]
+        held.numbers.add_(1)
+        assert remembered(held, held.total) == 6
+    assert held.made == made
+
+
+def test_numbers_that_become_those_of_inference_mode_are_seen():
+    held = Sum()
+    remembered(held, held.total)
+    with torch.inference_mode():
+        held.numbers = 2 * held.numbers
+        assert remembered(held, held.total) == 6
+        held.numbers.add_(1)
+        assert remembered(held, held.total) == 9
 
 
 def test_a_copy_has_a_memory_of_its_own():

@@ -16,7 +16,8 @@ def remembered(module: nn.Module, make: Callable[[], Found]) -> Found:
     """What `make` gives, made anew only where a buffer or a part of the module is another.
 
     What holds numbers of its own beside the module's buffers is made anew each time, for nothing
-    may take bytes that are not counted; so it is for a tracer, which asks no tensor for versions.
+    may take bytes that are not counted; so it is where changes in place leave no trace, in tensors
+    of inference mode, and for a tracer, which asks no tensor for versions.
 
     Args:
         module: whose parts are looked at, at any depth.
@@ -31,8 +32,10 @@ def remembered(module: nn.Module, make: Callable[[], Found]) -> Found:
         if all(of.get(key) is part and _version(part) == at for of, key, part, at in parts):
             return found
     found = make()
-    held = {buffer.untyped_storage().data_ptr() for buffer in module.buffers()}
-    if all(part.untyped_storage().data_ptr() in held for part in _tensors(found)):
+    buffers = list(module.buffers())
+    held = {buffer.untyped_storage().data_ptr() for buffer in buffers}
+    seen = not any(buffer.is_inference() for buffer in buffers)
+    if seen and all(part.untyped_storage().data_ptr() in held for part in _tensors(found)):
         kept[name] = list(_parts(module)), found
     return found
 
@@ -67,5 +70,7 @@ def _tensors(found: object) -> Iterator[Tensor]:
 
 
 def _version(part: object) -> int:
-    """How often a tensor was changed in place, where that is counted."""
-    return part._version if isinstance(part, Tensor) and not part.is_inference() else 0
+    """How often a tensor was changed in place; -1 where that is not counted, as never before."""
+    if not isinstance(part, Tensor):
+        return 0
+    return -1 if part.is_inference() else part._version
