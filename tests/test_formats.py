@@ -6,157 +6,24 @@ import pytest
 import torch
 
 from backend.formats import (
-    BinaryCodes,
     BitmaskSparse,
-    Columns,
     Dense,
-    EntropyCoded,
-    FloatCodes,
-    GroupSparse,
     HeldEmbedding,
     HeldLinear,
-    IntegerGroups,
     LowRank,
     Monarch,
     Outliers,
     RoundedInputs,
-    Rows,
-    ScalarCodebook,
-    SharedRows,
-    SignBlock,
     Sparse24,
-    Sum,
-    TableCodes,
-    TensorTrain,
-    Transposed,
     VectorCodebook,
-    WindowCoded,
     from_header,
 )
 from backend.formats.base import by_dense
 from kernels import bfloat16, extension
+from tests.format_examples import COLUMNS, NAMES, ROWS, example, integers, normal, two_of_four
 
-ROWS, COLUMNS = 128, 256
 EVERY = torch.arange(320).repeat(100, 1)
-ORDER = torch.randperm(COLUMNS, generator=torch.Generator().manual_seed(2))
 BYTE_INDICES = torch.arange(ROWS * COLUMNS // 8).view(ROWS, -1) % 256
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def integers(bits, group_size, kind="float", rows=ROWS, columns=COLUMNS, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    groups = -(-columns // group_size)
-    codes = torch.randint(0, 2**bits, (rows, columns), generator=generator)
-    scales = torch.rand(rows, groups, generator=generator) + 0.1
-    extra = {}
-    if kind == "float":
-        extra["offsets"] = normal(rows, groups)
-    if kind == "zero-point":
-        extra["zero_points"] = torch.randint(0, 2**bits, (rows, groups), generator=generator)
-    return IntegerGroups.pack(codes, scales, bits=bits, group_size=group_size, **extra)
-
-
-def two_of_four(rows, columns, seed=0):
-    order = torch.rand(rows, columns // 4, 4, generator=torch.Generator().manual_seed(seed))
-    return (order.argsort(-1) < 2).view(rows, columns)
-
-
-def groups_of_16(rows, columns, seed=0):
-    """Some groups kept, none of them in the first row, as codes with a zero point a group."""
-    mask = normal(rows, -(-columns // 16), seed=seed) > 0
-    mask[0] = False
-    kept = int(mask.sum())
-    values = integers(4, 16, "zero-point", rows=1, columns=16 * kept, seed=seed)
-    return GroupSparse.pack(mask, values, columns)
-
-
-def columns_apart(rows, columns):
-    """A third of the columns as codes, the others as signs with a number a column."""
-    apart = torch.arange(columns) % 3 == 0
-    others = int((~apart).sum())
-    signs = normal(1, rows, others) > 0, normal(1, rows, 1), normal(rows, 1, seed=1)
-    coarse = BinaryCodes.pack(*signs, others)
-    fine = integers(4, columns, "zero-point", rows=rows, columns=columns - others)
-    return Columns.pack(apart, fine, coarse, normal(others, seed=2))
-
-
-def example(name):
-    weight = normal(ROWS, COLUMNS)
-    mask = normal(ROWS, COLUMNS, seed=1) > 0.3
-    some_rows = torch.arange(ROWS) % 3 == 0
-    fine, coarse = int(some_rows.sum()), ROWS - int(some_rows.sum())
-    return {
-        "dense": lambda: Dense.pack(weight),
-        "int4 with offsets": lambda: integers(4, 128),
-        "int8 by row": lambda: integers(8, COLUMNS, "none"),
-        "int3 with zero points": lambda: integers(3, 64, "zero-point"),
-        "int5 with a short last group": lambda: integers(5, 96),
-        "two-level scales": lambda: IntegerGroups.pack(
-            torch.randint(0, 8, (ROWS, COLUMNS)),
-            integers(6, 8, "float", columns=COLUMNS // 16),
-            bits=3,
-            group_size=16,
-        ),
-        "binary codes": lambda: BinaryCodes.pack(
-            normal(3, ROWS, COLUMNS) > 0, normal(3, ROWS, 3), normal(ROWS, 3), 96
-        ),
-        "bitmask": lambda: BitmaskSparse.pack(weight, mask),
-        "columns": lambda: columns_apart(ROWS, COLUMNS),
-        "groups": lambda: groups_of_16(ROWS, COLUMNS),
-        "2:4": lambda: Sparse24.pack(weight, two_of_four(ROWS, COLUMNS)),
-        "outliers": lambda: Outliers.pack(weight, mask),
-        "low rank": lambda: LowRank.pack(normal(ROWS, 8), normal(8, COLUMNS)),
-        "monarch": lambda: Monarch.pack(normal(4, 32, 8, 3), normal(8, 4, 3, 32)),
-        "tensor train": lambda: TensorTrain.pack(
-            [normal(1, 8, 4, 5), normal(5, 4, 8, 6), normal(6, 4, 8, 1)]
-        ),
-        "sum": lambda: Sum.of(
-            base=integers(2, 64), correction=LowRank.pack(normal(ROWS, 4), normal(4, COLUMNS))
-        ),
-        "rows": lambda: Rows.pack(
-            some_rows, integers(4, 64, rows=fine), integers(3, 64, rows=coarse)
-        ),
-        "codebook": lambda: VectorCodebook.pack(
-            torch.randint(0, 256, (ROWS, COLUMNS // 4)), normal(256, 4)
-        ),
-        "scalar codebook": lambda: ScalarCodebook.pack(
-            torch.randint(0, 8, (ROWS, COLUMNS)), normal(ROWS, 8)
-        ),
-        "float codes": lambda: FloatCodes.pack(
-            torch.randint(0, 16, (ROWS, COLUMNS)),
-            normal(ROWS, 3).abs(),
-            exponent_bits=2,
-            mantissa_bits=1,
-            group_size=96,
-        ),
-        "table codes": lambda: TableCodes.pack(
-            torch.randint(0, 8, (ROWS, COLUMNS)), normal(8), normal(ROWS, 3), 96
-        ),
-        "transposed": lambda: Transposed.of(integers(3, 64, rows=COLUMNS, columns=ROWS)),
-        "entropy": lambda: EntropyCoded.pack(weight.to(torch.bfloat16)),
-        "window": lambda: WindowCoded.pack(weight.to(torch.bfloat16)),
-        "signs": lambda: SignBlock.pack(mask, normal(ROWS, 2), normal(2, COLUMNS)),
-        "turned inputs": lambda: RoundedInputs.pack(
-            integers(4, 64), (normal(8, 8), normal(16, 16)), bits=16, order=ORDER
-        ),
-        "divided inputs": lambda: RoundedInputs.pack(
-            integers(4, 64), bits=16, order=ORDER, divisors=1 + normal(COLUMNS).abs()
-        ),
-        "shared rows": lambda: SharedRows.pack(weight.bfloat16(), some_rows, normal(COLUMNS)),
-    }[name]()
-
-
-NAMES = [
-    "dense", "int4 with offsets", "int8 by row", "int3 with zero points",
-    "int5 with a short last group", "two-level scales", "bitmask", "2:4", "outliers",
-    "low rank", "sum", "rows", "codebook", "scalar codebook", "float codes", "transposed",
-    "entropy", "signs", "shared rows", "binary codes",
-    "table codes", "groups", "columns", "monarch", "tensor train", "turned inputs",
-    "divided inputs",
-]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -342,89 +209,3 @@ def test_a_held_linear_adds_its_bias():
 def test_a_2_4_mask_must_keep_two_in_four():
     with pytest.raises(ValueError, match="exactly two of every four"):
         Sparse24.pack(normal(4, 8), torch.ones(4, 8, dtype=torch.bool))
-
-
-def _first(tensor, value):
-    tensor.view(-1)[0] = value
-
-
-DAMAGES = {
-    "bitmask": lambda held: _first(held.mask, int(held.mask.view(-1)[0]) ^ 1),
-    "groups": lambda held: _first(held.mask, int(held.mask.view(-1)[0]) ^ 1),
-    "columns": lambda held: _first(held.mask, int(held.mask.view(-1)[0]) ^ 1),
-    "rows": lambda held: _first(held.mask, int(held.mask.view(-1)[0]) ^ 1),
-    "fours": lambda held: _first(held.positions, 0),
-    "outlier positions": lambda held: _first(held.positions, 60_000),
-    "outlier ends": lambda held: _first(held.offsets, -1),
-    "entropy start": lambda held: _first(held.bases, 1 << 40),
-    "entropy length": lambda held: _first(held.lengths, 30),
-    "entropy code": lambda held: held.lengths.fill_(1),
-    "window row": lambda held: held.apart_rows[-1:].fill_(40),
-    "window order": lambda held: held.apart_rows[-1:].zero_(),
-    "window column": lambda held: _first(held.apart_columns, -1),
-    "window table": lambda held: held.table.fill_(255),
-    "inside": lambda held: _first(held.one.mask, int(held.one.mask.view(-1)[0]) ^ 1),
-}
-
-
-@pytest.mark.security
-@pytest.mark.parametrize("name", NAMES)
-def test_parts_of_another_shape_than_the_whole_are_noticed(name):
-    """A header may say anything: as many numbers as the mask marks, in rows of its own."""
-    held = example(name)
-    held.check()
-    for part, right in held.inner().items():
-        for more in ((1, 0), (0, 1)):
-            rows, columns = right.rows + more[0], right.columns + more[1]
-            setattr(held, part, Dense.pack(torch.ones(rows, columns)))
-            with pytest.raises(ValueError, match=r"do not fit|mask marks"):
-                held.check()
-        setattr(held, part, right)
-    held.check()
-
-
-@pytest.mark.parametrize(
-    ("place", "name", "value"),
-    [
-        ((), "rows", 0),
-        ((), "columns", -8),
-        ((), "rows", True),
-        (("settings",), "group_size", 0),
-        (("settings",), "group_size", 1 << 64),
-        (("settings",), "block", 1 << 64),
-        (("inner", "scales"), "columns", "4"),
-    ],
-)
-def test_a_header_without_numbers_is_refused_in_words(place, name, value):
-    codes, scales = torch.zeros(4, 64, dtype=torch.uint8), torch.ones(4, 2)
-    header = IntegerGroups.pack(codes, scales, bits=4, group_size=32).header()
-    part = header
-    for step in place:
-        part = part[step]
-    part[name] = value
-    with pytest.raises(ValueError, match=f"A header says {value!r} .*, where one or more"):
-        from_header(header)
-
-
-@pytest.mark.security
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_what_would_lead_a_product_astray_is_noticed(damage):
-    weight = normal(40, 24, seed=1)
-    mask = weight > 1
-    held = {
-        "bitmask": BitmaskSparse.pack(weight * mask),
-        "groups": groups_of_16(40, 24),
-        "columns": columns_apart(40, 24),
-        "rows": Rows.pack(
-            mask[:, 0], Dense.pack(weight[mask[:, 0]]), Dense.pack(weight[~mask[:, 0]])
-        ),
-        "fours": Sparse24.pack(weight, two_of_four(40, 24)),
-        "outlier": Outliers.pack(weight, mask),
-        "entropy": EntropyCoded.pack(weight.to(torch.bfloat16)),
-        "window": WindowCoded.pack((weight * 1e9**weight).to(torch.bfloat16)),
-        "inside": Sum.of(one=BitmaskSparse.pack(weight * mask), two=Dense.pack(weight)),
-    }[damage.split()[0]]
-    held.check()
-    DAMAGES[damage](held)
-    with pytest.raises(ValueError, match=r"mask marks|do not fit|cannot be read"):
-        held.check()

@@ -9,7 +9,7 @@ from backend.formats.integer import IntegerGroups
 from backend.formats.linear import HeldLinear
 from backend.formats.torch_packed import Int4Tiles
 from kernels import extension
-from tests.test_formats import NAMES, example
+from tests.format_examples import NAMES, example
 
 
 def layer(name, biased=True):

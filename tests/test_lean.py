@@ -7,9 +7,7 @@ import torch
 
 from backend.caches.condensed import CondensedCodec, CondensedLayerCache
 from backend.compress import compress
-from backend.measure import size
 from backend.methods import find
-from backend.models import steady
 from backend.models.language_model import TransformersModel
 from backend.models.lean import Lean
 from backend.models.observing import Observed
@@ -20,10 +18,9 @@ from kernels import extension
 from kernels.decode_step import TOKENS
 from tests import looking
 from tests import tiny_transformers as tiny
+from tests.lean_models import FAMILIES, both, branch, follow, near
 
-FAMILIES = {"llama": {}, "mistral": {"sliding_window": None}, "qwen2": {}, "qwen3": {}}
 OTHERS = sorted(set(tiny.CONFIGS) - set(FAMILIES))
-TREE = [-1, 0, 0, 1, -1]
 
 
 @pytest.fixture(params=[True, False], ids=["whole steps", "by torch"])
@@ -36,44 +33,6 @@ def whole(request, monkeypatch):
     return request.param
 
 
-def both(model, codec=None):
-    lean, plain = TransformersModel(model, codec), TransformersModel(model, codec, lean=False)
-    assert not lean.loop
-    assert plain.loop
-    return lean, plain
-
-
-def follow(model, batch=1):
-    """Logits of a prompt, of tokens one by one beyond the room, and after a crop."""
-    tokens = tiny.tokens(batch, 20)
-    session = model.session(batch, 14)
-    found = [session.feed(tokens[:, :9])]
-    found += [session.feed(tokens[:, at : at + 1]) for at in range(9, 20)]
-    session.crop(11)
-    found += [session.feed(tokens[:, at : at + 1]) for at in range(11, 15)]
-    found.append(session.feed(tokens[:, 15:20]))
-    assert session.length == 20
-    return torch.cat(found, dim=1)
-
-
-def branch(model):
-    """Logits of a tree, of one branch kept, and of what comes after."""
-    tokens = tiny.tokens(1, 16)
-    session = model.session(1, 16)
-    session.feed(tokens[:, :8])
-    found = [session.feed(tokens[:, 8:13], TREE)]
-    session.pick(8, [0, 2])
-    found += [session.feed(tokens[:, at : at + 1]) for at in (13, 14)]
-    assert session.length == 12
-    return torch.cat(found, dim=1)
-
-
-def near(first, second, tolerance=1e-4):
-    assert first.shape == second.shape
-    gap = (first.double() - second.double()).norm() / second.double().norm()
-    assert gap < tolerance
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_known_architecture_gives_the_logits_of_transformers(family, whole):
     model = tiny.build(family, **FAMILIES[family])
@@ -84,102 +43,6 @@ def test_every_known_architecture_gives_the_logits_of_transformers(family, whole
     assert (session._step is not None) == whole
     assert lean.pace == ("" if whole else "each step runs module by module")
     assert plain.pace == plain.loop
-
-
-@pytest.fixture
-def recorded(monkeypatch):
-    """As on a GPU, without one: what would be recorded runs again each time; its runs."""
-    runs = []
-
-    def capture(run):
-        def replay():
-            runs.append(run)
-            return run()
-
-        return replay
-
-    monkeypatch.setattr(steady, "capture", capture)
-    monkeypatch.setattr(Lean, "recorded", True)
-    return runs
-
-
-@pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_recorded_step_gives_the_logits_of_transformers(family, batch, recorded):
-    model = tiny.build(family, **FAMILIES[family])
-    lean, plain = both(model)
-    expected = follow(plain, batch)
-    near(follow(lean, batch), expected)
-    assert len(recorded) == 15 - (steady.FIRST - 1)
-    near(follow(lean, batch), expected)
-    assert len(recorded) == 30 - (steady.FIRST - 1)
-    if batch == 1:
-        near(branch(lean), branch(plain))
-    assert lean.pace == ""
-
-
-def test_recorded_steps_go_on_beyond_their_span(recorded, monkeypatch):
-    monkeypatch.setattr(steady, "SPAN", 8)
-    lean, plain = both(tiny.build("llama"))
-    tokens = tiny.tokens(1, 40)
-    sessions = lean.session(1, 40), plain.session(1, 40)
-    found, expected = (
-        torch.cat([session.feed(part) for part in tokens.split([3, *[1] * 37], 1)], 1)
-        for session in sessions
-    )
-    near(found, expected)
-    assert len({id(run.__self__) for run in recorded}) == 4
-    assert len(sessions[0]._bench._steps) == 4
-
-
-def test_sessions_at_once_never_share_room_and_later_ones_do(recorded):
-    lean, _ = both(tiny.build("llama"))
-    first, second = lean.session(1, 12), lean.session(1, 12)
-    tokens = tiny.tokens(2, 12)
-    found = [], []
-    for part in tokens.split([4, *[1] * 8], 1):
-        for session, row, kept in zip((first, second), part, found, strict=True):
-            kept.append(session.feed(row[None]))
-    for row, kept in zip(tokens, found, strict=True):
-        near(torch.cat(kept, 1), lean.logits(row[None]))
-    benches = {id(first._bench), id(second._bench)}
-    assert len(benches) == 2
-    with torch.inference_mode():
-        first._caches[0].held[1].fill_(torch.nan)  # of a model that broke
-    del first, session
-    third = lean.session(1, 9)
-    assert id(third._bench) in benches
-    assert third._bench is not second._bench
-    near(torch.cat([third.feed(p) for p in tokens[:1].split([4, *[1] * 5, 3], 1)], 1),
-         lean.logits(tokens[:1]))  # fmt: skip
-
-
-def test_of_the_benches_that_nobody_uses_the_last_few_are_kept(recorded):
-    lean, _ = both(tiny.build("llama"))
-    held = lean.session(1, 4)
-    for batch in (2, 3, 4, 5, 6, 2, 6):
-        lean.session(batch, 4)
-    kept = [one.batch for one in lean._lean._benches]
-    assert kept == [1, 4, 5, 2, 6], "the one in use, and four"
-    assert held._bench.taken()
-
-
-def test_a_bench_that_is_longer_than_a_text_makes_its_cache_no_larger(recorded):
-    lean, plain = both(tiny.build("llama"))
-    expected = {one.name: one.value for one in size.cache_readings(plain)}
-    for _ in range(2):  # on benches that are made, then on those that are there
-        assert {one.name: one.value for one in size.cache_readings(lean)} == expected
-    assert expected["kv_bytes_per_token"] == 2 * 2 * 2 * 8 * 4
-
-
-def test_what_cannot_be_recorded_runs_as_before(recorded, monkeypatch):
-    def refused(_):
-        raise RuntimeError("operation not permitted when stream is capturing")
-
-    monkeypatch.setattr(steady, "capture", refused)
-    lean, plain = both(tiny.build("llama"))
-    near(follow(lean), follow(plain))
-    assert not recorded
 
 
 def nodes(count):
