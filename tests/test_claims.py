@@ -1,13 +1,13 @@
 """The benchmark of claims: an interval decides, a count needs none, too little measured is open."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from backend.measure.reading import take
-from docs.benchmarks.claimed import Claim
-from docs.benchmarks.claims import judge
+from docs.benchmarks.claimed import CLAIMS, Claim
+from docs.benchmarks.claims import judge, keep, kept
 
 
 @dataclass
@@ -42,6 +42,20 @@ def test_two_measured_readings_are_told_apart_where_both_have_intervals(own, riv
         for name, ends in (("rsd", own), ("speculative", rival))
     }
     assert judge(Path(), claim, runs).shows == shows
+
+
+def test_outcomes_stay_beside_others_until_nobody_claims_them(tmp_path):
+    path = tmp_path / "claims.json"
+    runs = {
+        name: Ran(take("mean_accepted", 4.5, 4.4, 4.6))
+        for name in ("rsd", "dyspec", "speculative", "gone")
+    }
+    first, second = (one for one in CLAIMS if one.method in ("rsd", "dyspec"))
+    gone = replace(first, says="keeps what nobody claims")
+    keep([judge(Path(), claim, runs) for claim in (first, gone)], path)
+    keep([judge(Path(), second, runs)], path)
+    assert {one["claim"]["says"] for one in kept(path)} == {first.says, second.says}
+    assert {one["claim"]["method"] for one in kept(path)} == {"rsd", "dyspec"}
 
 
 @pytest.mark.parametrize(("kind", "shows"), [("counted", "yes"), ("measured", "open")])

@@ -119,8 +119,9 @@ def _with_interval(run: Run, name: str) -> tuple[Reading, bool]:
 
 
 def keep(outcomes: Iterable[Outcome], path: Path = KEPT) -> None:
-    """Put outcomes beside those kept of other claims and models."""
-    known = {_place(one): one for one in kept(path)}
+    """Put outcomes beside those kept of other claims and models; those of no claim go."""
+    claimed = {(claim.method, claim.says) for claim in CLAIMS}
+    known = {_place(one): one for one in kept(path) if _place(one)[:2] in claimed}
     for one in outcomes:
         plain = json.loads(json.dumps(asdict(one)))
         known[_place(plain)] = plain
