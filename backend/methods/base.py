@@ -60,8 +60,14 @@ ROUNDED = 40
 """Numbers read and written to round a weight in such a step, and to find the way back."""
 
 
+PACE = 0.2
+"""Of methods that do not say how long they take for a number."""
+
+
 class LayerMethod(Leveled):
     """Treats one matrix at a time."""
+
+    pace = PACE
 
     @abc.abstractmethod
     def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:
@@ -175,6 +181,7 @@ class RepairMethod(Leveled):
     """Mends what earlier stages changed in a matrix; its level is the bits that it adds."""
 
     accepts = ()
+    pace = PACE
 
     def added(self, rows: int, columns: int) -> tuple[int, bool]:
         """Bytes that it adds to a matrix [rows, columns], at most, and whether it is these.
@@ -218,6 +225,7 @@ class EncodeMethod(Leveled):
     """Holds 16-bit numbers in fewer bits, every one as it was."""
 
     accepts = ()
+    pace = PACE
 
     @abc.abstractmethod
     def encode(self, values: Tensor) -> Format | None:
@@ -226,6 +234,8 @@ class EncodeMethod(Leveled):
 
 class ModelMethod(Leveled):
     """Rewrites a whole model before its matrices are treated."""
+
+    pace = PACE
 
     models: ClassVar[tuple[str, ...]] = ()
     """Types of model that it knows; empty where it takes any."""

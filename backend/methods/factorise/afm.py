@@ -28,6 +28,7 @@ class Afm(_rank.Factoriser):
     """
 
     needs = Needs.HESSIAN
+    pace = 1.0
     paper = "arXiv 2405.18146"
     claim = "Models 3 to 5 times smaller answer better than whole ones (click-through rates)."
     limits = (

@@ -36,6 +36,7 @@ class Compactifai(_rank.Factoriser):
     to 8 or 4 bits as well, and then hold more at a budget. No data is looked at.
     """
 
+    pace = 2.5
     paper = "arXiv 2401.14109"
     claim = "LLaMA-2 7B takes 93 % less memory and 70 % fewer parameters at 2 to 3 % less accuracy."
     limits = (

@@ -22,6 +22,7 @@ class Svd(_rank.Factoriser):
     looked at. The rank of each matrix follows from the budget and its shape.
     """
 
+    pace = 0.6
     paper = "baseline"
     claim = "The baseline all other factorisations must beat."
 

@@ -24,6 +24,7 @@ class Wanda(Pruner):
     """
 
     needs = Needs.NORMS
+    pace = 0.06
     paper = "arXiv 2306.11695"
     claim = "Far better than magnitude at 50 %, close to SparseGPT, without any update."
 

@@ -30,6 +30,7 @@ class Bitstack(StackMethod):
 
     stage = Stage.QUANTISE
     needs = Needs.NORMS
+    pace = 1.0
     paper = "arXiv 2410.23918"
     claim = "Matches or beats quantisation at extreme ratios; one artefact for every size."
     limits = "Factors weigh more in narrow matrices: 1.25 bits a block at 128, 1.06 at 4,096."

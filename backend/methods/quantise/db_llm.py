@@ -35,6 +35,7 @@ class DbLlm(LayerMethod):
 
     stage = Stage.QUANTISE
     needs = Needs.HESSIAN
+    pace = 7.0
     paper = "arXiv 2402.11960"
     claim = "At 2 bits perplexity falls from 9.64 to 7.23 on a model of 7B."
     limits = (

@@ -37,6 +37,7 @@ class Dgq(LayerMethod):
 
     stage = Stage.QUANTISE
     needs = Needs.HESSIAN
+    pace = 6.0
     paper = "arXiv 2310.04836"
     claim = "Products with 8-bit activations run 3.24x as fast as with 16-bit ones."
     limits = "Activations stay as they are; the paper clips them at a percentile to 8 bits."

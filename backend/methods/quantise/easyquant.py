@@ -30,6 +30,7 @@ class Easyquant(LayerMethod):
     """
 
     stage = Stage.QUANTISE
+    pace = 0.8
     paper = "arXiv 2403.02775"
     claim = "4 bits nearly without loss and without data, ten times faster than with."
     limits = "A matrix whose rows would hold under four outliers each goes without."

@@ -29,6 +29,7 @@ class Finequant(LayerMethod):
     """
 
     stage = Stage.QUANTISE
+    pace = 0.013
     paper = "arXiv 2308.09723"
     claim = "Up to 3.65x the throughput on the same GPUs at hardly any loss."
     accepts = ("dense", "low-rank", "sparse-2-4", "bitmask-sparse")

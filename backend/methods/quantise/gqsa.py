@@ -34,6 +34,7 @@ class Gqsa(LayerMethod):
 
     stage = Stage.QUANTISE
     needs = Needs.HESSIAN
+    pace = 2.6
     paper = "arXiv 2412.17560"
     claim = "Half of the groups at 4 bits beat 2:4 and plain 2 bits; 2.35x faster than 2:4."
     limits = (

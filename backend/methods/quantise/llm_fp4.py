@@ -33,6 +33,7 @@ class LlmFp4(LayerMethod):
 
     stage = Stage.QUANTISE
     needs = Needs.NORMS
+    pace = 3.0
     paper = "arXiv 2310.16836"
     claim = "LLaMA-13B with weights and activations of 4 bits within 5.8 points of the whole."
     limits = "Weights alone: activations keep 16 bits, so nothing is shifted into the exponents."

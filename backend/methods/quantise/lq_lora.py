@@ -44,6 +44,7 @@ class LqLora(LayerMethod):
 
     stage = Stage.QUANTISE
     needs = Needs.GRADIENTS | Needs.HESSIAN
+    pace = 9.0
     paper = "arXiv 2311.12023"
     claim = "At 2.75 bits a model of 70B in 27 GB close to full precision."
     limits = "The product stays as it is found; no fine-tuning follows."

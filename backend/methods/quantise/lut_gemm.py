@@ -34,6 +34,7 @@ class LutGemm(LayerMethod):
 
     stage = Stage.QUANTISE
     needs = Needs.NORMS
+    pace = 4.0
     paper = "arXiv 2206.09557"
     claim = "2.1x over the kernels of GPTQ at 3 bits, a single token at a time."
     limits = "Every pattern costs 16 bits a group more, too much for thin factors."

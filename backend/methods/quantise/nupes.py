@@ -32,6 +32,7 @@ class Nupes(LayerMethod):
     """
 
     stage = Stage.QUANTISE
+    pace = 1.0
     paper = "arXiv 2308.05600"
     claim = "The best quantisation without data and without even spacing."
     limits = "The exponent is searched, not learned; activations keep 16 bits."

@@ -24,6 +24,7 @@ class Rtn(IntegerQuantiser):
     code widths gives the rows with the largest rounding errors the wider codes.
     """
 
+    pace = 0.006
     paper = "baseline"
     claim = "The baseline all other quantisers must beat."
     accepts = ("dense", "low-rank", "sparse-2-4", "bitmask-sparse")

@@ -42,6 +42,7 @@ class Vptq(LayerMethod):
 
     stage = Stage.QUANTISE
     needs = Needs.HESSIAN
+    pace = 0.7
     paper = "arXiv 2409.17066"
     claim = "At 2 bits 0.01 to 0.68 less perplexity on 7B models; 1.6x to 1.8x the throughput."
     limits = "A codebook of 256 vectors of 4 takes 2 kB, which narrow matrices feel."
