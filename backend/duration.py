@@ -32,11 +32,10 @@ if TYPE_CHECKING:
     from backend.methods.anatomy import Anatomy
     from backend.sources import ModelSource
 
-MULTIPLIED = 1.5e10  # multiplications in products that a core makes in a second
+MULTIPLIED = 1e10  # multiplications in products that a core makes in a second
 TOUCHED = 1e9  # numbers that memory brings and takes back in a second
 MEASURING = 8.0  # seconds to load the embedded model and to look at what became of it
 EACH_BILLION = 120.0  # seconds that loading, writing and measuring a billion numbers take beside
-PASSES = 2  # of all text through a block: to look at it, and to go on with what it became
 TEXT = Text(
     tokens=CALIBRATION["windows"] * CALIBRATION["length"],
     windows=min(EACH, CALIBRATION["windows"]),
@@ -76,7 +75,7 @@ def compressing(recipe: Recipe, anatomy: Anatomy) -> float:
     needs = Needs.NOTHING
     for one in treating:
         needs |= one.needs
-    read = 0.0 if needs is Needs.NOTHING else PASSES * TEXT.tokens * anatomy.linear
+    read = 0.0 if needs is Needs.NOTHING else TEXT.tokens * anatomy.linear
     back = THERE_AND_BACK * anatomy.numbers
     if Needs.GRADIENTS in needs or any(isinstance(one, RankingMethod) for one in treating):
         read += back * TEXT.tokens

@@ -78,11 +78,11 @@ def test_m_fac_counts_the_products_of_gradients_and_a_way_back_for_each_block():
     assert found.multiplied == 4 * 2.5 * 100 * 88
     assert effort("m-fac(bits=9, pattern=2:4)", llama(1, 4, 2)).multiplied == 2.5 * 100 * 88
     # With twice the blocks each of twice as many ways back is through twice the model.
-    recipe, once = Recipe.parse("m-fac@9"), 64 * 256 / (1.5e10 * 2)
+    recipe, once = Recipe.parse("m-fac@9"), 64 * 256 / (1e10 * 2)
     for blocks in (8, 16):
         anatomy = llama(blocks, 1024, 2048)
         reading = duration.compressing(recipe, anatomy) - duration._treating(recipe, anatomy)
-        assert reading == pytest.approx(once * (2 + 3 * blocks) * anatomy.numbers)
+        assert reading == pytest.approx(once * (1 + 3 * blocks) * anatomy.numbers)
 
 
 def test_cbq_counts_its_windows_steps_and_tokens():
@@ -150,8 +150,10 @@ def test_counted_seconds_are_within_three_times_the_measured_ones(key):
 def test_counted_seconds_of_compressing_alone_are_too(key):
     anatomy = Dimensions.of(DEFAULT).anatomy
     found = [one for one in shipped() if duration._methods(one[0]) == (key,)]
+    (loading,) = (made[0] for recipe, _, made in shipped() if recipe == "dense")
     ratios = [
-        duration.compressing(Recipe.parse(recipe), anatomy) / made[0] for recipe, _, made in found
+        duration.compressing(Recipe.parse(recipe), anatomy) / (made[0] - loading)
+        for recipe, _, made in found
     ]
     assert 1 / 3 < statistics.median(ratios) < 3
 
