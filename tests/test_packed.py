@@ -8,7 +8,6 @@ from backend.formats.bitmask import BitmaskSparse
 from backend.formats.columns import Columns
 from backend.formats.dense import Dense
 from backend.formats.entropy import EntropyCoded
-from backend.formats.group_sparse import GroupSparse
 from backend.formats.integer import IntegerGroups
 from backend.formats.rows import Rows
 from backend.formats.scalar import ScalarCodebook
@@ -16,7 +15,6 @@ from backend.formats.sparse24 import Sparse24
 from backend.formats.sum import Sum
 from backend.formats.table import TableCodes
 from backend.formats.transposed import Transposed
-from backend.formats.vector import VectorCodebook
 from backend.formats.window import WindowCoded
 from kernels import bitpack, extension, packed
 from tests.test_formats import NAMES, example
@@ -103,34 +101,6 @@ def test_tables_of_few_and_of_many_values(bits, rows, columns):
         for several in (x[:3], x[:4], x):
             found = one.matrix().multiply(several)
             near(found, several.double() @ one.dense().double().T, COARSE)
-
-
-@pytest.mark.parametrize("dimension", [2, 3, 4, 8])
-@pytest.mark.parametrize("entries", [1, 3, 40, 300])
-def test_vectors_of_every_length_are_added_and_multiplied_where_they_lie(dimension, entries):
-    generator = torch.Generator().manual_seed(dimension)
-    indices = torch.randint(0, 16, (11, entries), generator=generator)
-    held = VectorCodebook.pack(indices, random(16, dimension, seed=1))
-    apart = torch.arange(11) % 3 == 0
-    parts = Rows.pack(apart, _of(held, apart), _of(held, ~apart))
-    for one in (held, Transposed.of(held), Transposed.of(Sum.of(a=held, b=held)), parts):
-        for matrix in (one, Transposed.of(one)):
-            x = random(matrix.columns, seed=2)
-            near(matrix.matrix().multiply(x[None])[0], matrix.dense().double() @ x.double())
-
-
-def _of(held, rows):
-    indices = bitpack.unpack_plane(held.indices, held.index_bits, held.columns // held.dimension)
-    return VectorCodebook.pack(indices[rows], held.codebook)
-
-
-@pytest.mark.parametrize("columns", [7, 64, 130])
-def test_kept_groups_are_multiplied_where_they_lie(columns):
-    mask = random(33, -(-columns // 16)) > 0
-    values = integers(1, 16 * int(mask.sum()), 4, 16, "float")
-    held = GroupSparse.pack(mask, values, columns)
-    x = random(columns, seed=3)
-    near(held.matrix().multiply(x[None])[0], held.dense().double() @ x.double())
 
 
 @pytest.mark.parametrize("columns", [4, 12, 64, 100, 172])

@@ -101,9 +101,12 @@ void decode_codebook(const Packed *matrix, int64_t row, int64_t column, int64_t 
             continue;
         }
         const int64_t at = first * length - column;
-        if (at >= 0 && at + part * length <= count && length == 4)
+        const bool whole = at >= 0 && at + part * length <= count;
+        if (whole && length == 2)
+            copy_vectors<2>(table, codes, part, out + at);
+        else if (whole && length == 4)
             copy_vectors<4>(table, codes, part, out + at);
-        else if (at >= 0 && at + part * length <= count && length == 8)
+        else if (whole && length == 8)
             copy_vectors<8>(table, codes, part, out + at);
         else
             for (int64_t k = std::max<int64_t>(0, -at); k < part * length && at + k < count; k++)

@@ -31,6 +31,14 @@ struct CodeRows {
     float factor;
 };
 
+// Lines of codes of one to eight bits, each the place of a vector in a table, and a number a line.
+struct VectorColumns {
+    const uint8_t *codes;  // [lines, bytes]
+    int64_t bytes, lines, width;
+    const float *table;
+    const float *x;  // [lines]
+};
+
 // The loops of one kind of processor; the first two by the planes that there are.
 struct Loops {
     void (*unpack[16])(const uint8_t *const *, int64_t, int64_t, uint32_t *);
@@ -60,8 +68,8 @@ struct Loops {
     void (*plane_dots[4])(const Plane &, int64_t, const PlaneView &, int64_t, float *);
     void (*table_dots)(const uint8_t *, int64_t, const Table &, const PlaneView &, int64_t,
                        const float *, float *);
-    // By the length of vectors of a codebook: 2, 4 and 8 at the second to the fourth place.
-    void (*add_vectors[4])(const uint32_t *, const float *, float, int64_t, float *);
+    // By the length of vectors of a codebook: 1, 2, 4 and 8.
+    void (*add_columns[4])(const VectorColumns &, int64_t, int64_t, float *);
     float (*vectors_dot[4])(const uint32_t *, const float *, const float *, int64_t);
     void (*place)(const float *, int64_t, float *);
     void (*tile_dots)(const float *, int64_t, const float *, int64_t, int64_t, int64_t, float *);

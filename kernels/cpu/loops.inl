@@ -179,6 +179,7 @@ void join(const uint8_t *rest, const uint8_t *symbols, uint32_t first, int64_t c
 }
 
 #include "numbers.inl"
+#include "vector_columns.inl"
 #include "fixed.inl"
 #include "tiles.inl"
 
@@ -211,7 +212,7 @@ const Loops LOOPS = {FOR_ALL_PLANES(unpack),
                      round_table,
                      {plane_dots<1>, plane_dots<2>, plane_dots<4>, plane_dots<8>},
                      table_dots,
-                     {nullptr, add_vectors<2>, add_vectors<4>, add_vectors<8>},
+                     {add_columns<1>, add_columns<2>, add_columns<4>, add_columns<8>},
                      {nullptr, vectors_dot<2>, vectors_dot<4>, vectors_dot<8>},
                      place,
                      tile_dots,

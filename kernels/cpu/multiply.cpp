@@ -155,23 +155,6 @@ void make_all(Work &work, MakeRows make) {
         make(work, piece, pieces.first(piece), pieces.first(piece + 1));
 }
 
-// One activation and a transposed matrix: each held row times its number, added up.
-void multiply_transposed(const Packed *matrix, const float *x, float *y) {
-    const Packed *held = as<Transposed>(matrix).held;
-    const int64_t rows = matrix->rows, pieces = rows * held->rows >= DECODED ? PIECES : 1;
-    std::vector<float> found(pieces * rows);
-#pragma omp parallel for schedule(dynamic) if (pieces > 1)
-    for (int64_t piece = 0; piece < pieces; piece++) {
-        State state;
-        std::vector<float> line;
-        for (int64_t k = held->rows * piece / pieces; k < held->rows * (piece + 1) / pieces; k++)
-            add_row(held, k, x[k], found.data() + piece * rows, line, state);
-    }
-    std::copy_n(found.data(), rows, y);
-    for (int64_t piece = 1; piece < pieces; piece++)
-        loops->combine(y, found.data() + piece * rows, 1, rows);
-}
-
 // Each part by the activations of its own columns, those of the coarse ones scaled beforehand.
 void multiply_columns(const SplitColumns &held, const float *x, int64_t count, float *y) {
     const int64_t rows = held.shape.rows, columns = held.shape.columns;
@@ -231,7 +214,8 @@ void multiply_many(const Packed *matrix, const float *x, int64_t count, float *y
         return;
     }
     if (matrix->decode == decode_transposed && count == 1) {
-        multiply_transposed(matrix, x, y);
+        std::fill_n(y, matrix->rows, 0.0f);
+        add_turned(as<Transposed>(matrix).held, x, y);
         return;
     }
     if (matrix->decode == decode_columns) {

@@ -273,20 +273,6 @@ struct VectorOf<8> {
     typedef EightFloats Numbers;
 };
 
-// Adds vectors of a table, times a factor, to neighbouring numbers.
-template <int LENGTH>
-void add_vectors(const uint32_t *codes, const float *table, float factor, int64_t count,
-                 float *out) {
-    typedef typename VectorOf<LENGTH>::Numbers Vector;
-    for (int64_t i = 0; i < count; i++) {
-        Vector found, sum;
-        __builtin_memcpy(&found, table + LENGTH * codes[i], sizeof(Vector));
-        __builtin_memcpy(&sum, out + LENGTH * i, sizeof(Vector));
-        sum += found * factor;
-        __builtin_memcpy(out + LENGTH * i, &sum, sizeof(Vector));
-    }
-}
-
 // Vectors of a table times neighbouring numbers of an activation.
 template <int LENGTH>
 float vectors_dot(const uint32_t *codes, const float *table, const float *x, int64_t count) {

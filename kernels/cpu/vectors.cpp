@@ -17,6 +17,41 @@ void each_part(const Packed *matrix, int64_t row, Take take) {
     }
 }
 
+// Rows of codes of one plane into one table, of a length that loops know, each with a number;
+// without codes where a matrix is something else.
+VectorColumns lines_of(const Packed *matrix, const float *x) {
+    if (matrix->decode != decode_codebook) return {};
+    const Codebook &held = as<Codebook>(matrix);
+    const int64_t length = held.dimension, whole = length & (length - 1);
+    if (held.scales || held.rows || whole || length > 8) return {};
+    VectorColumns found = {nullptr, 0, matrix->rows, 0, held.table, x};
+    for (int64_t plane = 0; plane < 4; plane++) {
+        if (!held.codes.planes[plane]) continue;
+        if (found.codes) return {};
+        found.codes = held.codes.planes[plane];
+        found.width = int64_t{1} << plane;
+        found.bytes = bytes_of(matrix->columns / length, found.width);
+    }
+    return held.size == int64_t{1} << found.width ? found : VectorColumns{};
+}
+
+// Each row decoded, times its number, and added up.
+void add_rows(const Packed *held, const float *x, float *out) {
+    const int64_t columns = held->columns, pieces = columns * held->rows >= DECODED ? PIECES : 1;
+    std::vector<float> found(pieces * columns);
+#pragma omp parallel for schedule(dynamic) if (pieces > 1)
+    for (int64_t piece = 0; piece < pieces; piece++) {
+        State state;
+        std::vector<float> line(columns);
+        for (int64_t k = held->rows * piece / pieces; k < held->rows * (piece + 1) / pieces; k++) {
+            decode(held, k, 0, columns, line.data(), state);
+            loops->combine(found.data() + piece * columns, line.data(), x[k], columns);
+        }
+    }
+    for (int64_t piece = 0; piece < pieces; piece++)
+        loops->combine(out, found.data() + piece * columns, 1, columns);
+}
+
 // 1, 2 and 3 for vectors of 2, 4 and 8 numbers.
 int64_t place_of(int64_t length) { return length == 8 ? 3 : length / 2; }
 
@@ -57,23 +92,33 @@ float dot_of_groups(const Packed *matrix, int64_t row, const float *x, State &st
     return loops->product_in_place(values, taken, kept * size);
 }
 
-void add_row(const Packed *matrix, int64_t row, float factor, float *out, std::vector<float> &line,
-             State &state) {
-    if (has_vectors(matrix)) {
-        const Codebook &held = as<Codebook>(matrix);
-        const auto add = loops->add_vectors[place_of(held.dimension)];
-        each_part(matrix, row, [&](const uint32_t *codes, int64_t column, int64_t count) {
-            add(codes, held.table, factor, count, out + column);
-        });
-    } else if (matrix->decode == decode_sum) {
-        add_row(as<SumOfTwo>(matrix).first, row, factor, out, line, state.inner(0));
-        add_row(as<SumOfTwo>(matrix).second, row, factor, out, line, state.inner(1));
-    } else if (matrix->decode == decode_mixed) {
-        const RowOf found(as<MixedRows>(matrix), row, state);
-        add_row(found.held, found.row, factor, out, line, *found.state);
+void add_turned(const Packed *held, const float *x, float *out) {
+    if (const VectorColumns lines = lines_of(held, x); lines.codes) {
+        const Codebook &codes = as<Codebook>(held);
+        const int64_t length = codes.dimension, vectors = held->columns / length;
+        const auto add = loops->add_columns[length == 1 ? 0 : place_of(length)];
+        const bool large = held->rows * held->columns >= ALONE;
+        const int64_t eights = vectors / 8;
+        const int64_t pieces = large ? std::clamp<int64_t>(eights / 8, 1, PIECES) : 1;
+#pragma omp parallel for schedule(dynamic) if (pieces > 1)
+        for (int64_t piece = 0; piece < pieces; piece++)
+            add(lines, eights * piece / pieces * 8,
+                piece + 1 < pieces ? eights * (piece + 1) / pieces * 8 : vectors, out);
+    } else if (held->decode == decode_sum) {
+        add_turned(as<SumOfTwo>(held).first, x, out);
+        add_turned(as<SumOfTwo>(held).second, x, out);
+    } else if (held->decode == decode_mixed) {
+        const MixedRows &mixed = as<MixedRows>(held);
+        std::vector<float> parted(2 * held->rows);
+        float *fine = parted.data(), *coarse = fine + held->rows;
+        int64_t passed = 0;
+        for (int64_t row = 0; row < held->rows; row++) {
+            fine[passed] = coarse[row - passed] = x[row];
+            passed += bit_of(mixed.mask, row);
+        }
+        add_turned(mixed.fine, fine, out);
+        add_turned(mixed.coarse, coarse, out);
     } else {
-        line.resize(matrix->columns);
-        decode(matrix, row, 0, matrix->columns, line.data(), state);
-        loops->combine(out, line.data(), factor, matrix->columns);
+        add_rows(held, x, out);
     }
 }

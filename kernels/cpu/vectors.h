@@ -13,6 +13,5 @@ float dot_of_vectors(const Packed *matrix, int64_t row, const float *x);
 // The product of a row of kept groups with an activation; quickest where rows follow each other.
 float dot_of_groups(const Packed *matrix, int64_t row, const float *x, State &state);
 
-// Adds a row of any matrix, times a factor, to `out`; `line` is a room of its columns.
-void add_row(const Packed *matrix, int64_t row, float factor, float *out, std::vector<float> &line,
-             State &state);
+// Adds the product of one activation and the transpose of a matrix to `out`.
+void add_turned(const Packed *held, const float *x, float *out);
