@@ -37,10 +37,18 @@ def _of(held, rows):
     return VectorCodebook.pack(indices[rows], held.codebook)
 
 
-@pytest.mark.parametrize("columns", [7, 64, 130])
-def test_kept_groups_are_multiplied_where_they_lie(columns):
-    mask = random(33, -(-columns // 16)) > 0
-    values = integers(1, 16 * int(mask.sum()), 4, 16, "float")
-    held = GroupSparse.pack(mask, values, columns)
-    x = random(columns, seed=3)
-    near(held.matrix().multiply(x[None])[0], held.dense().double() @ x.double())
+@pytest.mark.parametrize("columns", [7, 64, 130, 700])
+@pytest.mark.parametrize("size", [5, 8, 16, 32])
+@pytest.mark.parametrize("bits", [3, 4])
+@pytest.mark.parametrize("kind", ["none", "float", "zero-point"])
+def test_kept_groups_are_multiplied_where_they_lie(columns, size, bits, kind):
+    for least in (-9, 0, 1.2):  # all are kept, half of them, few
+        mask = random(33, -(-columns // size)) > least
+        mask[-1, -1] = True
+        values = integers(1, size * int(mask.sum()), bits, size, kind)
+        held = GroupSparse.pack(mask, values, columns)
+        matrix, x = held.matrix(), random(2, columns, seed=3)
+        for several in (x[:1], x):
+            near(matrix.multiply(several), several.double() @ held.dense().double().T)
+        near(matrix.dense(), held.dense())
+        near(matrix.take(torch.tensor([30, 3, 4])), held.dense()[[30, 3, 4]])

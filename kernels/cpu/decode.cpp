@@ -159,34 +159,6 @@ void decode_bitmask(const Packed *matrix, int64_t row, int64_t, int64_t count, f
     for (int64_t k = count / 8 * 8; k < count; k++) out[k] = bit_of(line, k) ? *next++ : 0.0f;
 }
 
-// Kept groups lie one after another, each of one size: a row's last may reach beyond its end.
-void decode_groups(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
-                   State &state) {
-    const GroupSparse &held = *reinterpret_cast<const GroupSparse *>(matrix);
-    const int64_t size = held.group_size;
-    const int64_t bytes = bytes_of((matrix->columns + size - 1) / size, 1);
-    const uint8_t *line = held.mask + row * bytes;
-    if (row != state.row + 1) state.passed = loops->ones(held.mask, row * bytes);
-    const int64_t kept = loops->ones(line, bytes);
-    state.tile.resize(kept * size);
-    const float *next = state.tile.data();
-    if (kept)
-        decode(held.values, 0, state.passed * size, kept * size, state.tile.data(),
-               state.inner(0));
-    state.passed += kept;
-    state.row = row;
-    std::fill_n(out, count, 0.0f);
-    for (int64_t group = 0; group * size < column + count; group++) {
-        if (!bit_of(line, group)) continue;
-        const int64_t from = std::max(column, group * size);
-        const int64_t to = std::min(column + count, (group + 1) * size);
-        if (from < to)
-            std::memcpy(out + from - column, next + from - group * size,
-                        (to - from) * sizeof(float));
-        next += size;
-    }
-}
-
 // Whole rows only.
 void decode_two_of_four(const Packed *matrix, int64_t row, int64_t, int64_t count, float *out,
                         State &state) {

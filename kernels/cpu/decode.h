@@ -16,6 +16,7 @@ struct State {
     std::vector<uint8_t> codes;        // of a row, spread to four bits, or its exponents
     std::vector<float> tile;           // of a transposed matrix: some of its rows
     int64_t tile_first = -1;
+    std::vector<uint32_t> places;      // codes of a part of a row
     std::unique_ptr<State> inside[2];
 
     State &inner(int which) {

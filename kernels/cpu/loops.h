@@ -39,6 +39,14 @@ struct VectorColumns {
     const float *x;  // [lines]
 };
 
+// Kept groups of some rows: codes of four bits, and what they are worth, code * scale + shift.
+struct KeptGroups {
+    const uint8_t *codes;  // of the kept groups, one behind the other
+    const float *worth;    // scale and shift: of nothing, 0 and 0, then of each kept group
+    const uint8_t *mask;   // [rows, bytes], a bit a group
+    int64_t rows, groups, size;  // 8, 16 or 32 codes a group
+};
+
 // The loops of one kind of processor; the first two by the planes that there are.
 struct Loops {
     void (*unpack[16])(const uint8_t *const *, int64_t, int64_t, uint32_t *);
@@ -71,6 +79,9 @@ struct Loops {
     // By the length of vectors of a codebook: 1, 2, 4 and 8.
     void (*add_columns[4])(const VectorColumns &, int64_t, int64_t, float *);
     float (*vectors_dot[4])(const uint32_t *, const float *, const float *, int64_t);
+    void (*deal_kept)(const float *, int64_t, int64_t, float *);
+    void (*kept_dots)(const KeptGroups &, const float *, float *);
+    void (*write_kept)(const KeptGroups &, float *);
     void (*place)(const float *, int64_t, float *);
     void (*tile_dots)(const float *, int64_t, const float *, int64_t, int64_t, int64_t, float *);
     void (*finish_tile)(const float *, int64_t, int64_t, float *, int64_t);

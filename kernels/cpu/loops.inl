@@ -179,6 +179,7 @@ void join(const uint8_t *rest, const uint8_t *symbols, uint32_t first, int64_t c
 }
 
 #include "numbers.inl"
+#include "kept_groups.inl"
 #include "vector_columns.inl"
 #include "fixed.inl"
 #include "tiles.inl"
@@ -214,6 +215,9 @@ const Loops LOOPS = {FOR_ALL_PLANES(unpack),
                      table_dots,
                      {add_columns<1>, add_columns<2>, add_columns<4>, add_columns<8>},
                      {nullptr, vectors_dot<2>, vectors_dot<4>, vectors_dot<8>},
+                     deal_kept,
+                     kept_dots,
+                     write_kept,
                      place,
                      tile_dots,
                      finish_tile,

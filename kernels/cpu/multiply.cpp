@@ -96,9 +96,7 @@ void rows_of_vectors(const Work &work, int64_t, int64_t first, int64_t end) {
 }
 
 void rows_of_groups(const Work &work, int64_t, int64_t first, int64_t end) {
-    State state;
-    for (int64_t row = first; row < end; row++)
-        work.y[row] = dot_of_groups(work.matrix, row, work.x, state);
+    dots_of_groups(work.matrix, first, end, work.x, work.y);
 }
 
 // Whether codes meet tiles of activations, which keeps up with a dense matrix however many there are.

@@ -1,4 +1,4 @@
-// Products of one activation with vectors of a codebook and with kept groups (`vectors.h`).
+// Products of one activation with vectors of a codebook, as they lie and turned (`vectors.h`).
 #include "vectors.h"
 
 namespace {
@@ -71,25 +71,6 @@ float dot_of_vectors(const Packed *matrix, int64_t row, const float *x) {
         sum += dot(codes, held.table, x + column, count);
     });
     return sum;
-}
-
-float dot_of_groups(const Packed *matrix, int64_t row, const float *x, State &state) {
-    const GroupSparse &held = as<GroupSparse>(matrix);
-    const int64_t size = held.group_size, groups = (matrix->columns + size - 1) / size;
-    const uint8_t *line = held.mask + row * bytes_of(groups, 1);
-    if (row != state.row + 1) state.passed = loops->ones(held.mask, row * bytes_of(groups, 1));
-    const int64_t kept = loops->ones(line, bytes_of(groups, 1));
-    state.tile.assign(2 * kept * size, 0);
-    float *values = state.tile.data(), *taken = values + kept * size, *next = taken;
-    if (kept) decode(held.values, 0, state.passed * size, kept * size, values, state.inner(0));
-    state.passed += kept;
-    state.row = row;
-    for (int64_t group = 0; group < groups; group++) {
-        if (!bit_of(line, group)) continue;
-        std::copy(x + group * size, x + std::min(matrix->columns, (group + 1) * size), next);
-        next += size;
-    }
-    return loops->product_in_place(values, taken, kept * size);
 }
 
 void add_turned(const Packed *held, const float *x, float *out) {

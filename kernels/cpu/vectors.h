@@ -10,8 +10,8 @@ bool has_vectors(const Packed *matrix);
 // The product of a row of vectors with an activation.
 float dot_of_vectors(const Packed *matrix, int64_t row, const float *x);
 
-// The product of a row of kept groups with an activation; quickest where rows follow each other.
-float dot_of_groups(const Packed *matrix, int64_t row, const float *x, State &state);
+// The products of some rows of kept groups with an activation.
+void dots_of_groups(const Packed *matrix, int64_t first, int64_t end, const float *x, float *y);
 
 // Adds the product of one activation and the transpose of a matrix to `out`.
 void add_turned(const Packed *held, const float *x, float *out);
