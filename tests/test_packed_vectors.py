@@ -1,10 +1,11 @@
-"""One activation with vectors of codebooks and with kept groups, multiplied where they lie."""
+"""Vectors of codebooks, kept groups and signs before thin factors, multiplied where they lie."""
 
 import pytest
 import torch
 
 from backend.formats.group_sparse import GroupSparse
 from backend.formats.rows import Rows
+from backend.formats.signs import SignBlock
 from backend.formats.sum import Sum
 from backend.formats.transposed import Transposed
 from backend.formats.vector import VectorCodebook
@@ -52,3 +53,14 @@ def test_kept_groups_are_multiplied_where_they_lie(columns, size, bits, kind):
             near(matrix.multiply(several), several.double() @ held.dense().double().T)
         near(matrix.dense(), held.dense())
         near(matrix.take(torch.tensor([30, 3, 4])), held.dense()[[30, 3, 4]])
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(3, 5), (17, 24), (33, 130), (40, 700), (300, 128)])
+@pytest.mark.parametrize("rank", [1, 3, 20])
+def test_signs_are_multiplied_by_their_factors(rows, columns, rank):
+    positive, left = random(rows, columns) > 0.3, random(rows, rank, seed=1)
+    held = SignBlock.pack(positive, left, random(rank, columns, seed=2))
+    product = held.product()
+    for several in (random(1, columns, seed=3), random(23, columns, seed=4)):
+        near(product(several), several.double() @ held.dense().double().T)
+    near(held.matrix().dense(), held.dense())

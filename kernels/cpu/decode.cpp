@@ -191,21 +191,6 @@ void decode_columns(const Packed *matrix, int64_t row, int64_t column, int64_t c
     }
 }
 
-void decode_signs(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
-                  State &state) {
-    const SignBlock &held = *reinterpret_cast<const SignBlock *>(matrix);
-    const uint8_t *line = held.signs + row * bytes_of(matrix->columns, 1);
-    const GroupValues left(held.left, row, 0, held.left->columns, state.inner(0));
-    state.tile.resize(count);
-    std::fill_n(out, count, 0.0f);
-    for (int64_t rank = 0; rank < held.left->columns; rank++) {
-        decode(held.right, rank, column, count, state.tile.data(), state.inner(1));
-        loops->combine(out, state.tile.data(), left[rank], count);
-    }
-    for (int64_t k = 0; k < count; k++)
-        if (!bit_of(line, column + k)) out[k] = -out[k];
-}
-
 void make_table(const EntropyCoded &held, std::vector<uint16_t> &table) {
     table.assign(1 << LONGEST, 256);
     int64_t filled = 0;

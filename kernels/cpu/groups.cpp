@@ -26,18 +26,20 @@ KeptGroups take_rows(const GroupSparse &held, int64_t row, int64_t rows, int64_t
                      int64_t kept, State &state) {
     const IntegerGroups &values = as<IntegerGroups>(held.values);
     const int64_t groups = groups_of(held);
-    state.tile.assign(4 * kept + 2, 0);
+    state.tile.resize(4 * kept + 2);
     state.places.resize(kept);
     float *worth = state.tile.data(), *scales = worth + 2 * kept + 2, *offsets = scales + kept;
     decode(values.scales, 0, passed, kept, scales, state.inner(0));
     if (values.offsets) decode(values.offsets, 0, passed, kept, offsets, state.inner(1));
     const Lines zeros(values.zero_points, 0, values.scales->columns);
     if (zeros.planes) unpack(zeros, passed, kept, state.places.data());
+    worth[0] = worth[1] = 0;
     for (int64_t i = 0; i < kept; i++) {
         const float scale = scales[i] * values.unit;
+        const float offset = values.offsets ? offsets[i] : 0;
         const float zero = zeros.planes ? static_cast<float>(state.places[i]) : values.middle;
         worth[2 * i + 2] = scale;
-        worth[2 * i + 3] = offsets[i] - zero * scale;
+        worth[2 * i + 3] = offset - zero * scale;
     }
     return {values.codes.planes[2] + passed * held.group_size / 2,
             worth,

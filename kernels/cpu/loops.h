@@ -54,7 +54,7 @@ struct Loops {
     const float *(*spread)(const uint8_t *, const float *, int64_t, float *);
     void (*spread_fours)(const uint8_t *, const float *, int64_t, float *);
     int64_t (*ones)(const uint8_t *, int64_t);
-    float (*marked)(const uint8_t *, const float *, int64_t);
+    void (*sign_sums)(const uint8_t *, int64_t, int64_t, const float *, int64_t, float *, int64_t);
     void (*widen)(const uint16_t *, int64_t, float *);
     // Codes of one bit, of two, and of both: eight at a time as codes of four bits.
     void (*spread_to_four[4])(const uint8_t *, const uint8_t *, int64_t, uint8_t *);

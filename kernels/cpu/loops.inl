@@ -85,20 +85,6 @@ int64_t ones(const uint8_t *bytes, int64_t count) {
     return found;
 }
 
-// Sum of the values that whole bytes of a mask mark.
-float marked(const uint8_t *mask, const float *values, int64_t bytes) {
-    EightFloats sums = {};
-    const Eight bits = {1, 2, 4, 8, 16, 32, 64, 128};
-    for (int64_t byte = 0; byte < bytes; byte++) {
-        Eight next;
-        __builtin_memcpy(&next, values + 8 * byte, 32);
-        sums += (EightFloats)(next & (Eight)(((Eight{} + mask[byte]) & bits) != 0));
-    }
-    float sum = 0;
-    for (int i = 0; i < 8; i++) sum += sums[i];
-    return sum;
-}
-
 void widen(const uint16_t *from, int64_t count, float *out) {
     int64_t i = 0;
     for (; i + 8 <= count; i += 8) {
@@ -180,6 +166,7 @@ void join(const uint8_t *rest, const uint8_t *symbols, uint32_t first, int64_t c
 
 #include "numbers.inl"
 #include "kept_groups.inl"
+#include "signs.inl"
 #include "vector_columns.inl"
 #include "fixed.inl"
 #include "tiles.inl"
@@ -195,7 +182,7 @@ const Loops LOOPS = {FOR_ALL_PLANES(unpack),
                      spread,
                      spread_fours,
                      ones,
-                     marked,
+                     sign_sums,
                      widen,
                      {nullptr, spread_to_four<1>, spread_to_four<2>, spread_to_four<3>},
                      product_in_place,

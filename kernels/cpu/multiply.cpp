@@ -172,35 +172,6 @@ void multiply_columns(const SplitColumns &held, const float *x, int64_t count, f
     loops->combine(y, sums.data(), 1, count * rows);
 }
 
-// By the factors: sums of the activation times a right factor, with the signs of each row.
-void multiply_by_signs(const SignBlock &held, const float *x, float *y) {
-    const int64_t rows = held.shape.rows, columns = held.shape.columns, ranks = held.left->columns;
-    std::vector<float> scaled(ranks * columns), left(rows * ranks), whole(ranks);
-    State states[2];
-    for (int64_t row = 0; row < rows; row++)
-        decode(held.left, row, 0, ranks, left.data() + row * ranks, states[0]);
-    for (int64_t rank = 0; rank < ranks; rank++) {
-        float *line = scaled.data() + rank * columns;
-        decode(held.right, rank, 0, columns, line, states[1]);
-        whole[rank] = loops->product_in_place(line, x, columns);
-    }
-    const int64_t pieces = rows * columns >= DECODED ? PIECES : 1;
-#pragma omp parallel for schedule(dynamic) if (pieces > 1)
-    for (int64_t piece = 0; piece < pieces; piece++)
-        for (int64_t row = rows * piece / pieces; row < rows * (piece + 1) / pieces; row++) {
-            const uint8_t *line = held.signs + row * bytes_of(columns, 1);
-            float sum = 0;
-            for (int64_t rank = 0; rank < ranks; rank++) {
-                const float *values = scaled.data() + rank * columns;
-                float positive = loops->marked(line, values, columns / 8);
-                for (int64_t k = columns / 8 * 8; k < columns; k++)
-                    if (bit_of(line, k)) positive += values[k];
-                sum += left[row * ranks + rank] * (2 * positive - whole[rank]);
-            }
-            y[row] = sum;
-        }
-}
-
 }  // namespace
 
 extern "C" {
@@ -304,12 +275,6 @@ void decode_some(const Packed *matrix, const int64_t *places, int64_t count, flo
 
 void multiply_packed(const void *matrix, const float *x, int64_t count, float *y) {
     multiply_many(static_cast<const Packed *>(matrix), x, count, y);
-}
-
-void multiply_signs(const void *matrix, const float *x, int64_t count, float *y) {
-    const SignBlock &held = *static_cast<const SignBlock *>(matrix);
-    for (int64_t one = 0; one < count; one++)
-        multiply_by_signs(held, x + one * held.shape.columns, y + one * held.shape.rows);
 }
 
 void multiply_outliers(const void *matrix, const float *x, int64_t count, float *y) {
