@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import ctypes
 
+import torch
 from torch import Tensor
 
+from kernels import extension
 from kernels.layout import Address, Matrix, Number, Packed, here, shape_of
 
 
 class _EntropyCoded(ctypes.Structure):
     _fields_ = (
         ("shape", Packed),
-        *((name, Address) for name in ("rest", "stream", "lengths", "bases", "starts")),
-        ("first", Number),
-        ("symbols", Number),
+        *((name, Address) for name in ("rest", "stream", "bases", "starts", "table")),
+        ("bytes", Number),
     )
 
 
@@ -29,13 +30,20 @@ class _WindowCoded(ctypes.Structure):
 def entropy(
     rest: Tensor, stream: Tensor, lengths: Tensor, bases: Tensor, starts: Tensor, first: int
 ) -> Matrix | None:
-    """Of bytes [rows, columns] whose exponents lie in a stream of lanes."""
+    """Of bytes [rows, columns] whose exponents lie in a stream of lanes; symbols count from first.
+
+    A table of 17 kB, made of the lengths of codes, is held beside them.
+    """
     if not here(rest, stream, lengths, bases, starts):
         return None
-    parts = (rest, stream, lengths, bases, starts)
+    make = extension.library().code_table
+    about = Address(lengths.data_ptr()), Number(lengths.numel()), Number(first)
+    table = torch.empty(-(-make(*about, None) // 8), dtype=torch.int64)
+    make(*about, Address(table.data_ptr()))
+    parts = (rest, stream, bases, starts, table)
     shape = shape_of("decode_entropy", *rest.shape)
     addresses = (part.data_ptr() for part in parts)
-    return Matrix(_EntropyCoded(shape, *addresses, first, lengths.numel()), parts)
+    return Matrix(_EntropyCoded(shape, *addresses, stream.numel()), parts)
 
 
 def window(rest: Tensor, *parts: Tensor) -> Matrix | None:

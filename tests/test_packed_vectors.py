@@ -1,15 +1,17 @@
-"""Vectors of codebooks, kept groups and signs before thin factors, multiplied where they lie."""
+"""Vectors of codebooks, kept groups, signs with thin factors and Huffman codes, where they lie."""
 
 import pytest
 import torch
 
+from backend.formats.dense import Dense
+from backend.formats.entropy import EntropyCoded
 from backend.formats.group_sparse import GroupSparse
 from backend.formats.rows import Rows
 from backend.formats.signs import SignBlock
 from backend.formats.sum import Sum
 from backend.formats.transposed import Transposed
 from backend.formats.vector import VectorCodebook
-from kernels import bitpack
+from kernels import bitpack, huffman
 from tests.test_packed import COARSE, integers, near, random
 
 pytestmark = pytest.mark.usefixtures("loops")
@@ -64,3 +66,26 @@ def test_signs_are_multiplied_by_their_factors(rows, columns, rank):
     for several in (random(1, columns, seed=3), random(23, columns, seed=4)):
         near(product(several), several.double() @ held.dense().double().T)
     near(held.matrix().dense(), held.dense())
+
+
+@pytest.mark.parametrize("symbols", [1, 2, 30])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 3), (64, 128), (41, 300), (5, 1030)])
+def test_exponents_of_the_longest_codes_come_back_wherever_a_row_begins(symbols, rows, columns):
+    generator = torch.Generator().manual_seed(rows)
+    exponents = torch.empty(rows * columns).geometric_(0.5, generator=generator)
+    exponents = exponents.clamp(max=symbols)  # halves of what is left: codes of 12 bits
+    exponents[: min(symbols, exponents.numel())] = torch.arange(min(symbols, exponents.numel())) + 1
+    signs = torch.randn(rows * columns, generator=generator).sign()
+    weight = (signs * 1.25 * 2.0**-exponents).view(rows, columns).to(torch.bfloat16)
+    held = EntropyCoded.pack(weight)
+    if symbols == 30 and rows > 1:
+        assert int(held.lengths.max()) == huffman.LIMIT
+    assert torch.equal(held.exact(), weight)
+    matrix = held.matrix()
+    assert torch.equal(matrix.dense(), weight.float())
+    places = torch.tensor([rows - 1, 0])
+    assert torch.equal(matrix.take(places), weight[places].float())
+    x = random(5, columns, seed=3)
+    for count in (1, 4, 5):
+        found = matrix.multiply(x[:count])
+        assert torch.equal(found, Dense.pack(weight.float()).matrix().multiply(x[:count]))

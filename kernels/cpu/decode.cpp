@@ -8,36 +8,12 @@
 
 namespace {
 
-constexpr int64_t LANE = 64, LANES_A_BASE = 64, LONGEST = 12;
 constexpr int64_t TILE = 64;  // rows of a transposed matrix that are decoded together
 
 template <int64_t LENGTH>
 void copy_vectors(const float *table, const uint32_t *codes, int64_t count, float *out) {
     for (int64_t i = 0; i < count; i++)
         std::memcpy(out + i * LENGTH, table + codes[i] * LENGTH, LENGTH * sizeof(float));
-}
-
-// The 64 symbols of each of some lanes, side by side, for each waits for its own code before; four
-// codes at most lie in the bits that one read brings.
-template <int64_t SEVERAL>
-void read_lanes(const EntropyCoded &held, const uint16_t *table, int64_t first, uint8_t *symbols) {
-    int64_t bits[SEVERAL];
-    for (int64_t lane = 0; lane < SEVERAL; lane++)
-        bits[lane] = held.bases[(first + lane) / LANES_A_BASE] + held.starts[first + lane];
-    for (int64_t place = 0; place < LANE; place += 4) {
-        uint64_t windows[SEVERAL];
-        for (int64_t lane = 0; lane < SEVERAL; lane++) {
-            __builtin_memcpy(&windows[lane], held.stream + bits[lane] / 8, 8);
-            windows[lane] = __builtin_bswap64(windows[lane]) << bits[lane] % 8;
-        }
-        for (int64_t i = 0; i < 4; i++)
-            for (int64_t lane = 0; lane < SEVERAL; lane++) {
-                const uint16_t found = table[windows[lane] >> (64 - LONGEST)];
-                symbols[lane * LANE + place + i] = static_cast<uint8_t>(found);
-                windows[lane] <<= found >> 8;
-                bits[lane] += found >> 8;
-            }
-    }
 }
 
 }  // namespace
@@ -188,37 +164,6 @@ void decode_columns(const Packed *matrix, int64_t row, int64_t column, int64_t c
     for (int64_t k = 0; k < column + count; k++) {
         const float value = bit_of(held.mask, k) ? *fine++ : *coarse++ * widened(*scale++);
         if (k >= column) out[k - column] = value;
-    }
-}
-
-void make_table(const EntropyCoded &held, std::vector<uint16_t> &table) {
-    table.assign(1 << LONGEST, 256);
-    int64_t filled = 0;
-    for (int64_t length = 1; length <= LONGEST; length++)
-        for (int64_t symbol = 0; symbol < held.symbols; symbol++)
-            if (held.lengths[symbol] == length) {
-                const int64_t share = int64_t{1} << (LONGEST - length);
-                std::fill_n(table.data() + filled, share,
-                            static_cast<uint16_t>(256 * length + symbol));
-                filled += share;
-            }
-}
-
-void decode_entropy(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
-                    State &state) {
-    const EntropyCoded &held = *reinterpret_cast<const EntropyCoded *>(matrix);
-    if (state.table.empty()) make_table(held, state.table);
-    const int64_t start = row * matrix->columns + column, end = start + count;
-    constexpr int64_t SEVERAL = 4;
-    uint8_t symbols[SEVERAL * LANE];
-    for (int64_t lane = start / LANE; lane * LANE < end;) {
-        const int64_t lanes = (lane + SEVERAL - 1) * LANE < end ? SEVERAL : 1;
-        (lanes > 1 ? read_lanes<SEVERAL> : read_lanes<1>)(held, state.table.data(), lane, symbols);
-        const int64_t from = std::max(start, lane * LANE);
-        const int64_t to = std::min(end, (lane + lanes) * LANE);
-        loops->join(held.rest + from, symbols + (from - lane * LANE),
-                    static_cast<uint32_t>(held.first), to - from, out + from - start);
-        lane += lanes;
     }
 }
 

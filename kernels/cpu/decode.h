@@ -11,8 +11,7 @@
 // What decoding remembers between two rows of one matrix, and of the matrices inside it.
 struct State {
     int64_t row = -1, passed = 0;      // the last row, and the entries held before the next
-    std::vector<uint16_t> table;       // of an entropy code: 256 * length + symbol by 12 bits;
-                                       // of exponents of four bits: two by their byte
+    std::vector<uint16_t> table;       // of exponents of four bits: two by their byte
     std::vector<uint8_t> codes;        // of a row, spread to four bits, or its exponents
     std::vector<float> tile;           // of a transposed matrix: some of its rows
     int64_t tile_first = -1;
@@ -90,6 +89,16 @@ inline void scale(const Lines &lines, int64_t column, int64_t count, float middl
 inline void decode(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
                    State &state) {
     matrix->decode(matrix, row, column, count, out, state);
+}
+
+// Whole rows that follow each other; those that lie in one stream at once.
+inline void decode_run(const Packed *matrix, int64_t row, int64_t rows, float *out, State &state) {
+    const int64_t columns = matrix->columns;
+    if (matrix->decode == decode_entropy) {
+        decode(matrix, row, 0, rows * columns, out, state);
+        return;
+    }
+    for (int64_t i = 0; i < rows; i++) decode(matrix, row + i, 0, columns, out + i * columns, state);
 }
 
 // What belongs to the groups of a part of a row, such as their scales.

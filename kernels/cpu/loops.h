@@ -47,6 +47,32 @@ struct KeptGroups {
     int64_t rows, groups, size;  // 8, 16 or 32 codes a group
 };
 
+// Huffman codes by their bits: `several` by the next few, up to six symbols in as many bytes, how
+// many bits they take and how many they are; none where the first code is longer.
+struct CodeTable {
+    static constexpr int SHORT = 11, LONGEST = 12;
+    uint64_t several[1 << SHORT];
+    uint16_t ends[LONGEST + 1];    // of the codes of each length, among all words of 12 bits
+    uint16_t before[LONGEST + 1];  // codes that are shorter
+    uint8_t order[256];            // symbols as their codes follow each other
+};
+
+struct FoundCode {
+    int32_t length;
+    uint8_t symbol;
+};
+
+constexpr int64_t LANE = 64, LANES_A_BASE = 64;
+constexpr int64_t LANE_ROOM = 128;  // bytes: what is looked up beyond a lane's end is written too
+
+struct CodedLanes {
+    const uint8_t *stream;
+    int64_t bytes;
+    const int64_t *bases;
+    const uint16_t *starts;
+    const CodeTable *table;
+};
+
 // The loops of one kind of processor; the first two by the planes that there are.
 struct Loops {
     void (*unpack[16])(const uint8_t *const *, int64_t, int64_t, uint32_t *);
@@ -62,7 +88,9 @@ struct Loops {
     void (*look_up)(const uint32_t *, const float *, int64_t, int64_t, float *);
     void (*scale_by)(float *, float, int64_t);
     void (*combine)(float *, const float *, float, int64_t);
-    void (*join)(const uint8_t *, const uint8_t *, uint32_t, int64_t, float *);
+    void (*join)(const uint8_t *, const uint8_t *, int64_t, float *);
+    void (*read_lanes)(const CodedLanes &, int64_t, int64_t, uint8_t *);
+    void (*make_code_table)(const uint8_t *, int64_t, int64_t, CodeTable &);
     void (*dots)(const void *, int64_t, const float *, int64_t, int64_t, float *, int64_t);
     void (*dots_of_halves)(const void *, int64_t, const float *, int64_t, int64_t, float *,
                            int64_t);

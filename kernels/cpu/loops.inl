@@ -155,16 +155,17 @@ void combine(float *out, const float *line, float factor, int64_t count) {
     for (int64_t i = 0; i < count; i++) out[i] += factor * line[i];
 }
 
-void join(const uint8_t *rest, const uint8_t *symbols, uint32_t first, int64_t count, float *out) {
+void join(const uint8_t *rest, const uint8_t *exponents, int64_t count, float *out) {
     for (int64_t i = 0; i < count; i++) {
         const uint32_t bits = static_cast<uint32_t>(rest[i] & 0x80) << 24 |
-                              (symbols[i] + first) << 23 |
+                              static_cast<uint32_t>(exponents[i]) << 23 |
                               static_cast<uint32_t>(rest[i] & 0x7F) << 16;
         __builtin_memcpy(out + i, &bits, 4);
     }
 }
 
 #include "numbers.inl"
+#include "huffman.inl"
 #include "kept_groups.inl"
 #include "signs.inl"
 #include "vector_columns.inl"
@@ -190,6 +191,8 @@ const Loops LOOPS = {FOR_ALL_PLANES(unpack),
                      scale_by,
                      combine,
                      join,
+                     read_lanes,
+                     make_code_table,
                      dots<float>,
                      dots<uint16_t>,
                      group_dots,

@@ -54,6 +54,20 @@ void rows_of_numbers(const Work &work, int64_t, int64_t first, int64_t end) {
                                                  work.y + first, work.matrix->rows);
 }
 
+// As many as a core's first cache holds in float32, decoded.
+void rows_decoded(const Work &work, int64_t, int64_t first, int64_t end) {
+    const int64_t columns = work.matrix->columns;
+    const int64_t several = std::clamp<int64_t>(DECODED / 8 / columns, 1, TILE_ROWS);
+    State state;
+    std::vector<float> room(several * columns);
+    for (int64_t row = first; row < end; row += several) {
+        const int64_t rows = std::min(several, end - row);
+        decode_run(work.matrix, row, rows, room.data(), state);
+        loops->dots(room.data(), rows, work.x, work.count, columns, work.y + row,
+                    work.matrix->rows);
+    }
+}
+
 const uint16_t *halves(const Packed *matrix) {
     return static_cast<const uint16_t *>(as<DenseRows>(matrix).numbers);
 }
@@ -117,6 +131,7 @@ MakeRows way_of(const Packed *matrix, int64_t count) {
     if (has_codes(matrix)) return rows_of_codes;
     if (kind == decode_float32 || kind == decode_bfloat16)
         return count <= FEW ? rows_of_numbers : nullptr;
+    if (kind == decode_entropy) return count <= FEW ? rows_decoded : nullptr;
     if (kind == decode_bitmask && count == 1 &&
         as<Bitmask>(matrix).values->decode == decode_bfloat16)
         return rows_behind_masks;
@@ -262,8 +277,7 @@ void decode_all(const Packed *matrix, float *out) {
     for (int64_t piece = 0; piece < pieces; piece++) {
         const int64_t first = rows * piece / pieces, end = rows * (piece + 1) / pieces;
         State state;
-        for (int64_t row = first; row < end; row++)
-            decode(matrix, row, 0, columns, out + row * columns, state);
+        decode_run(matrix, first, end - first, out + first * columns, state);
     }
 }
 

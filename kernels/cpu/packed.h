@@ -35,6 +35,7 @@ DECODES(decode_sum);
 DECODES(decode_groups);
 DECODES(decode_columns);
 DECODES(decode_window);
+DECODES(decode_entropy);
 #undef DECODES
 
 struct Codes {
@@ -106,10 +107,11 @@ struct SignBlock {
 
 struct EntropyCoded {
     Packed shape;
-    const uint8_t *rest, *stream, *lengths;
+    const uint8_t *rest, *stream;
     const int64_t *bases;
     const uint16_t *starts;
-    int64_t first, symbols;
+    const void *table;  // of codes
+    int64_t bytes;      // of the stream
 };
 
 struct WindowCoded {

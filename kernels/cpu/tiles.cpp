@@ -59,8 +59,7 @@ class Source {
         if (way_ == TABLE) take_tables(several);
         if (way_ != DECODED) return;
         decoded_.resize(several * columns);
-        for (int64_t i = 0; i < several; i++)
-            decode(matrix_, first + i, 0, columns, decoded_.data() + i * columns, state_);
+        decode_run(matrix_, first, several, decoded_.data(), state_);
     }
 
     // Ends what `take` began.

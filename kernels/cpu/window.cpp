@@ -65,7 +65,7 @@ extern "C" void decode_window(const Packed *matrix, int64_t row, int64_t column,
         state.codes[2 * i] = static_cast<uint8_t>(two);
         state.codes[2 * i + 1] = static_cast<uint8_t>(two >> 8);
     }
-    loops->join(rest, state.codes.data() + odd, 0, count, out);
+    loops->join(rest, state.codes.data() + odd, count, out);
     for (int64_t next = first_apart(held, row); next < held.apart && held.rows[next] == row;
          next++) {
         const int64_t place = held.columns[next] - column;
