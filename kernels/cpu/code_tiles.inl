@@ -1,11 +1,7 @@
-// Codes with several activations, by AVX-512 with VNNI; part of its loops.
+// Tiles of codes that several activations meet, by AVX-512 with VNNI; part of its loops.
 //
 // A block of 32 rows is unpacked once and turned, so that a register holds four codes of sixteen
-// rows. Every activation meets it there, and a sum is scaled once for all columns that share a scale
-// of the activation and a group, not for every few codes of a lane.
-
-constexpr int64_t TILED = 4;  // activations from which this is quicker
-constexpr int AT_A_TIME = 4;  // activations whose sums stay in registers
+// rows; every activation meets it there (`code_runs.inl`).
 
 // Sixteen registers of sixteen words: rows become columns.
 inline __attribute__((always_inline)) void turn(__m512i (&held)[16]) {
@@ -48,8 +44,8 @@ void unpack_tile(const CodeRows &rows, int64_t row, int64_t several, int64_t blo
         for (int64_t i = 0; i < 16; i++) {
             const int64_t from = row + std::min(16 * half + i, several - 1);
             const Of one(rows, from, block, whole);
-            // what a row has next comes too late if it is asked for among those of all others
-            _mm_prefetch(reinterpret_cast<const char *>(rows.lines[Of::WIDEST] +
+            // the first rows, for which nobody asked before
+            if (row == 0) _mm_prefetch(reinterpret_cast<const char *>(rows.lines[Of::WIDEST] +
                                                         from * rows.bytes[Of::WIDEST]) +
                              64 * (block + 3),
                          _MM_HINT_T0);
@@ -82,165 +78,154 @@ void unpack_tile(const CodeRows &rows, int64_t row, int64_t several, int64_t blo
     }
 }
 
-// Where a panel of activations stands: a block of the view, and of each activation.
-struct Meeting {
-    const PlaneView &view;
-    int64_t block, one;     // the block, and the first activation
-    const int32_t *uneven;  // [activations, 32 columns]: what signed codes of 8 bits leave out
-    int64_t uneven_apart;
-    const int32_t *halves;  // [32 columns of the block, 32]: codes times half an upper byte; or null
-    const float *scales;    // of sixteen rows and sixteen more, [groups, 32]
-    float *sums;            // [activations, 32]
+// Of 128 columns of a run of a plane's words, the places of their bytes: upper ones of a word's four
+// columns, then lower ones.
+struct Places {
+    alignas(64) uint8_t pairs[4][64], upper[4][64];
+
+    Places() {
+        for (int plane = 0; plane < 4; plane++)
+            for (int word = 0; word < 8; word++)
+                for (int i = 0; i < 4; i++) {
+                    const int each = 8 >> plane;
+                    const int column = (word / each * 4 + i) * each + word % each;
+                    pairs[plane][8 * word + i] = static_cast<uint8_t>(2 * column + 1);
+                    pairs[plane][8 * word + 4 + i] = static_cast<uint8_t>(2 * column);
+                    upper[plane][4 * word + i] = upper[plane][32 + 4 * word + i] =
+                        static_cast<uint8_t>(2 * column + 1);
+                }
+    }
 };
 
-// Adds the products of a tile with some activations to their sums; of a steady block, which has one
-// scale and one group, one sum is scaled, else one of each 32 columns.
-template <int PLANES, bool BYTES, bool STEADY, int MANY>
-void add_codes(const uint8_t *tile, const Meeting &at) {
-    constexpr int EACH = Held<PLANES>::EACH, WORDS = 8 / EACH;  // words of 32 columns
-    constexpr int TOGETHER = STEADY ? 2 * EACH : 1;
-    const PlaneView &view = at.view;
-    const auto *bytes = reinterpret_cast<const uint8_t *>(view.words + at.one * view.words_apart) +
-                        128 * EACH * at.block;
-    const int64_t apart = 2 * view.words_apart;
-    __m512 sums[MANY][2];
-#pragma GCC unroll 4
-    for (int one = 0; one < MANY; one++)
-#pragma GCC unroll 2
-        for (int half = 0; half < 2; half++)
-            sums[one][half] = _mm512_loadu_ps(at.sums + 32 * (at.one + one) + 16 * half);
-    for (int64_t part = 0; part < 2 * EACH; part += TOGETHER) {
-        __m512i upper[MANY][2], lower[MANY][2], halves[2] = {};
-#pragma GCC unroll 4
-        for (int one = 0; one < MANY; one++)
-#pragma GCC unroll 2
-            for (int half = 0; half < 2; half++) {
-                upper[one][half] = lower[one][half] = _mm512_setzero_si512();
-                if (EACH == 1 && !BYTES)
-                    lower[one][half] = _mm512_set1_epi32(
-                        at.uneven[(at.one + one) * at.uneven_apart + 2 * at.block + part]);
-            }
-        for (int more = 0; more < TOGETHER; more++, tile += 8 * 128, bytes += 4 * WORDS) {
-            if (BYTES && at.halves)
-                for (int half = 0; half < 2; half++)
-                    halves[half] = _mm512_add_epi32(
-                        halves[half],
-                        _mm512_loadu_si512(at.halves + 32 * (part + more) + 16 * half));
-#pragma GCC unroll 8
-            for (int word = 0; word < 8; word++) {
-                const __m512i codes[2] = {_mm512_load_si512(tile + 128 * word),
-                                          _mm512_load_si512(tile + 128 * word + 64)};
-                const __m512i turn_sign = _mm512_set1_epi8(EACH == 1 ? -128 : 0);
-                const __m512i with_sign[2] = {_mm512_xor_si512(codes[0], turn_sign),
-                                              _mm512_xor_si512(codes[1], turn_sign)};
-                const uint8_t *x = bytes + 128 * (word % EACH) + 4 * (word / EACH);
-#pragma GCC unroll 4
-                for (int one = 0; one < MANY; one++) {
-                    int32_t high, low;
-                    __builtin_memcpy(&high, x + one * apart, 4);
-                    __builtin_memcpy(&low, x + one * apart + 64, 4);
-#pragma GCC unroll 2
-                    for (int half = 0; half < 2; half++) {
-                        // two sums by turns, for the next waits for that before
-                        auto &sum = BYTES && word % 2 ? lower[one][half] : upper[one][half];
-                        sum = _mm512_dpbusd_epi32(sum, codes[half], _mm512_set1_epi32(high));
-                        if (!BYTES)
-                            lower[one][half] = _mm512_dpbusd_epi32(
-                                lower[one][half], _mm512_set1_epi32(low), with_sign[half]);
-                    }
-                }
-            }
+template <int WIDTH>
+void deal_words(const int16_t *numbers, int64_t apart, int64_t several, const uint8_t *places,
+                uint8_t *to) {
+    constexpr int64_t PIECE = PanelView::PIECE;
+    const __m512i order = _mm512_load_si512(places);
+    const __m512i half = _mm512_set1_epi16(WIDTH == 8 ? 128 : 0);
+    for (int64_t piece = 0; piece < PanelView::RUN / PIECE; piece++, to += 8 * several * WIDTH)
+        for (int64_t one = 0; one < several; one++) {
+            alignas(64) uint8_t dealt[64];
+            const __m512i held = _mm512_loadu_si512(numbers + one * apart + piece * PIECE);
+            // lower bytes as they were: with a sign they are less by 256 where the upper ones are more
+            const __m512i split = _mm512_xor_si512(_mm512_add_epi16(held, half), half);
+            _mm512_store_si512(dealt, _mm512_permutexvar_epi8(order, split));
+            for (int64_t word = 0; word < 8; word++)
+                std::memcpy(to + (word * several + one) * WIDTH, dealt + word * WIDTH, WIDTH);
         }
-        const int64_t lane = 16 * at.block + WORDS * part;
-        const float *own = at.scales + 32 * (view.first[at.block] + view.places[lane]);
-#pragma GCC unroll 4
-        for (int one = 0; one < MANY; one++) {
-            const __m512 shared =
-                _mm512_set1_ps(view.lanes[(at.one + one) * view.lanes_apart + lane]);
-#pragma GCC unroll 2
-            for (int half = 0; half < 2; half++) {
-                __m512i high = upper[one][half], low = lower[one][half];
-                if (BYTES) high = _mm512_add_epi32(high, low), low = halves[half];
-                const __m512i exact = _mm512_add_epi32(_mm512_slli_epi32(high, 8), low);
-                sums[one][half] =
-                    _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(exact), shared),
-                                    _mm512_loadu_ps(own + 16 * half), sums[one][half]);
-            }
-        }
-    }
-#pragma GCC unroll 4
-    for (int one = 0; one < MANY; one++)
-#pragma GCC unroll 2
-        for (int half = 0; half < 2; half++)
-            _mm512_storeu_ps(at.sums + 32 * (at.one + one) + 16 * half, sums[one][half]);
 }
 
-// 128 times the sum of the lower bytes of each 32 columns, [activations, 32 columns]: codes of 8
-// bits are multiplied by them less 128, as the operation asks for a sign.
-inline std::vector<int32_t> uneven_of(const PlaneView &view, int64_t several, int64_t blocks) {
-    std::vector<int32_t> found(several * 2 * blocks);
-    int32_t *to = found.data();
-    for (int64_t one = 0; one < several; one++)
-        for (int64_t part = 0; part < 2 * blocks; part++) {
-            const auto *low = reinterpret_cast<const uint8_t *>(view.words + one * view.words_apart) +
-                              part / 2 * 128 + 64 + part % 2 * 32;
-            int32_t sum = 0;
-            for (int i = 0; i < 32; i++) sum += low[i];
-            *to++ = 128 * sum;
-        }
-    return found;
+// Deals a run of activations as `Panel` says. Where both bytes are there, upper ones are rounded, so
+// that lower ones have a sign.
+void deal_panel(const int16_t *numbers, int64_t apart, int64_t several, int64_t plane,
+                int64_t width, uint8_t *to) {
+    static const Places places;
+    if (width == 8)
+        deal_words<8>(numbers, apart, several, places.pairs[plane], to);
+    else
+        deal_words<4>(numbers, apart, several, places.upper[plane], to);
 }
 
 // 128 times the sums of the codes of each 32 columns of a tile, [32 columns, 32].
-inline void halves_of(const uint8_t *tile, int64_t parts, int32_t *found) {
-    for (int64_t part = 0; part < parts; part++)
+inline void halves_of(const uint8_t *tile, int32_t *found) {
+    for (int64_t piece = 0; piece < PanelView::RUN / PanelView::PIECE; piece++)
         for (int half = 0; half < 2; half++) {
             __m512i sum = _mm512_setzero_si512();
             for (int word = 0; word < 8; word++)
                 sum = _mm512_dpbusd_epi32(
-                    sum, _mm512_load_si512(tile + (8 * part + word) * 128 + 64 * half),
+                    sum, _mm512_load_si512(tile + (8 * piece + word) * TILE_WORD + 64 * half),
                     _mm512_set1_epi8(1));
-            _mm512_storeu_si512(found + 32 * part + 16 * half, _mm512_slli_epi32(sum, 7));
+            _mm512_storeu_si512(found + 32 * piece + 16 * half, _mm512_slli_epi32(sum, 7));
         }
+}
+
+// Numbers [rows, columns] to [columns, 32]; what lies behind the last row is one of its numbers.
+inline void turn_rows(const float *from, int64_t rows, int64_t columns, float *to) {
+    for (int64_t column = 0; column < columns; column += 16)
+        for (int64_t half = 0; half < 2; half++) {
+            const __mmask16 there = columns - column < 16 ? (1u << (columns - column)) - 1 : 0xFFFF;
+            __m512i held[16];
+            for (int64_t i = 0; i < 16; i++)
+                held[i] = _mm512_maskz_loadu_epi32(
+                    there, from + std::min(16 * half + i, rows - 1) * columns + column);
+            turn(held);
+            for (int64_t i = 0; i < std::min<int64_t>(16, columns - column); i++)
+                _mm512_storeu_si512(to + 32 * (column + i) + 16 * half, held[i]);
+        }
+}
+
+// Adds sums [activations, 32], times a factor, to y [rows, activations].
+inline void add_turned(const float *sums, int64_t rows, int64_t several, float factor, float *y) {
+    for (int64_t one = 0; one < several; one += 16)
+        for (int64_t half = 0; 16 * half < rows; half++) {
+            const __mmask16 there = several - one < 16 ? (1u << (several - one)) - 1 : 0xFFFF;
+            __m512i held[16];
+            for (int64_t i = 0; i < 16; i++)
+                held[i] = _mm512_loadu_si512(sums + 32 * std::min(one + i, several - 1) + 16 * half);
+            turn(held);
+            for (int64_t i = 0; i < std::min<int64_t>(16, rows - 16 * half); i++) {
+                float *to = y + (16 * half + i) * several + one;
+                _mm512_mask_storeu_ps(
+                    to, there,
+                    _mm512_fmadd_ps(_mm512_castsi512_ps(held[i]), _mm512_set1_ps(factor),
+                                    _mm512_maskz_loadu_ps(there, to)));
+            }
+        }
+}
+
+// A run of tiles of 32 rows with all activations, added to sums [activations, 32]. Meanwhile the next
+// rows' codes are asked for: so many bits of each, which lie one behind the other.
+inline void add_runs(const uint8_t *tile, int64_t run, const PlaneView &view, int64_t several,
+                     const float *scales, int64_t groups, const uint8_t *ahead, int64_t width,
+                     float *sums) {
+    const PanelView &panel = *view.panel;
+    const bool in_bytes = panel.width == 4;
+    int32_t halves[4 * 32];
+    if (view.halves) halves_of(tile, halves);
+    Meeting at = {tile, nullptr, nullptr, {}, view.halves ? halves : nullptr, nullptr, ahead, 0};
+    const int64_t lines = (width + panel.parts - 1) / panel.parts;
+    const int64_t size = view.group_size;
+    for (int64_t piece = 0; piece < 4; piece++) {
+        const int64_t column = run * PanelView::RUN + piece * PanelView::PIECE;
+        at.own[piece] = scales + 32 * std::min(column / size, groups - 1);
+    }
+    const int64_t pieces = groups == 1 || size % 128 == 0 ? 4 : size % 64 == 0 ? 2 : 1;
+    for (int64_t part = 0; part < panel.parts; part++) {
+        const int64_t first = panel.first(part, several), end = panel.first(part + 1, several);
+        at.bytes = panel.bytes + (run * several + first) * PanelView::WORDS * panel.width;
+        at.shared = panel.scales + (run * several + first) * 4;
+        at.sums = sums + 32 * first;
+        at.ahead = ahead + part * lines * 8 * 64;
+        at.ahead_lines = part * lines < width ? lines : 0;
+        add_run_of(in_bytes, panel.near[run * panel.parts + part] ? pieces : 1, end - first)(at);
+    }
 }
 
 // Adds the products of rows of codes with all activations, times their factor, to y [rows,
 // activations]; groups and steps part where 32 columns end.
-template <int PLANES, bool BYTES, bool STEADY>
+template <int PLANES>
 void code_tiles(const CodeRows &rows, int64_t count, const PlaneView &view, int64_t several,
                 float *y) {
-    typedef Held<PLANES> Of;
-    typedef void (*Add)(const uint8_t *, const Meeting &);
-    static const Add adds[] = {
-        add_codes<PLANES, BYTES, STEADY, 1>, add_codes<PLANES, BYTES, STEADY, 2>,
-        add_codes<PLANES, BYTES, STEADY, 3>, add_codes<PLANES, BYTES, STEADY, 4>};
-    alignas(64) uint8_t tile[16 * Of::EACH * 128];
-    int32_t halves[2 * Of::EACH * 32];
-    const bool halved = BYTES && view.halves;
-    const int64_t blocks = (rows.bytes[Of::WIDEST] + 63) / 64;
-    const int64_t parts = (several + AT_A_TIME - 1) / AT_A_TIME;
-    const std::vector<int32_t> uneven =
-        Of::EACH == 1 && !BYTES ? uneven_of(view, several, blocks) : std::vector<int32_t>();
+    constexpr int64_t RUN = PanelView::RUN, WIDTH = Held<PLANES>::WIDTH;
+    constexpr int64_t BLOCK = 512 / WIDTH, COLUMNS = std::max(RUN, BLOCK);  // of a tile
+    alignas(64) uint8_t tile[COLUMNS / 4 * TILE_WORD];
+    const int64_t runs = view.panel->runs;
     std::vector<float> scales(32 * rows.groups), sums;
     for (int64_t row = 0; row < count; row += TILE_OF_CODES) {
         const int64_t here = std::min(TILE_OF_CODES, count - row);
-        for (int64_t i = 0; i < here; i++)
-            for (int64_t group = 0; group < rows.groups; group++)
-                scales[32 * group + i] = rows.scales[(row + i) * rows.groups + group];
+        turn_rows(rows.scales + row * rows.groups, here, rows.groups, scales.data());
         sums.assign(32 * several, 0);
-        for (int64_t block = 0; block < blocks; block++) {
-            unpack_tile<PLANES>(rows, row, here, block, tile);
-            if (halved) halves_of(tile, 2 * Of::EACH, halves);
-            for (int64_t part = 0; part < parts; part++) {
-                const int64_t first = several * part / parts;
-                const int64_t end = several * (part + 1) / parts;
-                adds[end - first - 1](tile, {view, block, first, uneven.data(), 2 * blocks,
-                                             halved ? halves : nullptr, scales.data(),
-                                             sums.data()});
-            }
+        const int64_t bytes = rows.bytes[Held<PLANES>::WIDEST];
+        const uint8_t *next = rows.lines[Held<PLANES>::WIDEST] + (row + TILE_OF_CODES) * bytes;
+        for (int64_t run = 0; run < runs; run += COLUMNS / RUN) {
+            for (int64_t start = 0; start < COLUMNS; start += BLOCK)
+                unpack_tile<PLANES>(rows, row, here, (run * RUN + start) / BLOCK,
+                                    tile + start / 4 * TILE_WORD);
+            for (int64_t more = 0; more < std::min(COLUMNS / RUN, runs - run); more++)
+                add_runs(tile + more * PanelView::WORDS * TILE_WORD, run + more, view, several,
+                         scales.data(), rows.groups, next + (run + more) * WIDTH * 8 * 64, WIDTH,
+                         sums.data());
         }
-        for (int64_t i = 0; i < here; i++)
-            for (int64_t one = 0; one < several; one++)
-                y[(row + i) * several + one] += rows.factor * sums[32 * one + i];
+        add_turned(sums.data(), here, several, rows.factor, y + row * several);
     }
 }

@@ -212,14 +212,14 @@ void lay(Fixed &activations, const Packed *matrix) {
         lay(activations, as<MixedRows>(matrix).fine);
         lay(activations, as<MixedRows>(matrix).coarse);
     } else if (matrix->decode == decode_codebook) {
-        activations.lay(Fixed::TABLE, group_of(as<Codebook>(matrix)));
+        activations.lay(Fixed::TABLE, group_of(as<Codebook>(matrix)), nullptr);
     } else if (matrix->decode == decode_binary) {
-        activations.lay(0, as<BinaryCodes>(matrix).group_size);
+        activations.lay(0, as<BinaryCodes>(matrix).group_size, loops->deal_panel);
     } else {
         const IntegerGroups &held = as<IntegerGroups>(matrix);
         const int planes = planes_of(held.codes);
         for (int64_t plane = 0; plane < 4; plane++)
-            if (is_laid(planes, plane)) activations.lay(plane, held.group_size);
+            if (is_laid(planes, plane)) activations.lay(plane, held.group_size, loops->deal_panel);
     }
 }
 

@@ -1,9 +1,11 @@
 // Activations as integers of 16 bits, so that codes are multiplied as integers and never widened.
 //
-// 32 neighbours share a scale, their largest size over 32767: the rounding is 2e-5 of a product's
-// norm, a fiftieth of what bfloat16 leaves. What was rounded to fewer bits keeps its codes, as
+// 32 neighbours share a scale, their largest size over 32639, and 128 share one whose four are within
+// eight times each other: the rounding is 2e-5 to 4e-5 of a product's norm, a thirtieth and less of
+// what bfloat16 leaves. What was rounded to fewer bits keeps its codes, as
 // multiples of a power of two, and its steps. Sums of integers are exact, so their order is free.
-// Loops of 8 sums take them as they are; loops of 16 as a signed upper and an unsigned lower byte.
+// Loops of 8 sums take them as they are; loops of 16 as an upper and a lower byte, each with a sign:
+// hence a largest number of 127 * 256 + 127.
 #pragma once
 
 #include <algorithm>
@@ -13,6 +15,7 @@
 #include <vector>
 
 #include "packed.h"
+#include "panels.h"
 
 // What one plane of codes, or codes that point into a table, is multiplied by; a block has 8 or 16
 // sums of 4 bytes of codes each.
@@ -24,16 +27,19 @@ struct PlaneView {
     const int32_t *first;   // [blocks]: the group of a block's first sum
     const int32_t *places;  // [blocks, sums]: how many groups after it each sum's group comes
     bool whole;             // no block has two groups
-    bool parted;            // each 32 columns have one scale and one group
-    bool steady;            // each block has
     bool bytes;             // the lower bytes of activations are zero
     bool halves;            // they are 128
+    const PanelView *panel;  // activations for tiles of codes, whose groups part where 32 columns
+    int64_t group_size;      // end; null: none
 };
 
 class Fixed {
   public:
-    static constexpr int64_t SHARED = 32, PLANES = 5, TABLE = 4, WHOLE = 16;
-    static constexpr size_t MANY = 16;  // groupings that are kept
+    static constexpr int64_t SHARED = 32, NEAR = 128, PLANES = 5, TABLE = 4, WHOLE = 16;
+    static constexpr size_t MANY = 16;     // groupings that are kept
+    static constexpr int64_t TILED = 4;    // activations from which tiles are quicker
+    static constexpr int64_t ALONE = 1 << 15;  // numbers below which a second thread costs more
+    static constexpr float LARGEST = 32639;
     static constexpr Rounding USUAL = {WHOLE, SHARED, 0, 1, 0};
 
     // Columns of a block, and of one of its sums.
@@ -68,19 +74,29 @@ class Fixed {
         padded_ = (columns + block(0) - 1) / block(0) * block(0);
         numbers_.assign(count * padded_, 0);
         scales_.assign(count * padded_ / shared_, 0);
-        for (int64_t one = 0; one < count; one++)
+        each([&](int64_t one) {
             round(x + one * columns, columns, rounding, shared_, numbers_.data() + one * padded_,
                   scales_.data() + one * padded_ / shared_);
+        });
         for (auto &there : laid_) there = false;
+        for (auto &there : dealt_) there = false;
         time_++;
         if (room_.size() > MANY) room_.clear();
     }
 
     int64_t count() const { return count_; }
 
-    // Lays the activations out for codes of a plane in groups; once before rows are multiplied.
-    void lay(int64_t plane, int64_t group_size) {
+    // Lays the activations out for codes of a plane in groups; once before rows are multiplied. For
+    // tiles where there is a way to deal them so; null: none.
+    void lay(int64_t plane, int64_t group_size, Panel::Deal deal) {
         Grouping &grouping = grouped(group_size);
+        if (deal && plane != TABLE && meets_tiles(group_size)) {
+            if (!dealt_[plane])
+                panels_[plane].lay(numbers_, scales_, count_, columns_, shared_,
+                                   in_bytes() || in_halves(), plane, deal);
+            dealt_[plane] = true;
+            return;
+        }
         if (!laid_[plane]) lay_words(plane);
         laid_[plane] = true;
         if (grouping.first[plane].empty()) place_groups(plane, grouping);
@@ -92,10 +108,10 @@ class Fixed {
                 padded_,                       padded_ / block(plane) * sums_,
                 grouping.first[plane].data(), grouping.places[plane].data(),
                 group_size >= columns_ || group_size % block(plane) == 0,
-                shares(SHARED, group_size),
-                shares(block(plane), group_size),
                 in_bytes(),
-                rounding_.odd && rounding_.bits == 8};
+                in_halves(),
+                dealt_[plane] && meets_tiles(group_size) ? &panels_[plane].view() : nullptr,
+                group_size};
     }
 
     // Sums of the activations of each group, [activations, groups].
@@ -110,17 +126,30 @@ class Fixed {
         std::vector<int32_t> first[PLANES], places[PLANES];
     };
 
+    // Does something for each activation; a loop of threads takes its time, even of one.
+    template <typename Do>
+    void each(Do one) const {
+        if (count_ == 1 || count_ * columns_ < ALONE) {
+            for (int64_t i = 0; i < count_; i++) one(i);
+            return;
+        }
+#pragma omp parallel for
+        for (int64_t i = 0; i < count_; i++) one(i);
+    }
+
     bool same(const Rounding &other) const {
         return rounding_.bits == other.bits && rounding_.block == other.block &&
                rounding_.wide == other.wide && rounding_.reach == other.reach &&
                rounding_.odd == other.odd;
     }
 
-    // Whether each so many columns have one scale and one group.
-    bool shares(int64_t columns, int64_t group_size) const {
-        return (group_size >= columns_ || group_size % columns == 0) &&
-               (rounding_.block >= columns_ || rounding_.block % columns == 0);
+    // Whether each 32 columns have one scale and one group, and numbers bytes with signs.
+    bool meets_tiles(int64_t group_size) const {
+        return count_ >= TILED && (group_size >= columns_ || group_size % SHARED == 0) &&
+               shared_ == SHARED && !(rounding_.odd && rounding_.bits == WHOLE - 1);
     }
+
+    bool in_halves() const { return rounding_.odd && rounding_.bits == 8; }
 
     // Whether the lower bytes of all numbers are zero: odd codes have a bit more.
     bool in_bytes() const {
@@ -153,10 +182,11 @@ class Fixed {
         if (here.time == time_) return here;
         here.time = time_;
         here.sums.resize(count_ * here.groups);
-        for (int64_t one = 0; one < count_; one++)
+        each([&](int64_t one) {
             for (int64_t group = 0; group < here.groups; group++)
                 here.sums[one * here.groups + group] = sum(
                     one, group * group_size, std::min(columns_, (group + 1) * group_size));
+        });
         return here;
     }
 
@@ -248,7 +278,8 @@ class Fixed {
     Rounding rounding_ = USUAL;
     std::vector<int16_t> numbers_;
     std::vector<float> scales_;
-    bool laid_[PLANES] = {};
+    bool laid_[PLANES] = {}, dealt_[PLANES] = {};
+    Panel panels_[PLANES];
     std::vector<int16_t> words_[PLANES];
     std::vector<float> lanes_[PLANES];
     std::vector<std::unique_ptr<Grouping>> room_;

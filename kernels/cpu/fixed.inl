@@ -1,26 +1,41 @@
 // Integers of 16 bits and products of codes with them; a part of loops.inl.
 
-// Activations to integers of 16 bits, 32 at a time. What is not finite stays so through its scale.
+// Activations to integers of 16 bits, 128 at a time. What is not finite stays so through its scale.
 void round_to_fixed(const float *x, int64_t columns, const Rounding &, int64_t, int16_t *numbers,
                     float *scales) {
-    for (int64_t start = 0; start < columns; start += Fixed::SHARED) {
-        const int64_t several = std::min(Fixed::SHARED, columns - start);
-        float part[Fixed::SHARED] = {}, largest = 0, finite = 0;
-        std::copy_n(x + start, several, part);
-#pragma omp simd reduction(max : largest) reduction(+ : finite)
-        for (int64_t i = 0; i < Fixed::SHARED; i++) {
-            const float size = std::fabs(part[i]);
-            largest = size > largest ? size : largest;
-            finite += part[i] * 0;
+    constexpr int64_t EACH = Fixed::SHARED, PIECES = Fixed::NEAR / EACH;
+    constexpr float FAR = 8;
+    for (int64_t start = 0; start < columns; start += Fixed::NEAR) {
+        const int64_t several = std::min(Fixed::NEAR, columns - start);
+        float room[Fixed::NEAR], largest[PIECES], finite[PIECES], most = 0, least = 0;
+        const float *part = x + start;
+        if (several < Fixed::NEAR) {
+            std::copy_n(part, several, room);
+            std::fill(room + several, room + Fixed::NEAR, 0.0f);
+            part = room;
         }
-        scales[start / Fixed::SHARED] = largest / 32767 + finite;
-        if (!(finite == 0 && largest > 1e-30f)) continue;
-        const float factor = 32767 / largest;
-        int16_t found[Fixed::SHARED];
-        for (int64_t i = 0; i < Fixed::SHARED; i++)
-            found[i] = static_cast<int16_t>(
-                static_cast<int32_t>(part[i] * factor + (part[i] < 0 ? -0.5f : 0.5f)));
-        std::copy_n(found, several, numbers + start);
+        for (int64_t piece = 0; piece < PIECES; piece++) {
+            float most_here = 0, finite_here = 0;
+#pragma omp simd reduction(max : most_here) reduction(+ : finite_here)
+            for (int64_t i = EACH * piece; i < EACH * (piece + 1); i++) {
+                const float size = std::fabs(part[i]);
+                most_here = size > most_here ? size : most_here;
+                finite_here += part[i] * 0;
+            }
+            largest[piece] = most_here, finite[piece] = finite_here;
+            most = std::max(most, most_here);
+            if (most_here > 0) least = least > 0 ? std::min(least, most_here) : most_here;
+        }
+        const bool near = finite[0] + finite[1] + finite[2] + finite[3] == 0 && most <= FAR * least;
+        for (int64_t piece = 0; piece < PIECES; piece++) {
+            const float top = near ? most : largest[piece];
+            scales[start / EACH + piece] = top / Fixed::LARGEST + finite[piece];
+            if (!(finite[piece] == 0 && top > 1e-30f)) continue;
+            const float factor = Fixed::LARGEST / top;
+            for (int64_t i = EACH * piece; i < EACH * (piece + 1); i++)
+                numbers[start + i] = static_cast<int16_t>(
+                    static_cast<int32_t>(part[i] * factor + (part[i] < 0 ? -0.5f : 0.5f)));
+        }
     }
 }
 
@@ -41,7 +56,7 @@ inline __attribute__((always_inline)) void codes_of(const float *x, int64_t coun
 }
 
 // Activations to codes of few bits, block by block as torch would, each times the largest power of
-// two that 16 bits hold; a scale is the step over that. What is not finite stays so through it.
+// two that two bytes with signs hold; a scale is the step over that. What is not finite stays so through it.
 void round_to_codes(const float *x, int64_t columns, const Rounding &rounding, int64_t shared,
                     int16_t *numbers, float *scales) {
     constexpr float TINY = 1e-12f;
@@ -58,7 +73,8 @@ void round_to_codes(const float *x, int64_t columns, const Rounding &rounding, i
         const int64_t bits = start < rounding.wide ? 8 : rounding.bits;
         const float top = static_cast<float>((1 << (bits - 1)) - 1) + (rounding.odd ? 0.5f : 0);
         const float step = std::max(rounding.reach * largest / top, TINY) + finite;
-        const auto unit = static_cast<float>(1 << (Fixed::WHOLE - bits));
+        const int64_t room = bits > 8 && !(rounding.odd && bits == Fixed::WHOLE - 1);
+        const auto unit = static_cast<float>(1 << (Fixed::WHOLE - room - bits));
         std::fill_n(scales + start / shared, (several + shared - 1) / shared, step / unit);
         if (!(finite == 0)) continue;
         (rounding.odd ? codes_of<true> : codes_of<false>)(part, several, step, top, unit,

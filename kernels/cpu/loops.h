@@ -116,6 +116,7 @@ struct Loops {
     int64_t sums;  // of a block, of which `Fixed` lays activations out
     // By the planes; null: each plane by `plane_dots`.
     void (*code_dots[16])(const CodeRows &, int64_t, const PlaneView &, int64_t, float *);
+    Panel::Deal deal_panel;  // for tiles of codes; null: there are none
     // An activation, dealt first, with values in bfloat16 behind a mask; null: by `masked_dot`.
     void (*deal_pairs)(const float *, int64_t, float *);
     float (*masked_pairs_dot)(const uint8_t *, const float *, int64_t, const uint16_t *&,

@@ -1,4 +1,5 @@
 // The loops for processors with AVX-512, VNNI and VBMI, where they differ from those of AVX-512.
+#include "code_runs.h"
 #include "lookups.h"
 
 #ifdef SEVERAL_KINDS
@@ -18,6 +19,7 @@ Loops with_vnni() {
     Loops found = *loops_of_avx512();
     found.table_dots = table_dots;
     found.sums = 16;
+    found.deal_panel = deal_panel;
     found.code_dots[1] = code_dots<1>;
     found.code_dots[2] = code_dots<2>;
     found.code_dots[3] = code_dots<3>;

@@ -205,12 +205,7 @@ template <int PLANES>
 void code_dots(const CodeRows &rows, int64_t count, const PlaneView &view, int64_t several,
                float *y) {
     auto run = view.bytes ? few_code_dots<PLANES, true> : few_code_dots<PLANES, false>;
-    if (several >= TILED && view.parted) {
-        run = code_tiles<PLANES, false, false>;
-        if (view.bytes || view.halves)
-            run = view.steady ? code_tiles<PLANES, true, true> : code_tiles<PLANES, true, false>;
-    }
-    run(rows, count, view, several, y);
+    (view.panel ? code_tiles<PLANES> : run)(rows, count, view, several, y);
 }
 
 // Codes of four bits as numbers of 16 bits, in the order of bytes that `Fixed` deals them in.

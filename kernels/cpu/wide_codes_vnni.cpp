@@ -1,4 +1,5 @@
 // Codes of five to eight bits as loops_vnni.cpp has narrower ones: apart, to be compiled meanwhile.
+#include "code_runs.h"
 #include "lookups.h"
 
 #ifdef SEVERAL_KINDS
