@@ -36,6 +36,7 @@ MULTIPLIED = 1e10  # multiplications in products that a core makes in a second
 TOUCHED = 1e9  # numbers that memory brings and takes back in a second
 MEASURING = 8.0  # seconds to load the embedded model and to look at what became of it
 EACH_BILLION = 120.0  # seconds that loading, writing and measuring a billion numbers take beside
+NEWEST = 100  # known runs that count
 TEXT = Text(
     tokens=CALIBRATION["windows"] * CALIBRATION["length"],
     windows=min(EACH, CALIBRATION["windows"]),
@@ -53,17 +54,18 @@ def expected(
         recipe: what will be done.
         source: the model.
         anatomy: of that model.
-        known: finished runs with columns model, recipe, family and seconds.
+        known: finished runs with columns model, recipe, family and seconds, the newest first.
     """
     same = known[known["model"] == source.name] if len(known) else known
     if len(same):
         wanted = _methods(recipe.text())
-        alike = same[[_methods(text) == wanted for text in same["recipe"]]]
+        alike = same[[_methods(text) == wanted for text in same["recipe"]]].head(NEWEST)
         if len(alike):
             seconds = _like(alike, recipe, anatomy)
             return seconds, f"{len(alike)} runs of these methods and model"
         family = same[same["family"] == recipe.family]
         runs, what = (family, "this family and model") if len(family) else (same, "this model")
+        runs = runs.head(NEWEST)
         return _unlike(runs, recipe, anatomy), f"{len(runs)} runs of {what}"
     seconds = MEASURING + EACH_BILLION * anatomy.numbers / 1e9 + compressing(recipe, anatomy)
     return seconds, "the size of the model; no run of it is known yet"
@@ -81,15 +83,21 @@ def compressing(recipe: Recipe, anatomy: Anatomy) -> float:
         read += back * TEXT.tokens
     if Needs.EACH_GRADIENT in needs:  # block by block, of the whole model as it is by then
         read += back * len(anatomy.blocks) * TEXT.windows * CALIBRATION["length"]
-    reading = read / (MULTIPLIED * usable_cores())
+    reading = read / (MULTIPLIED * cores())
     return reading + _treating(recipe, anatomy)
 
 
 def _treating(recipe: Recipe, anatomy: Anatomy) -> float:
     """Seconds of what methods say of themselves."""
     efforts = [one.effort(anatomy, TEXT) for one in recipe.stages]
-    cores = sum(one.multiplied / MULTIPLIED + one.core_seconds for one in efforts)
-    return cores / usable_cores() + sum(one.touched for one in efforts) / TOUCHED
+    busy = sum(one.multiplied / MULTIPLIED + one.core_seconds for one in efforts)
+    return busy / cores() + sum(one.touched for one in efforts) / TOUCHED
+
+
+@functools.cache
+def cores() -> int:
+    """Cores that this process may use; asked once, as it takes longer than all else here."""
+    return usable_cores()
 
 
 def _like(runs: pd.DataFrame, recipe: Recipe, anatomy: Anatomy) -> float:

@@ -27,7 +27,7 @@ LEARNING = ("ziplm", "m-fac", "cbq", "prunenet", "flatquant")
 
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch):
-    monkeypatch.setattr(duration, "usable_cores", lambda: 2)
+    monkeypatch.setattr(duration, "cores", lambda: 2)
 
 
 def llama(blocks, width, inner, vocabulary=0, heads=1):

@@ -104,7 +104,7 @@ class Anatomy:
         found = max(lists.values(), key=lambda one: sum(map(_numbers, one.values())))
         return [found[place] for place in sorted(found)]
 
-    @property
+    @cached_property
     def linear(self) -> int:
         """Numbers in the blocks' matrices, routers among them."""
         shapes = (shape for block in self.blocks for shape in block.values())
