@@ -66,3 +66,7 @@ def test_a_layer_is_timed_by_the_method_alone(key):
     found = compress._measured(key, "128x256")
     assert 0 < found["cpu_seconds"] < 60
     assert found["peak_bytes"] >= 0
+
+
+def test_what_takes_longer_than_the_limit_is_given_up_and_says_so():
+    assert compress._apart("rtn", "128x256", limit=0.01) == {"failed": "over 0.01 s"}

@@ -11,6 +11,7 @@ Seconds are of all cores together, so that a neighbour's load does not count.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import subprocess
 import sys
@@ -58,7 +59,6 @@ NO_LAYER = {
 """Why the column of a layer does not apply to a method, by its kind."""
 NO_BLOCK = "by layers"
 ON_BLOCK = {"windows": 16, "length": 256, "vocabulary": 512, "head": 128}
-LIMIT = 1800.0  # seconds by the clock, after which a method is given up
 LOUD = (0.002, 12.0)  # share of the input channels that are outliers, and how much louder
 
 Found = dict[str, Any]
@@ -75,13 +75,17 @@ def main() -> None:
     )
     parser.add_argument("--kept", type=Path, default=KEPT, help="what is known already")
     parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument(
+        "--limit", type=float, default=1800.0, help="seconds by the clock for one, then given up"
+    )
     parser.add_argument("--one", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         sys.stdout.write(json.dumps(_measured(options.one, options.on)))
         return
     keys = options.methods.split(",") if options.methods else [*catalogue()]
-    fill(options.kept, keys, options.on.split(","), _apart)
+    apart = functools.partial(_apart, limit=options.limit)
+    fill(options.kept, keys, options.on.split(","), apart)
     options.page.write_text(page(json.loads(options.kept.read_text())))
 
 
@@ -157,13 +161,13 @@ def _left_out(key: str, subject: str) -> str:
     return kind
 
 
-def _apart(key: str, subject: str) -> Found:
+def _apart(key: str, subject: str, limit: float) -> Found:
     """Measured in a process of its own, so that peaks do not mix."""
     command = [sys.executable, "-m", "docs.benchmarks.compress", "--one", key, "--on", subject]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=limit)
     except subprocess.TimeoutExpired:
-        return {"failed": f"over {LIMIT:g} s"}
+        return {"failed": f"over {limit:g} s"}
     sys.stderr.write(f"{key} on {subject}: {done.stdout}\n")
     return json.loads(done.stdout)
 
