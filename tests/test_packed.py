@@ -93,7 +93,7 @@ def test_integers_of_every_width_kind_and_odd_shape(bits, kind, rows, columns):
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize(("rows", "columns"), ODD)
-def test_tables_of_few_and_of_many_values(bits, rows, columns):
+def test_tables_of_few_and_of_many_values(bits, rows, columns, loops):
     codes = torch.randint(0, 1 << bits, (rows, columns), generator=torch.Generator().manual_seed(3))
     tables, x = random(rows, 1 << bits, seed=1), random(17, columns, seed=2)
     held = [ScalarCodebook.pack(codes, tables)]
@@ -105,6 +105,8 @@ def test_tables_of_few_and_of_many_values(bits, rows, columns):
         for several in (x[:3], x[:4], x):
             found = one.matrix().multiply(several)
             near(found, several.double() @ one.dense().double().T, COARSE)
+    if loops in ("AVX-512", "VNNI") and bits < 5:  # short rows are multiplied in float32
+        near(held[0].matrix().multiply(x[:3]), x[:3].double() @ held[0].dense().double().T)
 
 
 @pytest.mark.parametrize("columns", [4, 12, 64, 100, 172])

@@ -73,6 +73,14 @@ struct CodedLanes {
     const CodeTable *table;
 };
 
+// Rows of codes of up to four bits in planes, each row with a table of its own.
+struct TableRows {
+    const uint8_t *lines[3];
+    int64_t bytes[3];
+    const uint16_t *tables;  // [rows, size], bfloat16
+    int64_t size, columns;
+};
+
 // The loops of one kind of processor; the first two by the planes that there are.
 struct Loops {
     void (*unpack[16])(const uint8_t *const *, int64_t, int64_t, uint32_t *);
@@ -110,6 +118,7 @@ struct Loops {
     void (*deal_kept)(const float *, int64_t, int64_t, float *);
     void (*kept_dots)(const KeptGroups &, const float *, float *);
     void (*write_kept)(const KeptGroups &, float *);
+    void (*table_rows)(const TableRows &, int64_t, const float *, float *);  // null: as integers
     void (*place)(const float *, int64_t, float *);
     void (*tile_dots)(const float *, int64_t, const float *, int64_t, int64_t, int64_t, float *);
     void (*finish_tile)(const float *, int64_t, int64_t, float *, int64_t);

@@ -167,6 +167,7 @@ void join(const uint8_t *rest, const uint8_t *exponents, int64_t count, float *o
 #include "numbers.inl"
 #include "huffman.inl"
 #include "kept_groups.inl"
+#include "row_tables.inl"
 #include "signs.inl"
 #include "vector_columns.inl"
 #include "fixed.inl"
@@ -208,6 +209,11 @@ const Loops LOOPS = {FOR_ALL_PLANES(unpack),
                      deal_kept,
                      kept_dots,
                      write_kept,
+#ifdef HAS_AVX512
+                     table_rows,
+#else
+                     nullptr,
+#endif
                      place,
                      tile_dots,
                      finish_tile,

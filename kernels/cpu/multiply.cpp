@@ -113,6 +113,13 @@ void rows_of_groups(const Work &work, int64_t, int64_t first, int64_t end) {
     dots_of_groups(work.matrix, first, end, work.x, work.y);
 }
 
+void rows_of_tables(const Work &work, int64_t, int64_t first, int64_t end) {
+    const Packed *matrix = work.matrix;
+    for (int64_t one = 0; one < work.count; one++)
+        dots_of_tables(matrix, first, end, work.x + one * matrix->columns,
+                       work.y + one * matrix->rows);
+}
+
 // Whether codes meet tiles of activations, which keeps up with a dense matrix however many there are.
 bool keeps_up(const Packed *matrix) {
     if (matrix->decode == decode_mixed)
@@ -128,6 +135,7 @@ typedef void (*MakeRows)(const Work &, int64_t, int64_t, int64_t);
 MakeRows way_of(const Packed *matrix, int64_t count) {
     const Decode kind = matrix->decode;
     if (kind == decode_codebook && count > FEWER && loops->look_up_codes) return nullptr;
+    if (count <= FEWER && has_short_tables(matrix)) return rows_of_tables;
     if (has_codes(matrix)) return rows_of_codes;
     if (kind == decode_float32 || kind == decode_bfloat16)
         return count <= FEW ? rows_of_numbers : nullptr;

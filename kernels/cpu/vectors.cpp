@@ -52,6 +52,14 @@ void add_rows(const Packed *held, const float *x, float *out) {
         loops->combine(out, found.data() + piece * columns, 1, columns);
 }
 
+// Bits of a code.
+int64_t width_of(const Codes &codes) {
+    int64_t width = 0;
+    for (int64_t plane = 0; plane < 4; plane++)
+        if (codes.planes[plane]) width += int64_t{1} << plane;
+    return width;
+}
+
 // 1, 2 and 3 for vectors of 2, 4 and 8 numbers.
 int64_t place_of(int64_t length) { return length == 8 ? 3 : length / 2; }
 
@@ -71,6 +79,28 @@ float dot_of_vectors(const Packed *matrix, int64_t row, const float *x) {
         sum += dot(codes, held.table, x + column, count);
     });
     return sum;
+}
+
+bool has_short_tables(const Packed *matrix) {
+    constexpr int64_t SHORT = 1024;  // columns below which integers take longer to make than to add
+    if (!loops->table_rows || matrix->decode != decode_codebook) return false;
+    const Codebook &held = as<Codebook>(matrix);
+    if (!held.rows || held.scales || !has_table(held) || matrix->columns > SHORT) return false;
+    return int64_t{1} << width_of(held.codes) == held.size;
+}
+
+void dots_of_tables(const Packed *matrix, int64_t first, int64_t end, const float *x, float *y) {
+    const Codebook &held = as<Codebook>(matrix);
+    const int64_t columns = matrix->columns, size = held.codes.planes[2] ? 16 : 1;
+    std::vector<float> dealt((columns + 15) / 16 * 16);
+    loops->deal_kept(x, columns, size, dealt.data());
+    TableRows rows = {{}, {}, held.rows + first * held.size, held.size, columns};
+    for (int64_t plane = 0; plane < 3; plane++) {
+        if (!held.codes.planes[plane]) continue;
+        rows.bytes[plane] = bytes_of(columns, 1 << plane);
+        rows.lines[plane] = held.codes.planes[plane] + first * rows.bytes[plane];
+    }
+    loops->table_rows(rows, end - first, dealt.data(), y + first);
 }
 
 void add_turned(const Packed *held, const float *x, float *out) {

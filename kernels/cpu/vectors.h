@@ -10,6 +10,12 @@ bool has_vectors(const Packed *matrix);
 // The product of a row of vectors with an activation.
 float dot_of_vectors(const Packed *matrix, int64_t row, const float *x);
 
+// Whether rows are short and of codes into a table of their own, which loops look up in float32.
+bool has_short_tables(const Packed *matrix);
+
+// The products of some such rows with an activation.
+void dots_of_tables(const Packed *matrix, int64_t first, int64_t end, const float *x, float *y);
+
 // The products of some rows of kept groups with an activation.
 void dots_of_groups(const Packed *matrix, int64_t first, int64_t end, const float *x, float *y);
 
