@@ -10,15 +10,8 @@ int64_t group_of(const Codebook &held) {
 // Whole rows that follow each other; `which` of the states inside is theirs.
 void decode_rows(const Packed *matrix, int64_t first, int64_t count, float *out, State &whole,
                  int which) {
-    if (matrix->decode == decode_bfloat16) {
-        loops->widen(static_cast<const uint16_t *>(as<DenseRows>(matrix).numbers) +
-                         first * matrix->columns,
-                     count * matrix->columns, out);
-        return;
-    }
-    State &state = whole.inner(which);
-    for (int64_t i = 0; i < count; i++)
-        decode(matrix, first + i, 0, matrix->columns, out + i * matrix->columns, state);
+    const bool plain = matrix->decode == decode_bfloat16;  // remembers nothing
+    decode_run(matrix, first, count, out, plain ? whole : whole.inner(which));
 }
 
 // Sums of groups times what they are worth: where the products of a run begin.

@@ -8,14 +8,8 @@ constexpr int64_t TOGETHER = 16;  // sums of a row that are made at once, if it 
 // All of a small matrix.
 std::vector<float> whole_of(const Packed *matrix) {
     std::vector<float> found(matrix->rows * matrix->columns);
-    if (matrix->decode == decode_bfloat16) {
-        loops->widen(static_cast<const uint16_t *>(as<DenseRows>(matrix).numbers),
-                     matrix->rows * matrix->columns, found.data());
-        return found;
-    }
     State state;
-    for (int64_t row = 0; row < matrix->rows; row++)
-        decode(matrix, row, 0, matrix->columns, found.data() + row * matrix->columns, state);
+    decode_run(matrix, 0, matrix->rows, found.data(), state);
     return found;
 }
 
