@@ -32,48 +32,85 @@ inline __attribute__((always_inline)) void turn(__m512i (&held)[16]) {
     }
 }
 
+// Eight words of sixteen rows: rows become columns. Rows four apart share a register from the start.
+inline __attribute__((always_inline)) void turn_eight(const uint8_t *rows, int64_t apart,
+                                                      __m512i (&held)[8]) {
+    __m512i half[8];
+    const auto at = [&](int64_t row) __attribute__((always_inline)) {
+        return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(rows + row * apart));
+    };
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++, rows += 8 * apart)
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; j++)
+            held[4 * i + j] = _mm512_inserti64x4(_mm512_castsi256_si512(at(j)), at(j + 4), 1);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        half[2 * i] = _mm512_unpacklo_epi32(held[2 * i], held[2 * i + 1]);
+        half[2 * i + 1] = _mm512_unpackhi_epi32(held[2 * i], held[2 * i + 1]);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++)
+#pragma GCC unroll 2
+        for (int j = 0; j < 2; j++) {
+            held[4 * i + 2 * j] = _mm512_unpacklo_epi64(half[4 * i + j], half[4 * i + 2 + j]);
+            held[4 * i + 2 * j + 1] = _mm512_unpackhi_epi64(half[4 * i + j], half[4 * i + 2 + j]);
+        }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+        half[j] = _mm512_shuffle_i32x4(held[j], held[4 + j], 0x88);
+        half[4 + j] = _mm512_shuffle_i32x4(held[j], held[4 + j], 0xDD);
+    }
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; j++) held[j] = half[j];
+}
+
 // A block of some rows, [words of a row's block, codes of a byte, 32 rows, 4].
 template <int PLANES>
 void unpack_tile(const CodeRows &rows, int64_t row, int64_t several, int64_t block, uint8_t *tile) {
     typedef Held<PLANES> Of;
     // What is fewer registers is turned: planes as they lie, or codes.
     constexpr bool PLANES_FIRST = 1 + (Of::LOWER & 1) + (Of::LOWER >> 1) < Of::EACH;
+    constexpr int TURNED = PLANES_FIRST ? 3 : Of::EACH;
     const bool whole = (block + 1) * 64 <= rows.bytes[Of::WIDEST];
-    for (int64_t half = 0; half < 2 && 16 * half < several; half++) {
-        __m512i held[PLANES_FIRST ? 3 : Of::EACH][16];
-        for (int64_t i = 0; i < 16; i++) {
-            const int64_t from = row + std::min(16 * half + i, several - 1);
-            const Of one(rows, from, block, whole);
-            // the first rows, for which nobody asked before
-            if (row == 0) _mm_prefetch(reinterpret_cast<const char *>(rows.lines[Of::WIDEST] +
-                                                        from * rows.bytes[Of::WIDEST]) +
-                             64 * (block + 3),
-                         _MM_HINT_T0);
+    const int64_t bytes = rows.bytes[Of::WIDEST];
+    const uint8_t *line = rows.lines[Of::WIDEST] + row * bytes + 64 * block;
+    alignas(64) uint8_t room[TURNED][16 * 64];
+    for (int64_t half = 0; half < 2 && 16 * half < several; half++, line += 16 * bytes) {
+        // whether the widest plane is turned where it lies
+        const bool there = (PLANES_FIRST || PLANES == 8) && whole && several >= 16 * (half + 1);
+        for (int64_t i = 0; i < 16 && row == 0; i++)  // nobody asked for these rows before
+            _mm_prefetch(reinterpret_cast<const char *>(line + i * bytes + 3 * 64), _MM_HINT_T0);
+        for (int64_t i = 0; i < 16 && (Of::LOWER || !there); i++) {
+            const Of one(rows, row + std::min(16 * half + i, several - 1), block, whole);
+            const auto keep = [&](int plane, __m512i held) __attribute__((always_inline)) {
+                _mm512_store_si512(room[plane] + 64 * i, held);
+            };
             if constexpr (PLANES_FIRST) {
-                held[0][i] = one.widest;
-                if (Of::LOWER & 1) held[1][i] = one.ones;
-                if (Of::LOWER & 2) held[2][i] = one.twos;
+                if (!there) keep(0, one.widest);
+                if (Of::LOWER & 1) keep(1, one.ones);
+                if (Of::LOWER & 2) keep(2, one.twos);
             } else {
 #pragma GCC unroll 8
-                for (int j = 0; j < Of::EACH; j++) held[j][i] = one.codes(j);
+                for (int j = 0; j < Of::EACH; j++) keep(j, one.codes(j));
             }
         }
-        if constexpr (PLANES_FIRST) {
-            turn(held[0]);
-            if (Of::LOWER & 1) turn(held[1]);
-            if (Of::LOWER & 2) turn(held[2]);
-        } else {
+        for (int64_t word = 0; word < 16; word += 8) {
+            __m512i held[TURNED][8];
+            turn_eight((there ? line : room[0]) + 4 * word, there ? bytes : 64, held[0]);
+            for (int plane = 1; plane < TURNED; plane++)
+                if (!PLANES_FIRST || Of::LOWER & plane)
+                    turn_eight(room[plane] + 4 * word, 64, held[plane]);
+            uint8_t *to = tile + (2 * word * Of::EACH + half) * 64;
 #pragma GCC unroll 8
-            for (int j = 0; j < Of::EACH; j++) turn(held[j]);
-        }
-        for (int64_t i = 0; i < 16; i++) {
-            Of word;
-            if (PLANES_FIRST) word.widest = held[0][i], word.ones = held[1][i];
-            if constexpr (PLANES_FIRST) word.twos = held[2][i];
+            for (int i = 0; i < 8; i++) {
+                Of of;
+                of.widest = held[0][i];
+                if constexpr (PLANES_FIRST) of.ones = held[1][i], of.twos = held[2][i];
 #pragma GCC unroll 8
-            for (int j = 0; j < Of::EACH; j++)
-                _mm512_store_si512(tile + ((i * Of::EACH + j) * 2 + half) * 64,
-                                   PLANES_FIRST ? word.codes(j) : held[j][i]);
+                for (int j = 0; j < Of::EACH; j++, to += TILE_WORD)
+                    _mm512_store_si512(to, PLANES_FIRST ? of.codes(j) : held[j][i]);
+            }
         }
     }
 }
