@@ -11,7 +11,7 @@ struct Meeting {
     const uint8_t *bytes;    // [words, activations, 1 or 2, 4]
     const float *shared;     // [32 columns, activations]: scales
     const float *own[4];     // of each 32 columns, [32 rows]: scales of their group
-    const int32_t *halves;   // [32 columns, 32 rows]: codes times half an upper byte; or null
+    const float *halves;     // [32 columns, 32 rows]: half the sums of codes; or null
     float *sums;             // [activations, 32 rows]
     const uint8_t *ahead;    // what is needed of memory later: so many lines every four words
     int64_t ahead_lines;

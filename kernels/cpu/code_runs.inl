@@ -19,7 +19,7 @@ inline __attribute__((always_inline)) __m512i zero() {
     return found;
 }
 
-// A few words of a tile with activations, by upper bytes and, where those stand between, lower ones.
+// A few words of a tile with activations, by upper bytes and, where those are there, lower ones.
 template <bool BYTES, int MANY>
 inline __attribute__((always_inline)) void add_words(const uint8_t *tile, const uint8_t *bytes,
                                                      __m512i (&upper)[MANY][2],
@@ -43,6 +43,32 @@ inline __attribute__((always_inline)) void add_words(const uint8_t *tile, const 
     }
 }
 
+// Scales sums of some pieces and adds them up. Upper bytes alone are worth 256 by their scales.
+template <bool BYTES, bool HALVED, int MANY>
+inline __attribute__((always_inline)) void finish_piece(const Meeting &at, int piece, int together,
+                                                        const __m512i (&upper)[MANY][2],
+                                                        const __m512i (&lower)[MANY][2]) {
+    __m512 halves[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+    for (int more = piece; HALVED && more < piece + together; more++)
+        for (int half = 0; half < 2; half++)
+            halves[half] =
+                _mm512_add_ps(halves[half], _mm512_loadu_ps(at.halves + 32 * more + 16 * half));
+    const float *shared = at.shared + piece * MANY, *own = at.own[piece];
+    float *sums = at.sums;
+#pragma GCC unroll 8
+    for (int one = 0; one < MANY; one++)
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; half++, sums += 16) {
+            __m512i whole = upper[one][half];
+            if (!BYTES) whole = _mm512_add_epi32(_mm512_slli_epi32(whole, 8), lower[one][half]);
+            __m512 exact = _mm512_cvtepi32_ps(whole);
+            if (HALVED) exact = _mm512_add_ps(exact, halves[half]);
+            exact = _mm512_mul_ps(exact, _mm512_set1_ps(shared[one]));
+            _mm512_storeu_ps(sums, _mm512_fmadd_ps(exact, _mm512_loadu_ps(own + 16 * half),
+                                                   _mm512_loadu_ps(sums)));
+        }
+}
+
 template <bool BYTES, int TOGETHER, int MANY>
 void add_run(const Meeting &at) {
     constexpr int STEP = (BYTES ? 4 : 8) * MANY * NEAR_WORDS;  // bytes of activations
@@ -63,25 +89,13 @@ void add_run(const Meeting &at) {
             add_words<BYTES, MANY>(tile, bytes, upper, lower);
             tile += TILE_WORD * NEAR_WORDS, bytes += STEP;
         }
-        __m512i halves[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+        const auto finish = [&](auto halved) __attribute__((always_inline)) {
+            finish_piece<BYTES, decltype(halved)::value>(at, piece, TOGETHER, upper, lower);
+        };
         if (BYTES && at.halves)
-            for (int more = piece; more < piece + TOGETHER; more++)
-                for (int half = 0; half < 2; half++)
-                    halves[half] = _mm512_add_epi32(
-                        halves[half], _mm512_loadu_si512(at.halves + 32 * more + 16 * half));
-        const float *shared = at.shared + piece * MANY, *own = at.own[piece];
-        float *sums = at.sums;
-#pragma GCC unroll 8
-        for (int one = 0; one < MANY; one++)
-#pragma GCC unroll 2
-            for (int half = 0; half < 2; half++, sums += 16) {
-                const __m512i exact = _mm512_add_epi32(_mm512_slli_epi32(upper[one][half], 8),
-                                                       BYTES ? halves[half] : lower[one][half]);
-                _mm512_storeu_ps(
-                    sums, _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(exact),
-                                                        _mm512_set1_ps(shared[one])),
-                                          _mm512_loadu_ps(own + 16 * half), _mm512_loadu_ps(sums)));
-            }
+            finish(std::true_type());
+        else
+            finish(std::false_type());
     }
 }
 

@@ -1,6 +1,8 @@
 // A tile of codes with a few activations, for all widths of codes: apart, to be compiled meanwhile.
 #include "code_runs.h"
 
+#include <type_traits>
+
 #include "lookups.h"
 
 #ifdef SEVERAL_KINDS

@@ -32,7 +32,7 @@ inline __attribute__((always_inline)) void turn(__m512i (&held)[16]) {
     }
 }
 
-// Eight words of sixteen rows: rows become columns. Rows four apart share a register from the start.
+// Eight words of sixteen rows: rows become columns. Rows four apart share a register at once.
 inline __attribute__((always_inline)) void turn_eight(const uint8_t *rows, int64_t apart,
                                                       __m512i (&held)[8]) {
     __m512i half[8];
@@ -115,8 +115,8 @@ void unpack_tile(const CodeRows &rows, int64_t row, int64_t several, int64_t blo
     }
 }
 
-// Of 128 columns of a run of a plane's words, the places of their bytes: upper ones of a word's four
-// columns, then lower ones.
+// Of 32 columns in the order of a plane's words, the places of their bytes: upper ones of a word's
+// four columns, then lower ones.
 struct Places {
     alignas(64) uint8_t pairs[4][64], upper[4][64];
 
@@ -144,7 +144,7 @@ void deal_words(const int16_t *numbers, int64_t apart, int64_t several, const ui
         for (int64_t one = 0; one < several; one++) {
             alignas(64) uint8_t dealt[64];
             const __m512i held = _mm512_loadu_si512(numbers + one * apart + piece * PIECE);
-            // lower bytes as they were: with a sign they are less by 256 where the upper ones are more
+            // lower bytes as they were: with a sign, less by 256 where the upper ones are more
             const __m512i split = _mm512_xor_si512(_mm512_add_epi16(held, half), half);
             _mm512_store_si512(dealt, _mm512_permutexvar_epi8(order, split));
             for (int64_t word = 0; word < 8; word++)
@@ -152,8 +152,8 @@ void deal_words(const int16_t *numbers, int64_t apart, int64_t several, const ui
         }
 }
 
-// Deals a run of activations as `Panel` says. Where both bytes are there, upper ones are rounded, so
-// that lower ones have a sign.
+// Deals a run of activations as `Panel` says. Where both bytes are there, upper ones are rounded,
+// so that lower ones have a sign.
 void deal_panel(const int16_t *numbers, int64_t apart, int64_t several, int64_t plane,
                 int64_t width, uint8_t *to) {
     static const Places places;
@@ -163,8 +163,8 @@ void deal_panel(const int16_t *numbers, int64_t apart, int64_t several, int64_t 
         deal_words<4>(numbers, apart, several, places.upper[plane], to);
 }
 
-// 128 times the sums of the codes of each 32 columns of a tile, [32 columns, 32].
-inline void halves_of(const uint8_t *tile, int32_t *found) {
+// Half the sums of the codes of each 32 columns of a tile, [32 columns, 32].
+inline void halves_of(const uint8_t *tile, float *found) {
     for (int64_t piece = 0; piece < PanelView::RUN / PanelView::PIECE; piece++)
         for (int half = 0; half < 2; half++) {
             __m512i sum = _mm512_setzero_si512();
@@ -172,7 +172,8 @@ inline void halves_of(const uint8_t *tile, int32_t *found) {
                 sum = _mm512_dpbusd_epi32(
                     sum, _mm512_load_si512(tile + (8 * piece + word) * TILE_WORD + 64 * half),
                     _mm512_set1_epi8(1));
-            _mm512_storeu_si512(found + 32 * piece + 16 * half, _mm512_slli_epi32(sum, 7));
+            _mm512_storeu_ps(found + 32 * piece + 16 * half,
+                             _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(0.5f)));
         }
 }
 
@@ -198,7 +199,8 @@ inline void add_turned(const float *sums, int64_t rows, int64_t several, float f
             const __mmask16 there = several - one < 16 ? (1u << (several - one)) - 1 : 0xFFFF;
             __m512i held[16];
             for (int64_t i = 0; i < 16; i++)
-                held[i] = _mm512_loadu_si512(sums + 32 * std::min(one + i, several - 1) + 16 * half);
+                held[i] =
+                    _mm512_loadu_si512(sums + 32 * std::min(one + i, several - 1) + 16 * half);
             turn(held);
             for (int64_t i = 0; i < std::min<int64_t>(16, rows - 16 * half); i++) {
                 float *to = y + (16 * half + i) * several + one;
@@ -210,14 +212,14 @@ inline void add_turned(const float *sums, int64_t rows, int64_t several, float f
         }
 }
 
-// A run of tiles of 32 rows with all activations, added to sums [activations, 32]. Meanwhile the next
-// rows' codes are asked for: so many bits of each, which lie one behind the other.
+// A run of tiles of 32 rows with all activations, added to sums [activations, 32]. Meanwhile the
+// next rows' codes are asked for: so many bits of each, which lie one behind the other.
 inline void add_runs(const uint8_t *tile, int64_t run, const PlaneView &view, int64_t several,
                      const float *scales, int64_t groups, const uint8_t *ahead, int64_t width,
                      float *sums) {
     const PanelView &panel = *view.panel;
     const bool in_bytes = panel.width == 4;
-    int32_t halves[4 * 32];
+    float halves[4 * 32];
     if (view.halves) halves_of(tile, halves);
     Meeting at = {tile, nullptr, nullptr, {}, view.halves ? halves : nullptr, nullptr, ahead, 0};
     const int64_t lines = (width + panel.parts - 1) / panel.parts;

@@ -12,7 +12,8 @@ struct PanelView {
 
     const uint8_t *bytes;  // [runs, parts, words, activations of a part, 1 or 2, 4]: upper bytes,
                            // then lower ones, which have a sign too; without those if they are zero
-    const float *scales;   // [runs, parts, 32 columns, activations of a part]
+    const float *scales;   // [runs, parts, 32 columns, activations of a part]; of upper bytes alone
+                           // 256 times as large
     const uint8_t *near;   // [runs, parts]: whether an activation has one scale for all columns
     int64_t runs, parts, width;  // bytes of a word of an activation: 4 or 8
 
@@ -49,10 +50,12 @@ class Panel {
                 deal(numbers.data() + first * padded + run * RUN, padded, count, plane, view_.width,
                      bytes_.data() + run * run_bytes + first * PanelView::WORDS * view_.width);
                 float *to = scales_.data() + (run * several + first) * RUN / PIECE;
+                const float worth = in_bytes ? 256 : 1;
                 bool near = true;
                 for (int64_t piece = 0; piece < RUN / PIECE; piece++)
                     for (int64_t one = 0; one < count; one++) {
                         to[piece * count + one] =
+                            worth *
                             scales[((first + one) * padded + run * RUN + piece * PIECE) / shared];
                         near = near && to[piece * count + one] == to[one];
                     }
