@@ -172,8 +172,9 @@ class Step:
         rooms: Sequence[Place],
         among: Tensor | None = None,
         places: Tensor | None = None,
+        last: int | None = None,
     ) -> Tensor:
-        """Logits [1, tokens, vocabulary] of the step's dtype; the rooms take keys and values in.
+        """Logits [1, last, vocabulary] of the step's dtype; the rooms take keys and values in.
 
         Args:
             tokens: ids [tokens], whole numbers, or embeddings [tokens, channels], float32,
@@ -185,12 +186,14 @@ class Step:
             among: [tokens, tokens], bool, which of the new tokens each may see in a room; None
                 for those up to itself.
             places: positions [tokens], int64; None where they follow each other.
+            last: of how many last tokens logits are given; None for all.
 
         Raises:
             IndexError: an id is none of the vocabulary.
         """
         count = tokens.shape[0]
-        needed = count * (7 * self._widest + self._vocabulary)
+        last = count if last is None else last
+        needed = count * 7 * self._widest + last * self._vocabulary
         if self._scratch.numel() < needed:
             self._scratch = torch.empty(2 * needed)
             self._step.scratch = self._scratch.data_ptr()
@@ -198,13 +201,13 @@ class Step:
             tokens = tokens.to(torch.int64)  # as the step reads them
         held = [None if part is None else part.contiguous() for part in (tokens, among, places)]
         first, seen, at = (None if part is None else part.data_ptr() for part in held)
-        logits = torch.empty((1, count, self._vocabulary), dtype=self._dtype)
+        logits = torch.empty((1, last, self._vocabulary), dtype=self._dtype)
         ids, stream = (first, None) if tokens.dim() == 1 else (None, first)
         rooms = rooms if isinstance(rooms, Rooms) else Rooms(rooms)
         self._asked, self._count = rooms, count
         known = _function(extension.library())(
             self._reference, rooms.addresses, ids, stream, turns[0].data_ptr(),
-            turns[1].data_ptr(), at, position, count, seen, logits.data_ptr(),
+            turns[1].data_ptr(), at, position, count, seen, last, logits.data_ptr(),
         )  # fmt: skip
         self._asked = ()
         if failure := self._failure:
@@ -237,7 +240,7 @@ class Step:
 def _function(library: ctypes.CDLL) -> Callable[..., int]:
     """The step itself, which knows the kinds of what it is given."""
     address, number = ctypes.c_void_p, ctypes.c_int64
-    kinds = ctypes.c_void_p, *[address] * 6, number, number, address, address
+    kinds = ctypes.c_void_p, *[address] * 6, number, number, address, number, address
     return ctypes.CFUNCTYPE(ctypes.c_int, *kinds)(("decode_step", library))
 
 

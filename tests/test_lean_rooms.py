@@ -62,3 +62,23 @@ def test_logits_of_a_model_in_bfloat16_are_those_in_float32_rounded():
     wanted = model.session(1, 4).feed(tiny.tokens(1, 2))
     assert wanted.dtype == torch.float32
     assert torch.equal(found, wanted.to(torch.bfloat16))
+
+
+@pytest.mark.parametrize("count", [1, 3, TOKENS, TOKENS + 5])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2", "gemma3"])
+def test_reading_gives_the_logits_of_the_last_position_alone(family, count):
+    model = TransformersModel(tiny.build(family).eval())
+    tokens = tiny.tokens(2, count)
+    for batch in (1, 2):
+        fed = model.session(batch, count + 1)
+        read = model.session(batch, count + 1)
+        equal(read.read(tokens[:batch]), fed.feed(tokens[:batch])[:, -1])
+        assert read.length == count
+        equal(read.feed(tokens[:batch, :1]), fed.feed(tokens[:batch, :1]))
+
+
+def test_reading_multiplies_the_head_by_one_position():
+    plain, seen = tiny.build("gpt2").eval(), []
+    plain.lm_head.register_forward_hook(lambda _, given, found: seen.append(found.shape))
+    TransformersModel(plain).session(1, 9).read(tiny.tokens(1, 9))
+    assert [shape[1] for shape in seen] == [1]

@@ -52,6 +52,9 @@ class TableSession:
         self.length = self.tokens.shape[1]
         return self.model.logits(self.tokens)[:, -tokens.shape[1] :]
 
+    def read(self, tokens):
+        return self.feed(tokens)[:, -1]
+
 
 def counting(line):
     return {line[-1] + 1: 5.0} if 1 <= line[-1] < 9 else {}

@@ -110,7 +110,7 @@ class Fake:
     def session(self, batch, length):
         return self
 
-    def feed(self, tokens):
+    def read(self, tokens):
         self.length = tokens.shape[1]
 
     def cache_bytes(self):

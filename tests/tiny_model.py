@@ -92,6 +92,9 @@ class TinySession:
             hidden, self.past[index] = result
         return hidden @ self.model.head.T
 
+    def read(self, tokens):
+        return self.feed(tokens)[:, -1]
+
     def crop(self, length):
         self.pick(length, ())
 

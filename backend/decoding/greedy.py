@@ -76,7 +76,7 @@ def generate(
     position = min(lengths)
     fed = torch.tensor([list(prompt[:position]) for prompt in prompts], device=model.device)
     while True:
-        logits = session.feed(fed)[:, -1]
+        logits = session.read(fed)
         if watch is not None:
             watch(position, logits)
         chosen = choose(logits).tolist()

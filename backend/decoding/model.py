@@ -34,6 +34,10 @@ class Session(Protocol):
         """
         ...
 
+    def read(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Append `tokens` [B, t] and return the logits [B, V] of the last position alone."""
+        ...
+
     def pick(self, start: int, places: Sequence[int]) -> None:
         """Of the tokens from `start` on keep only those at these places, in this order."""
         ...

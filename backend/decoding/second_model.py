@@ -78,7 +78,7 @@ class ModelDrafter(Drafter):
 
     def _feed(self, tokens: Sequence[int]) -> torch.Tensor:
         fed = torch.tensor([list(tokens)], device=self.model.device)
-        return self._session.feed(fed)[0, -1]
+        return self._session.read(fed)[0]
 
 
 def _shared(first: Sequence[int], second: Sequence[int]) -> int:

@@ -280,9 +280,9 @@ def _next(
         for start in range(0, len(members), max(1, 8192 // length)):
             rows = members[start : start + max(1, 8192 // length)]
             session = model.session(len(rows), length + extra)
-            session.feed(torch.tensor([contexts[row] for row in rows], device=model.device))
-            logits = session.feed(torch.tensor([tails[row] for row in rows], device=model.device))
-            scores = logits[:, -1].float().log_softmax(-1).cpu()
+            session.read(torch.tensor([contexts[row] for row in rows], device=model.device))
+            logits = session.read(torch.tensor([tails[row] for row in rows], device=model.device))
+            scores = logits.float().log_softmax(-1).cpu()
             for row, line in zip(rows, scores, strict=True):
                 result[row] = line
     return torch.stack([line for line in result if line is not None])

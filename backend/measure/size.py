@@ -131,7 +131,7 @@ def cache_readings(model: LanguageModel, length: int = 64, token: int = 0) -> li
     for tokens in (length, 2 * length):
         session = model.session(1, tokens)
         with torch.inference_mode():
-            session.feed(torch.full((1, tokens), token, device=model.device))
+            session.read(torch.full((1, tokens), token, device=model.device))
         sizes.append(session.cache_bytes())
     slope = (sizes[1] - sizes[0]) / length
     fixed = sizes[0] - slope * length

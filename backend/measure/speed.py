@@ -223,7 +223,7 @@ def _prefill(name: str, model: LanguageModel, row: list[int], plan: SpeedPlan) -
     @torch.inference_mode()
     def run(_: object) -> None:
         session = model.session(1, plan.prefill_tokens)
-        int(choose(session.feed(tokens)[0, -1]))
+        int(choose(session.read(tokens)[0]))
 
     return Arm(name, run, work=float(plan.prefill_tokens))
 
@@ -241,7 +241,7 @@ def _decode(name: str, model: LanguageModel, row: list[int], plan: SpeedPlan, ba
             kept[0].crop(plan.prompt_tokens)
             return kept[0]
         session = model.session(batch, total)
-        session.feed(tokens[:, : plan.prompt_tokens])
+        session.read(tokens[:, : plan.prompt_tokens])
         if session.croppable() >= plan.steps:
             kept[:] = [session]
         _synchronise(model.device)

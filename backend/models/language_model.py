@@ -40,7 +40,8 @@ class TransformersModel:
         end = model.generation_config.eos_token_id
         self.end_token: int | None = end[0] if isinstance(end, list) else end
         self.has_cache_method = codec is not None
-        self._branching = "position_ids" in inspect.signature(model.forward).parameters
+        taken = inspect.signature(model.forward).parameters
+        self._branching, self._keeping = "position_ids" in taken, "logits_to_keep" in taken
         self.loop = refusal(model) if lean else "decoded by transformers as it was asked for"
         self._lean = None if self.loop else Lean(model)
         if codec is not None and self._lean is not None and self.device.type == "cuda":
@@ -89,7 +90,7 @@ class TransformersModel:
             return session
         cache, _ = held_cache(self.model.config, self.codec)
         branching = self._branching and batch == 1
-        return Session(self.model, cache, branching=branching, turn=turn)
+        return Session(self.model, cache, branching=branching, keeping=self._keeping, turn=turn)
 
     def prefill(
         self, prompts: Sequence[Sequence[int]], rows: Sequence[Sequence[int]], room: int = 0

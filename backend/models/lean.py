@@ -207,16 +207,26 @@ class LeanSession:
             tokens: ids.
             parents: for a tree, the index of the token that each follows, -1 for the text's last.
         """
+        return self._fed(tokens, parents, None)
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """Append tokens [batch, t]; logits [batch, vocabulary] of the last position alone."""
+        return self._fed(tokens, None, 1)[:, -1]
+
+    def _fed(self, tokens: Tensor, parents: Sequence[int] | None, last: int | None) -> Tensor:
+        """Logits of so many last positions, or of all."""
         if self._step is None or tokens.shape[1] > TOKENS:
-            return self._by_modules(tokens, parents)
+            return self._by_modules(tokens, parents, last)
         if self._dense:  # nothing but the extension computes
-            found = self._in_one_call(tokens, parents)
+            found = self._in_one_call(tokens, parents, last)
         else:
             with torch.inference_mode():
-                found = self._in_one_call(tokens, parents)
-        return self._by_modules(tokens, parents) if found is None else found
+                found = self._in_one_call(tokens, parents, last)
+        return self._by_modules(tokens, parents, last) if found is None else found
 
-    def _in_one_call(self, tokens: Tensor, parents: Sequence[int] | None) -> Tensor | None:
+    def _in_one_call(
+        self, tokens: Tensor, parents: Sequence[int] | None, last: int | None
+    ) -> Tensor | None:
         """The same by a step in one call; None where halves were left out before."""
         start, count = self.length, tokens.shape[1]
         among = places = None
@@ -234,7 +244,7 @@ class LeanSession:
         if not self._step.embeds:
             given = self._lean.embed(tokens)[0].to(torch.float32, copy=True)
         turns = self._lean.every_turn(start + count, self._dtype)
-        logits = self._step(given, turns, start, rooms, among, places)
+        logits = self._step(given, turns, start, rooms, among, places, last)
         if not self._dense:
             for cache in self._caches:
                 cache.settle()
@@ -273,7 +283,9 @@ class LeanSession:
         return self._coming[count]
 
     @torch.inference_mode()
-    def _by_modules(self, tokens: Tensor, parents: Sequence[int] | None) -> Tensor:
+    def _by_modules(
+        self, tokens: Tensor, parents: Sequence[int] | None, last: int | None
+    ) -> Tensor:
         """The same by the blocks' own modules."""
         start, end = self.length, self.length + tokens.shape[1]
         self._ready = Rooms(), 0
@@ -292,7 +304,7 @@ class LeanSession:
             places = torch.arange(start, end, device=tokens.device)
         hidden = through(self._blocks, hidden, turns, partial(self._answer, (places, among)))
         self.length = end
-        return self._lean.read_out(hidden)
+        return self._lean.read_out(hidden if last is None else hidden[:, -last:])
 
     def _ask(self, scale: float, cache: LayerCache, tree: Tree, *states: Tensor) -> Tensor:
         """What the queries of a step find; its states lie in room that the step writes over."""

@@ -92,6 +92,7 @@ class Session:
         cache: Cache,
         *,
         branching: bool,
+        keeping: bool,
         turn: Turn | None,
     ) -> None:
         self._model, self._cache, self._turn = model, cache, turn
@@ -102,6 +103,7 @@ class Session:
         }
         self.branching = branching
         self.length = 0
+        self._keeping = keeping
 
     @torch.inference_mode()
     def feed(self, tokens: Tensor, parents: Sequence[int] | None = None) -> Tensor:
@@ -111,13 +113,23 @@ class Session:
             tokens: ids.
             parents: for a tree, the index of the token that each follows, -1 for the text's last.
         """
+        return self._fed(tokens, parents, {})
+
+    @torch.inference_mode()
+    def read(self, tokens: Tensor) -> Tensor:
+        """Append tokens [batch, t]; logits [batch, vocabulary] of the last position alone."""
+        keywords = {"logits_to_keep": 1} if self._keeping else {}
+        return self._fed(tokens, None, keywords)[:, -1]
+
+    def _fed(
+        self, tokens: Tensor, parents: Sequence[int] | None, keywords: dict[str, Any]
+    ) -> Tensor:
         count, device = tokens.shape[1], tokens.device
         among, positions = None, None
-        keywords: dict[str, Tensor] = {}
         if parents is not None:
             among, depth = visible(list(parents), device)
             positions = self.length + depth
-            keywords = {"position_ids": positions[None], "attention_mask": self._mask(among)}
+            keywords |= {"position_ids": positions[None], "attention_mask": self._mask(among)}
         with contextlib.ExitStack() as stack:
             if self._attending:
                 if positions is None:

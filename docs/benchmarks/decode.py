@@ -98,7 +98,7 @@ def written(model: TransformersModel) -> Callable[[], object]:
     @torch.inference_mode()
     def run() -> object:
         session = model.session(1, PROMPT + STEPS)
-        token = session.feed(torch.full((1, PROMPT), 5))[:, -1].argmax(-1, keepdim=True)
+        token = session.read(torch.full((1, PROMPT), 5)).argmax(-1, keepdim=True)
         for _ in range(STEPS - 1):
             token = session.feed(token)[:, -1].argmax(-1, keepdim=True)
         return token

@@ -117,7 +117,7 @@ def timed(model: object) -> Callable[[int], float]:
     def run(threads: int) -> float:
         torch.set_num_threads(threads)
         session = model.session(1, PROMPT + STEPS)
-        session.feed(torch.full((1, PROMPT), 5))
+        session.read(torch.full((1, PROMPT), 5))
         token = torch.full((1, 1), 5)
         began = time.perf_counter()
         for _ in range(STEPS):

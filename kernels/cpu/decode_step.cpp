@@ -186,10 +186,11 @@ void multiply_placed(const void *matrix, const float *x, int64_t count, float *y
 // `rooms` of the blocks, null where one asks or has no attention; `ids` of the tokens, or `stream`
 // [count, channels] has their embeddings and is written over; `cosine` and `sine` [positions,
 // head_dim]; `places` [count], the tokens' positions, or null where they follow each other;
-// `logits` [count, vocabulary], float32 or bfloat16. Returns whether every id is one.
+// `logits` [last, vocabulary] of so many last tokens, float32 or bfloat16. Returns whether every id
+// is one.
 int decode_step(const Step *step, const Room *const *rooms, const int64_t *ids, float *stream,
                 const float *cosine, const float *sine, const int64_t *places, int64_t position,
-                int64_t count, const uint8_t *among, void *logits) {
+                int64_t count, const uint8_t *among, int64_t last, void *logits) {
     const int64_t size = step->head_dim, room = count * step->widest;
     if (ids) {
         stream = step->scratch + 6 * room;
@@ -229,14 +230,14 @@ int decode_step(const Step *step, const Room *const *rooms, const int64_t *ids, 
             carry(block.network_shortcut, stream, found, spare, block.down.rows, count);
         }
     }
-    normalise(step->last, stream, count, a);
+    normalise(step->last, stream + (count - last) * step->last.width, last, a);
     if (step->last_shortcut.multiply) {
-        product(step->last_shortcut, a, count, b);
+        product(step->last_shortcut, a, last, b);
         std::swap(a, b);
     }
     float *whole = step->halved ? step->scratch + 7 * room : static_cast<float *>(logits);
-    product(step->head, a, count, whole);
-    if (step->halved) narrow(whole, count * step->head.rows, static_cast<uint16_t *>(logits));
+    product(step->head, a, last, whole);
+    if (step->halved) narrow(whole, last * step->head.rows, static_cast<uint16_t *>(logits));
     return 1;
 }
 }
