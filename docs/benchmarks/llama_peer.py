@@ -1,10 +1,11 @@
-"""Writing token by token beside llama.cpp: `python -m docs.benchmarks.llama_peer --bench PATH ...`.
+"""Writing and reading beside llama.cpp: `python -m docs.benchmarks.llama_peer --bench PATH ...`.
 
-Takes the path of its `llama-bench` and GGUF files of one model. `--shape FOLDER` saves a random
-model of a billion parameters; under an interpreter that has `gguf` and numpy,
+Token by token, or prompts of `--prompt` tokens that are read for what comes next. Takes the path
+of its `llama-bench` and GGUF files of one model. `--shape FOLDER` saves a random model of a billion
+parameters; under an interpreter that has `gguf` and numpy,
 `python docs/benchmarks/llama_peer.py --write FOLDER FILE` writes a folder's model as GGUF in 16
 bits, from which `llama-quantize` makes the others. Each turn of llama.cpp is a process of its
-own; turns alternate with those of this project, dense and compressed, by one call a token.
+own; turns alternate with those of this project, dense and compressed.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--recipes", default="rtn@4.25", help="joined by semicolons")
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--prompt", type=int, default=0, help="tokens to read; 0: write instead")
     parser.add_argument("--shape", type=Path, metavar="FOLDER")
     parser.add_argument("--write", type=Path, nargs=2, metavar=("FOLDER", "FILE"))
     options = parser.parse_args()
@@ -56,10 +58,13 @@ def main() -> None:
 def compare(options: argparse.Namespace) -> None:
     """Tokens a second of every arm, and their ratio to the quickest of llama.cpp."""
     arms = {
-        f"llama.cpp, {path.stem}": lambda threads, path=path: peer(options.bench, path, threads)
+        f"llama.cpp, {path.stem}": lambda threads, path=path: peer(
+            options.bench, path, threads, options.prompt
+        )
         for path in options.gguf
-    } | ours(options.model, options.recipes.split(";"))
-    sys.stdout.write("| threads | written by | tokens a second | best | against llama.cpp |\n")
+    } | ours(options.model, options.recipes.split(";"), options.prompt)
+    done = "read" if options.prompt else "written"
+    sys.stdout.write(f"| threads | {done} by | tokens a second | best | against llama.cpp |\n")
     sys.stdout.write("|---|---|---|---|---|\n")
     for threads in options.threads:
         found: dict[str, list[float]] = {name: [] for name in arms}
@@ -78,16 +83,17 @@ def compare(options: argparse.Namespace) -> None:
         sys.stdout.flush()
 
 
-def peer(program: Path, model: Path, threads: int) -> float:
-    """Tokens a second that llama.cpp writes after a prompt."""
-    numbers = {"-p": 0, "-n": STEPS, "-d": PROMPT, "-t": threads, "-r": 1}
+def peer(program: Path, model: Path, threads: int, prompt: int) -> float:
+    """Tokens a second that llama.cpp reads of a prompt, or writes after one."""
+    numbers = {"-p": prompt, "-n": 0} if prompt else {"-p": 0, "-n": STEPS, "-d": PROMPT}
+    numbers |= {"-t": threads, "-r": 1}
     command = [str(program), "-m", str(model), "-o", "json"]
     command += [str(part) for pair in numbers.items() for part in pair]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=1800)
     return float(json.loads(done.stdout)[0]["avg_ts"])
 
 
-def ours(model: str, recipes: list[str]) -> dict[str, Callable[[int], float]]:
+def ours(model: str, recipes: list[str], prompt: int) -> dict[str, Callable[[int], float]]:
     """Arms of this project: the dense model in bfloat16, and compressed copies."""
     import torch
 
@@ -98,24 +104,32 @@ def ours(model: str, recipes: list[str]) -> dict[str, Callable[[int], float]]:
     from backend.sources import ModelSource
 
     source = ModelSource.parse(model)
-    arms = {"dense, bfloat16": timed(TransformersModel(load(source).model))}
+    arms = {"dense, bfloat16": timed(TransformersModel(load(source).model), prompt)}
     for recipe in filter(None, recipes):
         loaded = load(source)
         vocabulary = loaded.model.config.vocab_size
         windows = torch.randint(0, vocabulary, (4, 64), generator=torch.Generator().manual_seed(0))
         compress(loaded, Recipe.parse(recipe), windows)
-        arms[recipe] = timed(TransformersModel(loaded.model))
+        arms[recipe] = timed(TransformersModel(loaded.model), prompt)
     return arms
 
 
-def timed(model: object) -> Callable[[int], float]:
-    """Tokens a second of single steps after a prompt; given ones, as `llama-bench` chooses none."""
+def timed(model: object, prompt: int) -> Callable[[int], float]:
+    """Tokens a second of a prompt, or of single steps after one.
+
+    Tokens are given, as `llama-bench` chooses none either.
+    """
     import time
 
     import torch
 
     def run(threads: int) -> float:
         torch.set_num_threads(threads)
+        if prompt:
+            session, text = model.session(1, prompt), torch.randint(2000, (1, prompt))
+            began = time.perf_counter()
+            session.read(text)
+            return prompt / (time.perf_counter() - began)
         session = model.session(1, PROMPT + STEPS)
         session.read(torch.full((1, PROMPT), 5))
         token = torch.full((1, 1), 5)
