@@ -35,6 +35,7 @@ class ApInt(LayerMethod):
 
     stage = Stage.QUANTISE
     needs = Needs.HESSIAN
+    pace = 1.1
     paper = "arXiv 2409.17870"
     claim = "2.4x faster products than CUTLASS, up to 6.7x faster inference."
     limits = (
