@@ -48,9 +48,11 @@ def test_codes_meet_codes_of_any_widths_in_blocks_of_any_size(bits, inputs):
         held = groups_of(rows, columns, bits, group_size, "zero-point" if bits % 2 else "float")
         for block in (16, 32, 64, 128, columns, 48, 7):
             settings = {"bits": inputs, "block": block}
+            wide = 2 * block if 2 * block < columns else 0
             for more in (
-                {"wide": 2 * block if 2 * block < columns else 0, "order": order, "reach": 0.85},
+                {"wide": wide, "order": order, "reach": 0.85},
                 {"odd": True},
+                {"odd": True, "wide": wide},
             ):
                 made = RoundedInputs.pack(held, **settings, **more)
                 for count in (1, 5):

@@ -143,10 +143,15 @@ class Fixed {
                rounding_.odd == other.odd;
     }
 
-    // Whether each 32 columns have one scale and one group, and numbers bytes with signs.
+    // Whether each 32 columns have one scale and one group, and numbers are two bytes with signs.
     bool meets_tiles(int64_t group_size) const {
         return count_ >= TILED && (group_size >= columns_ || group_size % SHARED == 0) &&
-               shared_ == SHARED && !(rounding_.odd && rounding_.bits == WHOLE - 1);
+               shared_ == SHARED && !too_large();
+    }
+
+    // Whether some numbers are beyond the largest: half steps of 15 bits, or of 8 bits beside others.
+    bool too_large() const {
+        return rounding_.odd && !in_halves() && (rounding_.bits == WHOLE - 1 || rounding_.wide);
     }
 
     bool in_halves() const { return rounding_.odd && rounding_.bits == 8; }
