@@ -234,58 +234,6 @@ def test_threads_share_tiles_and_change_nothing(kind):
     near(found[0], x.double() @ held.dense().double().T)
 
 
-@pytest.mark.parametrize(("rows", "columns"), ODD)
-def test_activations_beside_each_other_change_nothing(rows, columns):
-    held = integers(rows, columns, 4, 32, "float")
-    x = random(7, columns, seed=1)
-    alone = torch.stack([held.multiply(one) for one in x])
-    assert torch.equal(held.multiply(x[:3]), alone[:3])
-    assert torch.equal(held.multiply(x)[:4], held.multiply(x[:4]))
-    near(held.multiply(x), alone)
-
-
-@pytest.mark.parametrize("bits", range(1, 9))
-@pytest.mark.parametrize(
-    ("rows", "columns", "group_size"),
-    [(70, 300, 64), (16, 512, 512), (33, 36, 32), (34, 640, 128), (35, 420, 96)],
-)
-def test_codes_meet_any_number_of_activations(bits, rows, columns, group_size):
-    held = integers(rows, columns, bits, group_size, "float" if bits % 2 else "zero-point")
-    x = random(max(MANY), columns, seed=4)
-    x[::3, columns // 2] *= 100  # so that some have one step for 128 columns and some have not
-    x = rounded(x)
-    wanted, x = x @ held.dense().double().T, x.float()
-    for count in MANY:
-        near(held.matrix().multiply(x[:count]), wanted[:count])
-
-
-@pytest.mark.parametrize("count", [1, 4, 9])
-def test_a_loud_channel_costs_its_neighbours_no_more_than_bfloat16_would(count):
-    columns = 256
-    codes = torch.randint(0, 16, (40, columns), generator=torch.Generator().manual_seed(1))
-    codes[:, :32] = 8  # zero: what is loud itself adds nothing
-    held = IntegerGroups.pack(codes, torch.ones(40, 8), bits=4, group_size=32)
-    x = random(count, columns, seed=2)
-    wanted = x.double() @ held.dense().double().T
-    error = (x.bfloat16().double() @ held.dense().double().T - wanted).norm()
-    for loud in (1, 2, 4, 7, 9, 1000):
-        x[:, 3] = loud * x[:, 32:128].abs().amax(-1)
-        found = held.matrix().multiply(x)
-        assert 5 * (found.double() - wanted).norm() < error
-        if loud > 8 * 4:  # each 32 columns have a step of their own
-            near(found, wanted, COARSE)
-
-
-def test_codes_meet_more_activations_than_stay_near_a_core(loops):
-    held = integers(512, 256, 4, 64, "float")
-    matrix, x = held.matrix(), random(600, 256)
-    assert (matrix.most >= 600) == (loops == "VNNI")
-    assert integers(64, 256, 4, 64, "float").matrix().most == FEW  # too small to be worth it
-    found = matrix.multiply(x)
-    near(found, rounded(x).to(torch.float32) @ held.dense().T, COARSE)
-    assert torch.equal(found[250:270], matrix.multiply(x[250:270]))  # parts meet at 256
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("rows", "columns"), [(37, 40), (16, 7), (48, 1024), (20, 1032)])
 def test_a_sum_of_dense_numbers_has_one_order_wherever_its_row_stands(dtype, rows, columns):
@@ -303,20 +251,6 @@ def test_gradients_flow_back_through_what_is_held(tokens):
     x = random(tokens, 64, seed=1).requires_grad_()
     held.multiply(x).sum().backward()
     near(x.grad, held.dense().sum(0).expand(tokens, -1))
-
-
-@pytest.mark.parametrize("tokens", [2, 40])
-def test_threads_change_nothing(tokens):
-    held = integers(600, 1024, 3, 64, "float")
-    x, found = random(tokens, 1024), []
-    before = torch.get_num_threads()
-    try:
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            found.append(held.multiply(x))
-    finally:
-        torch.set_num_threads(before)
-    assert torch.equal(*found)
 
 
 def test_what_is_read_takes_no_bytes_beside_the_format():
@@ -360,15 +294,3 @@ def test_two_of_four_in_every_pattern_and_at_a_ragged_end(columns):
     assert torch.equal(held.matrix().dense(), weight.to(torch.bfloat16).to(torch.float32))
     x = random(3, columns, seed=1)
     near(held.multiply(x), x.double() @ held.dense().double().T)
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, 1e-38])
-def test_what_is_not_finite_stays_so_and_nothing_becomes_so(value):
-    held = integers(40, 64, 4, 32, "float")
-    x = random(64, seed=1)
-    x[:32] = value
-    found = held.multiply(x)
-    if value == value and value < 1:
-        near(found, held.dense()[:, 32:].double() @ rounded(x[32:]))
-    else:
-        assert not found.isfinite().any()

@@ -212,6 +212,23 @@ inline void add_turned(const float *sums, int64_t rows, int64_t several, float f
         }
 }
 
+// A part of the activations, of which bits mark those whose columns are scaled together. Where some
+// are and some are not, all are added both ways: no sum depends on what stands beside.
+inline void add_part(Meeting &at, bool in_bytes, int64_t pieces, int64_t count, unsigned near) {
+    if (!near || pieces == 1 || near == (1u << count) - 1) {
+        add_run_of(in_bytes, near ? pieces : 1, count)(at);
+        return;
+    }
+    float apart[8 * 32];
+    std::copy_n(at.sums, 32 * count, apart);
+    add_run_of(in_bytes, pieces, count)(at);
+    float *together = at.sums;
+    at.sums = apart;
+    add_run_of(in_bytes, 1, count)(at);
+    for (int64_t one = 0; one < count; one++)
+        if (!(near >> one & 1)) std::copy_n(apart + 32 * one, 32, together + 32 * one);
+}
+
 // A run of tiles of 32 rows with all activations, added to sums [activations, 32]. Meanwhile the
 // next rows' codes are asked for: so many bits of each, which lie one behind the other.
 inline void add_runs(const uint8_t *tile, int64_t run, const PlaneView &view, int64_t several,
@@ -236,7 +253,7 @@ inline void add_runs(const uint8_t *tile, int64_t run, const PlaneView &view, in
         at.sums = sums + 32 * first;
         at.ahead = ahead + part * lines * 8 * 64;
         at.ahead_lines = part * lines < width ? lines : 0;
-        add_run_of(in_bytes, panel.near[run * panel.parts + part] ? pieces : 1, end - first)(at);
+        add_part(at, in_bytes, pieces, end - first, panel.near[run * panel.parts + part]);
     }
 }
 

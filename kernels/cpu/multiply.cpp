@@ -225,9 +225,12 @@ void multiply_many(const Packed *matrix, const float *x, int64_t count, float *y
     }
     const int64_t near = std::clamp(NEAR / matrix->columns, MOST, NEAREST);
     if (make == rows_of_codes && count > near) {
-        for (int64_t one = 0; one < count; one += near)
-            multiply_many(matrix, x + one * matrix->columns, std::min(near, count - one),
-                          y + one * matrix->rows);
+        const int64_t parts = (count + near - 1) / near;  // as large: none is of a few
+        for (int64_t part = 0; part < parts; part++) {
+            const int64_t first = count * part / parts, end = count * (part + 1) / parts;
+            multiply_many(matrix, x + first * matrix->columns, end - first,
+                          y + first * matrix->rows);
+        }
         return;
     }
     Work work = {matrix, x, count, y};

@@ -14,7 +14,7 @@ struct PanelView {
                            // then lower ones, which have a sign too; without those if they are zero
     const float *scales;   // [runs, parts, 32 columns, activations of a part]; of upper bytes alone
                            // 256 times as large
-    const uint8_t *near;   // [runs, parts]: whether an activation has one scale for all columns
+    const uint8_t *near;   // [runs, parts]: a bit for each activation with one scale for all columns
     int64_t runs, parts, width;  // bytes of a word of an activation: 4 or 8
 
     int64_t first(int64_t part, int64_t several) const { return several * part / parts; }
@@ -51,15 +51,15 @@ class Panel {
                      bytes_.data() + run * run_bytes + first * PanelView::WORDS * view_.width);
                 float *to = scales_.data() + (run * several + first) * RUN / PIECE;
                 const float worth = in_bytes ? 256 : 1;
-                bool near = true;
+                unsigned near = (1u << count) - 1;
                 for (int64_t piece = 0; piece < RUN / PIECE; piece++)
                     for (int64_t one = 0; one < count; one++) {
                         to[piece * count + one] =
                             worth *
                             scales[((first + one) * padded + run * RUN + piece * PIECE) / shared];
-                        near = near && to[piece * count + one] == to[one];
+                        if (to[piece * count + one] != to[one]) near &= ~(1u << one);
                     }
-                near_[run * view_.parts + part] = near;
+                near_[run * view_.parts + part] = static_cast<uint8_t>(near);
             }
     }
 
