@@ -8,6 +8,7 @@ from backend.formats.bitmask import BitmaskSparse
 from backend.formats.columns import Columns
 from backend.formats.dense import Dense
 from backend.formats.entropy import EntropyCoded
+from backend.formats.group_sparse import GroupSparse
 from backend.formats.integer import IntegerGroups
 from backend.formats.rows import Rows
 from backend.formats.scalar import ScalarCodebook
@@ -281,6 +282,40 @@ def test_transposed_and_sums_reach_the_step():
     near(turned.matrix().dense(), turned.dense())
     x = random(40, seed=4)
     near(turned.product()(x), turned.dense().double() @ x.double())
+
+
+def thinned(kind, rows, columns):
+    """A matrix of which only whole rows can be written."""
+    weight = random(rows, columns, seed=7)
+    if kind == "2 of 4":
+        kept = random(rows, columns // 4, 4, seed=1).argsort(-1) < 2
+        return Sparse24.pack(weight, kept.view(rows, columns))
+    return BitmaskSparse.pack(weight, random(rows, columns, seed=2) > -1)
+
+
+def holding(place, kind):
+    """A matrix that reads parts of the rows of one behind a mask or of two of every four."""
+    if place == "transposed":
+        return Transposed.of(thinned(kind, 40, 204))
+    if place == "kept values":
+        mask = torch.arange(40 * 64).view(40, 64) % 5 != 0
+        held = BitmaskSparse.pack(random(40, 64), mask)
+        held.values = thinned(kind, 1, int(mask.sum()))
+        return held
+    values = integers(1, 640, 4, 8, "none")  # of which the tenth group's scale is not read first
+    values.scales = thinned(kind, 1, 80)
+    return GroupSparse.pack(torch.ones(10, 8, dtype=torch.bool), values, 64)
+
+
+@pytest.mark.parametrize("kind", ["2 of 4", "bitmask"])
+@pytest.mark.parametrize("place", ["transposed", "kept values", "scales of groups"])
+def test_parts_of_rows_are_read_of_what_can_be_written_whole_alone(place, kind):
+    held = holding(place, kind)
+    held.check()
+    for count in (1, 3):
+        x = random(count, held.columns, seed=count)
+        near(held.matrix().multiply(x), x.double() @ held.dense().double().T, COARSE)
+    near(held.matrix().dense(), held.dense())
 
 
 @pytest.mark.parametrize("columns", [4, 8, 12, 64, 172])

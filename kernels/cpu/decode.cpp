@@ -16,6 +16,18 @@ void copy_vectors(const float *table, const uint32_t *codes, int64_t count, floa
         std::memcpy(out + i * LENGTH, table + codes[i] * LENGTH, LENGTH * sizeof(float));
 }
 
+// A part of a row that can be written whole alone: in place where all of it is wanted.
+template <typename Write>
+void by_whole_row(int64_t columns, int64_t column, int64_t count, float *out, Write write) {
+    if (count == columns) {
+        write(out);
+        return;
+    }
+    std::vector<float> whole(columns);
+    write(whole.data());
+    std::copy_n(whole.data() + column, count, out);
+}
+
 }  // namespace
 
 extern "C" {
@@ -118,38 +130,41 @@ void decode_binary(const Packed *matrix, int64_t row, int64_t column, int64_t co
     }
 }
 
-// Whole rows only.
-void decode_bitmask(const Packed *matrix, int64_t row, int64_t, int64_t count, float *out,
+void decode_bitmask(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
                     State &state) {
     const Bitmask &held = *reinterpret_cast<const Bitmask *>(matrix);
-    const int64_t bytes = bytes_of(matrix->columns, 1);
+    const int64_t columns = matrix->columns, bytes = bytes_of(columns, 1);
     const uint8_t *line = held.mask + row * bytes;
     if (row != state.row + 1) state.passed = loops->ones(held.mask, row * bytes);
     const int64_t kept = loops->ones(line, bytes);
-    state.tile.resize(count + 8);
+    state.tile.resize(columns + 8);
     float *values = state.tile.data();
     if (kept) decode(held.values, 0, state.passed, kept, values, state.inner(0));
     state.passed += kept;
     state.row = row;
-    const float *next = loops->spread(line, values, count / 8, out);
-    for (int64_t k = count / 8 * 8; k < count; k++) out[k] = bit_of(line, k) ? *next++ : 0.0f;
+    by_whole_row(columns, column, count, out, [&](float *whole) {
+        const float *next = loops->spread(line, values, columns / 8, whole);
+        for (int64_t k = columns / 8 * 8; k < columns; k++)
+            whole[k] = bit_of(line, k) ? *next++ : 0.0f;
+    });
 }
 
-// Whole rows only.
-void decode_two_of_four(const Packed *matrix, int64_t row, int64_t, int64_t count, float *out,
-                        State &state) {
+void decode_two_of_four(const Packed *matrix, int64_t row, int64_t column, int64_t count,
+                        float *out, State &state) {
     const TwoOfFour &held = *reinterpret_cast<const TwoOfFour *>(matrix);
-    const uint8_t *line = held.positions + row * bytes_of(count / 2, 2);
-    state.tile.resize(count / 2 + 8);
+    const int64_t columns = matrix->columns, eights = columns / 8;
+    const uint8_t *line = held.positions + row * bytes_of(columns / 2, 2);
+    state.tile.resize(columns / 2 + 8);
     float *values = state.tile.data();
-    decode(held.values, row, 0, count / 2, values, state.inner(0));
-    loops->spread_fours(line, values, count / 8, out);
-    if (count % 8 == 0) return;
-    out += count / 8 * 8;
-    values += count / 8 * 4;
-    std::fill_n(out, 4, 0.0f);
-    out[line[count / 8] & 3] = values[0];
-    out[line[count / 8] >> 2 & 3] = values[1];
+    decode(held.values, row, 0, columns / 2, values, state.inner(0));
+    by_whole_row(columns, column, count, out, [&](float *whole) {
+        loops->spread_fours(line, values, eights, whole);
+        if (columns % 8 == 0) return;
+        whole += 8 * eights;
+        std::fill_n(whole, 4, 0.0f);
+        whole[line[eights] & 3] = values[4 * eights];
+        whole[line[eights] >> 2 & 3] = values[4 * eights + 1];
+    });
 }
 
 void decode_columns(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
