@@ -117,11 +117,12 @@ void decode_groups(const Packed *matrix, int64_t row, int64_t column, int64_t co
     const bool whole = count == groups * held.group_size;
     std::vector<float> room(whole ? 0 : groups * held.group_size);
     float *line = whole ? out : room.data();
-    if (are_codes(held)) {
+    if (!kept)
+        std::fill_n(line, groups * held.group_size, 0.0f);
+    else if (are_codes(held))
         loops->write_kept(take_rows(held, row, 1, state.passed, kept, state), line);
-    } else {
+    else
         write_decoded(held, row, kept, state, line);
-    }
     state.passed += kept;
     state.row = row;
     if (!whole) std::copy_n(line + column, count, out);
