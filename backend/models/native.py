@@ -43,10 +43,10 @@ def step(model: Any, blocks: Sequence[Block]) -> Step | None:
     inner, head = model.model, model.lm_head
     if first is None or not decode_step.fits(first.head_dim):
         return None
-    tokens = torch.zeros(1, 1, dtype=torch.int64)
-    here = next(model.parameters()).device.type == "cpu"
-    dtype = inner.embed_tokens(tokens).dtype
-    if not here or dtype not in TYPES:
+    if next(model.parameters()).device.type != "cpu":
+        return None
+    dtype = inner.embed_tokens(torch.zeros(1, 1, dtype=torch.int64)).dtype
+    if dtype not in TYPES:
         return None
     parts = [_block(one) for one in blocks]
     end, shortcut, wanted = inner.norm, None, _product(head)
