@@ -38,7 +38,6 @@ class Fixed {
     static constexpr int64_t SHARED = 32, NEAR = 128, PLANES = 5, TABLE = 4, WHOLE = 16;
     static constexpr size_t MANY = 16;     // groupings that are kept
     static constexpr int64_t TILED = 4;    // activations from which tiles are quicker
-    static constexpr int64_t ALONE = 1 << 15;  // numbers below which a second thread costs more
     static constexpr float LARGEST = 32639;
     static constexpr Rounding USUAL = {WHOLE, SHARED, 0, 1, 0};
 
@@ -129,7 +128,7 @@ class Fixed {
     // Does something for each activation; a loop of threads takes its time, even of one.
     template <typename Do>
     void each(Do one) const {
-        if (count_ == 1 || count_ * columns_ < ALONE) {
+        if (count_ == 1 || count_ * columns_ < Panel::ALONE) {
             for (int64_t i = 0; i < count_; i++) one(i);
             return;
         }

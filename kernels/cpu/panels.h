@@ -22,6 +22,8 @@ struct PanelView {
 
 class Panel {
   public:
+    static constexpr int64_t ALONE = 1 << 15;  // numbers below which a second thread costs more
+
     // A run [activations, `apart`] of numbers in the order of words of codes of a plane.
     typedef void (*Deal)(const int16_t *, int64_t apart, int64_t several, int64_t plane,
                          int64_t width, uint8_t *);
@@ -66,8 +68,6 @@ class Panel {
     const PanelView &view() const { return view_; }
 
   private:
-    static constexpr int64_t ALONE = 1 << 15;  // numbers below which a second thread costs more
-
     PanelView view_ = {};
     std::vector<uint8_t> bytes_, near_;
     std::vector<float> scales_;
