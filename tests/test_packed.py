@@ -18,7 +18,7 @@ from backend.formats.table import TableCodes
 from backend.formats.transposed import Transposed
 from backend.formats.window import WindowCoded
 from kernels import bitpack, extension, packed
-from tests.test_formats import NAMES, example
+from tests.format_examples import NAMES, example
 
 COARSE = 6e-5
 """Of the norm: what activations and tables of 16 bits leave."""
