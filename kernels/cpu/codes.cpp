@@ -21,14 +21,6 @@ void begin_with_groups(const Run &run, const float *worth, int64_t groups,
                       run.y);
 }
 
-// A plane for each bit: those that are there.
-int planes_of(const Codes &codes) {
-    int planes = 0;
-    for (int plane = 0; plane < 4; plane++)
-        if (codes.planes[plane]) planes |= 1 << plane;
-    return planes;
-}
-
 // The plane whose blocks codes of several planes are multiplied by together: the widest.
 int64_t widest(int planes) { return planes & 8 ? 3 : planes & 4 ? 2 : planes & 2 ? 1 : 0; }
 

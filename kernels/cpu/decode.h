@@ -36,17 +36,23 @@ const Kind &as(const Packed *matrix) {
 
 inline int64_t bytes_of(int64_t columns, int64_t width) { return (columns * width + 7) / 8; }
 
+// A bit for each plane that is there; as a number, the bits of a code.
+inline int planes_of(const Codes &codes) {
+    int planes = 0;
+    for (int plane = 0; plane < 4; plane++)
+        if (codes.planes[plane]) planes |= 1 << plane;
+    return planes;
+}
+
 // The planes of a row, and which there are.
 struct Lines {
     const uint8_t *of[4];
-    int planes = 0;
+    int planes;
 
-    Lines(const Codes &codes, int64_t row, int64_t columns) {
+    Lines(const Codes &codes, int64_t row, int64_t columns) : planes(planes_of(codes)) {
         for (int plane = 0; plane < 4; plane++) {
             of[plane] = codes.planes[plane];
-            if (!of[plane]) continue;
-            of[plane] += row * bytes_of(columns, 1 << plane);
-            planes |= 1 << plane;
+            if (of[plane]) of[plane] += row * bytes_of(columns, 1 << plane);
         }
     }
 

@@ -102,7 +102,7 @@ class Fixed {
     }
 
     PlaneView view(int64_t plane, int64_t group_size) const {
-        const Grouping &grouping = found(group_size);
+        const Grouping &grouping = *known(group_size);
         return {words_[plane].data(),          lanes_[plane].data(),
                 padded_,                       padded_ / block(plane) * sums_,
                 grouping.first[plane].data(), grouping.places[plane].data(),
@@ -114,7 +114,7 @@ class Fixed {
     }
 
     // Sums of the activations of each group, [activations, groups].
-    const float *sums(int64_t group_size) const { return found(group_size).sums.data(); }
+    const float *sums(int64_t group_size) const { return known(group_size)->sums.data(); }
 
   private:
     // Groups of rows of so many columns; where they lie is the same for all activations.
@@ -165,24 +165,21 @@ class Fixed {
         return b * block(plane) + (plane == TABLE ? i / 4 * 32 : i * lane(plane));
     }
 
-    const Grouping &found(int64_t group_size) const {
+    // Null where there is none yet.
+    Grouping *known(int64_t group_size) const {
         for (const auto &one : room_)
             if (one->size == group_size && one->columns == columns_ && one->lanes == sums_)
-                return *one;
-        __builtin_unreachable();
+                return one.get();
+        return nullptr;
     }
 
     Grouping &grouped(int64_t group_size) {
-        const auto matches = [&](const std::unique_ptr<Grouping> &one) {
-            return one->size == group_size && one->columns == columns_ && one->lanes == sums_;
-        };
-        auto at = std::find_if(room_.begin(), room_.end(), matches);
-        if (at == room_.end()) {
+        Grouping *at = known(group_size);
+        if (!at) {
             const int64_t groups = (columns_ + group_size - 1) / group_size;
-            room_.emplace_back(new Grouping{group_size, columns_, sums_, groups});
-            at = room_.end() - 1;
+            room_.emplace_back(at = new Grouping{group_size, columns_, sums_, groups});
         }
-        Grouping &here = **at;
+        Grouping &here = *at;
         if (here.time == time_) return here;
         here.time = time_;
         here.sums.resize(count_ * here.groups);

@@ -16,9 +16,8 @@ bool are_codes(const GroupSparse &held) {
     if (held.values->decode != decode_integers) return false;
     const IntegerGroups &values = as<IntegerGroups>(held.values);
     const int64_t size = held.group_size;
-    const uint8_t *const *planes = values.codes.planes;
-    return values.group_size == size && (size == 8 || size == 16 || size == 32) && planes[2] &&
-           !planes[0] && !planes[1] && !planes[3];
+    return values.group_size == size && (size == 8 || size == 16 || size == 32) &&
+           planes_of(values.codes) == 4;
 }
 
 // Rows of codes, of which so many groups lie before; what they are worth goes into a room.

@@ -3,9 +3,7 @@
 #include "lookups.h"
 
 #ifdef SEVERAL_KINDS
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx512vbmi2")
-#pragma GCC target("avx2,fma,bmi,bmi2,popcnt")
+#include "vnni_target.h"
 namespace {
 #include "vnni.inl"
 #include "window.inl"

@@ -24,15 +24,10 @@ VectorColumns lines_of(const Packed *matrix, const float *x) {
     const Codebook &held = as<Codebook>(matrix);
     const int64_t length = held.dimension, whole = length & (length - 1);
     if (held.scales || held.rows || whole || length > 8) return {};
-    VectorColumns found = {nullptr, 0, matrix->rows, 0, held.table, x};
-    for (int64_t plane = 0; plane < 4; plane++) {
-        if (!held.codes.planes[plane]) continue;
-        if (found.codes) return {};
-        found.codes = held.codes.planes[plane];
-        found.width = int64_t{1} << plane;
-        found.bytes = bytes_of(matrix->columns / length, found.width);
-    }
-    return held.size == int64_t{1} << found.width ? found : VectorColumns{};
+    const int width = planes_of(held.codes);
+    if (!width || width & (width - 1) || held.size != int64_t{1} << width) return {};
+    return {held.codes.planes[__builtin_ctz(width)], bytes_of(matrix->columns / length, width),
+            matrix->rows, width, held.table, x};
 }
 
 // Each row decoded, times its number, and added up.
@@ -50,14 +45,6 @@ void add_rows(const Packed *held, const float *x, float *out) {
     }
     for (int64_t piece = 0; piece < pieces; piece++)
         loops->combine(out, found.data() + piece * columns, 1, columns);
-}
-
-// Bits of a code.
-int64_t width_of(const Codes &codes) {
-    int64_t width = 0;
-    for (int64_t plane = 0; plane < 4; plane++)
-        if (codes.planes[plane]) width += int64_t{1} << plane;
-    return width;
 }
 
 // 1, 2 and 3 for vectors of 2, 4 and 8 numbers.
@@ -86,7 +73,7 @@ bool has_short_tables(const Packed *matrix) {
     if (!loops->table_rows || matrix->decode != decode_codebook) return false;
     const Codebook &held = as<Codebook>(matrix);
     if (!held.rows || held.scales || !has_table(held) || matrix->columns > SHORT) return false;
-    return int64_t{1} << width_of(held.codes) == held.size;
+    return int64_t{1} << planes_of(held.codes) == held.size;
 }
 
 void dots_of_tables(const Packed *matrix, int64_t first, int64_t end, const float *x, float *y) {
