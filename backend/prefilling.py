@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from backend.decoding.greedy import choose, generate
+from backend.decoding.greedy import choose, generate, write
 from backend.measure import lossless, speed
 from backend.measure.reading import Reading
 from backend.methods.base import PrefillMethod
@@ -51,11 +51,8 @@ class Prefilling:
         logits, sessions = model.prefill(self.prompts, self._rows(self.prompts), count)
         found = []
         for first, session in zip(choose(logits).tolist(), sessions, strict=True):
-            tokens = [first]
-            while len(tokens) < count:
-                fed = torch.tensor([tokens[-1:]], device=model.device)
-                tokens.append(int(choose(session.feed(fed)[0, -1])))
-            found.append(tuple(tokens))
+            fed = torch.tensor([[first]], device=model.device)
+            found.append((first, *write(session, fed, count - 1)[0]))
         return found
 
     def gain(self, stream: Sequence[int], longest: int, seconds: float) -> list[Reading]:

@@ -163,6 +163,7 @@ class Step:
         self._asked: Sequence[Place] = ()
         self._failure: BaseException | None = None
         self._count = 0
+        self._strange = f"Tokens of this model are 0 to {head.rows - 1}."
 
     def __call__(
         self,
@@ -193,10 +194,7 @@ class Step:
         """
         count = tokens.shape[0]
         last = count if last is None else last
-        needed = count * 7 * self._widest + last * self._vocabulary
-        if self._scratch.numel() < needed:
-            self._scratch = torch.empty(2 * needed)
-            self._step.scratch = self._scratch.data_ptr()
+        self._set_aside(count, last)
         if tokens.dim() == 1 and tokens.dtype != torch.int64:
             tokens = tokens.to(torch.int64)  # as the step reads them
         held = [None if part is None else part.contiguous() for part in (tokens, among, places)]
@@ -214,8 +212,48 @@ class Step:
             self._failure = None
             raise failure
         if not known:
-            raise IndexError(f"Tokens of this model are 0 to {self._vocabulary - 1}.")
+            raise IndexError(self._strange)
         return logits
+
+    def ahead(
+        self,
+        token: int,
+        turns: tuple[Tensor, Tensor],
+        position: int,
+        rooms: Rooms,
+        count: int,
+        end: int | None = None,
+    ) -> list[int]:
+        """Feed a token and then each first choice; up to `count` choices, or to `end`.
+
+        Args:
+            token: an id.
+            turns: as for one call, of all positions that are fed.
+            position: tokens before it.
+            rooms: of each block; none asks.
+            count: 1 or more.
+            end: after which nothing is chosen.
+
+        Raises:
+            IndexError: the id is none of the vocabulary.
+        """
+        self._set_aside(1, 1)
+        written = (ctypes.c_int64 * count)()
+        logits = torch.empty(self._vocabulary, dtype=self._dtype)
+        found = _ahead(extension.library())(
+            self._reference, rooms.addresses, token, turns[0].data_ptr(), turns[1].data_ptr(),
+            position, count, -1 if end is None else end, written, logits.data_ptr(),
+        )  # fmt: skip
+        if not found:
+            raise IndexError(self._strange)
+        return written[:found]
+
+    def _set_aside(self, count: int, last: int) -> None:
+        """Room for what so many tokens need between products, and their last logits."""
+        needed = count * 7 * self._widest + last * self._vocabulary
+        if self._scratch.numel() < needed:
+            self._scratch = torch.empty(2 * needed)
+            self._step.scratch = self._scratch.data_ptr()
 
     def _answer(self, index: int) -> None:
         """Attention of a block that asks, from and into the scratch."""
@@ -242,6 +280,14 @@ def _function(library: ctypes.CDLL) -> Callable[..., int]:
     address, number = ctypes.c_void_p, ctypes.c_int64
     kinds = ctypes.c_void_p, *[address] * 6, number, number, address, number, address
     return ctypes.CFUNCTYPE(ctypes.c_int, *kinds)(("decode_step", library))
+
+
+@cache
+def _ahead(library: ctypes.CDLL) -> Callable[..., int]:
+    """Several steps, each of the token that the one before chose."""
+    address, number = ctypes.c_void_p, ctypes.c_int64
+    kinds = address, address, number, address, address, *[number] * 3, address, address
+    return ctypes.CFUNCTYPE(number, *kinds)(("write_tokens", library))
 
 
 def fits(head_dim: int) -> bool:

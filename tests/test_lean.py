@@ -92,7 +92,7 @@ def calls_counted(session):
         calls.append(arguments)
         return step(*arguments)
 
-    counted.embeds = step.embeds
+    counted.embeds, counted.ahead = step.embeds, step.ahead
     session._step = counted
     yield calls
     session._step = step

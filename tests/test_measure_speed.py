@@ -148,6 +148,9 @@ class Idle:
     def read(self, tokens):
         return self.feed(tokens)[:, -1]
 
+    def ahead(self, token, count, end):
+        return []
+
 
 PLAN = speed.SpeedPlan(200.0, 16, 8, 4, (1, 8))
 

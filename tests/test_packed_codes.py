@@ -10,10 +10,12 @@ from tests.test_packed import COARSE, MANY, ODD, integers, near, random, rounded
 pytestmark = pytest.mark.usefixtures("loops")
 
 
+@pytest.mark.parametrize("group_size", [32, 512])
 @pytest.mark.parametrize(("rows", "columns"), ODD)
-def test_activations_beside_each_other_change_nothing(rows, columns):
-    held = integers(rows, columns, 4, 32, "float")
+def test_activations_beside_each_other_change_nothing(rows, columns, group_size):
+    held = integers(rows, columns, 4, group_size, "float")
     x = random(7, columns, seed=1)
+    x[1, columns // 2] *= 1000  # its columns are not worth the same
     alone = torch.stack([held.multiply(one) for one in x])
     assert torch.equal(held.multiply(x[:3]), alone[:3])
     assert torch.equal(held.multiply(x)[:4], held.multiply(x[:4]))

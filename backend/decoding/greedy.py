@@ -14,7 +14,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from backend.decoding.model import LanguageModel
+    from backend.decoding.model import LanguageModel, Session
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,36 @@ def choose(logits: torch.Tensor) -> torch.Tensor:
 
 
 @torch.inference_mode()
+def write(
+    session: Session, tokens: torch.Tensor, count: int, end: int | None = None
+) -> list[list[int]]:
+    """Return the first choices [B][up to `count`] after `tokens`, each fed in turn but the last.
+
+    One sequence is written by as few calls as the session can, and ends behind `end`.
+
+    Args:
+        session: of B sequences.
+        tokens: [B, t], fed first.
+        count: choices, 1 or more.
+        end: the token that ends a single sequence.
+    """
+    written: list[list[int]] = [[] for _ in tokens]
+    while len(written[0]) < count:
+        chosen = choose(session.read(tokens))
+        for row, token in zip(written, chosen.tolist(), strict=True):
+            row.append(token)
+        if len(written) == 1:
+            text, new = written[0], [0]
+            while len(text) < count and text[-1] != end and new:
+                text += (new := session.ahead(text[-1], count - len(text), end))
+            if text[-1] == end:
+                break
+            chosen = torch.tensor(text[-1:], device=tokens.device)
+        tokens = chosen[:, None]
+    return written
+
+
+@torch.inference_mode()
 def generate(
     model: LanguageModel,
     prompts: Sequence[Sequence[int]],
@@ -67,6 +97,9 @@ def generate(
     if not count:
         return []
     start = time.perf_counter()
+    if count == 1 and watch is None:
+        end = None if ignore_end else model.end_token
+        return [_alone(model, list(prompts[0]), new_tokens, end, start)]
     lengths = [len(prompt) for prompt in prompts]
     total = max(lengths) + new_tokens
     session = model.session(count, total)
@@ -100,3 +133,17 @@ def generate(
         Generation(tuple(tokens), (), tuple(times))
         for tokens, times in zip(written, seconds, strict=True)
     ]
+
+
+def _alone(
+    model: LanguageModel, prompt: list[int], count: int, end: int | None, start: float
+) -> Generation:
+    """The continuation of one prompt, after whose first token there is no look at the clock."""
+    session = model.session(1, len(prompt) + count)
+    (text,) = write(session, torch.tensor([prompt], device=model.device), 1)
+    seconds = [time.perf_counter() - start]
+    if len(text) < count and text[-1] != end:
+        fed = torch.tensor([text], device=model.device)
+        text += write(session, fed, count - 1, end)[0]
+    seconds += [time.perf_counter() - start] * (len(text) - 1)
+    return Generation(tuple(text), (), tuple(seconds))

@@ -38,6 +38,13 @@ class Session(Protocol):
         """Append `tokens` [B, t] and return the logits [B, V] of the last position alone."""
         ...
 
+    def ahead(self, token: int, count: int, end: int | None) -> list[int]:
+        """Append `token` and then each first choice but the last, of one sequence, in one call.
+
+        Returns the choices, up to `count` or `end`, or fewer; none where there is no such call.
+        """
+        ...
+
     def pick(self, start: int, places: Sequence[int]) -> None:
         """Of the tokens from `start` on keep only those at these places, in this order."""
         ...

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from backend.decoding.greedy import choose
+from backend.decoding.greedy import choose, write
 from backend.measure.reading import Reading, take
 from backend.measure.rounds import (
     Arm,
@@ -209,9 +209,7 @@ def decode_seconds(model: LanguageModel, steps: int = 24, rounds: int = 5) -> fl
         session.feed(token)
         _synchronise(model.device)
         start = time.perf_counter()
-        for _ in range(steps):
-            session.feed(token)
-        _synchronise(model.device)
+        write(session, token, steps)
         best = min(best, (time.perf_counter() - start) / steps)
     return best
 
@@ -229,9 +227,9 @@ def _prefill(name: str, model: LanguageModel, row: list[int], plan: SpeedPlan) -
 
 
 def _decode(name: str, model: LanguageModel, row: list[int], plan: SpeedPlan, batch: int) -> Arm:
-    """Return an arm that is fed recorded tokens one by one after a prompt."""
+    """Return an arm that writes so many tokens behind a recorded prompt and one token more."""
     total = plan.prompt_tokens + plan.steps
-    tokens = torch.tensor([row[:total]] * batch, device=model.device)
+    tokens = torch.tensor([row[: plan.prompt_tokens + 1]] * batch, device=model.device)
 
     kept: list[Session] = []
 
@@ -249,9 +247,7 @@ def _decode(name: str, model: LanguageModel, row: list[int], plan: SpeedPlan, ba
 
     @torch.inference_mode()
     def run(session: Session) -> None:
-        for position in range(plan.prompt_tokens, total):
-            logits = session.feed(tokens[:, position : position + 1])
-            choose(logits[:, -1]).tolist()
+        write(session, tokens[:, -1:], plan.steps)
 
     return Arm(name, run, prepare, float(batch * plan.steps))
 

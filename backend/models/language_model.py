@@ -15,7 +15,8 @@ from backend.caches.attention import Turn
 from backend.caches.codecs import Codec
 from backend.errors import ModelError
 from backend.models import held_attention, packing, rotary
-from backend.models.lean import Lean, LeanSession, refusal
+from backend.models.familiar import refusal
+from backend.models.lean import Lean, LeanSession
 from backend.models.session import Session, held_cache, key_value_shape
 from backend.models.view import View
 

@@ -7,7 +7,7 @@ where every module is of a kind that is known here; everything else goes through
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -21,16 +21,15 @@ from backend.models.by_modules import found_in, normalised, through
 from backend.models.held_attention import visible
 from backend.models.native import Block
 from backend.models.room import Room
-from backend.models.sliced import SlicedBlock, SlicedEnd, WidthNorm
+from backend.models.sliced import SlicedBlock
 from backend.models.steady import SPAN, Bench, States
 from kernels.decode_step import TOKENS, Place, Step
 from kernels.rooms import Rooms
 
-FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
+AHEAD = 16
+"""Tokens written without a look at whether someone wants to stop."""
 FREE = 4
 """Benches kept for later sessions; each holds room on the GPU and what was recorded on it."""
-ROTATIONS = ("default", "linear", "llama3", "yarn")
-"""Rotary embeddings that turn a position by the same angle however long the text is."""
 
 Tree = tuple[Tensor | None, Tensor | None]
 """Positions [tokens] of new tokens, and which of them each may see; None where nothing is odd."""
@@ -126,40 +125,6 @@ class Lean:
             self._every = ()
 
 
-def refusal(model: nn.Module) -> str:
-    """Why a model is decoded by transformers; empty where it is decoded here."""
-    name = type(model).__name__.removesuffix("ForCausalLM")
-    config = model.config
-    if name not in FAMILIES:
-        return f"{type(model).__name__} is decoded by transformers"
-    windows = getattr(config, "layer_types", None) or ()
-    sliding = "sliding_attention" in windows
-    if sliding or (name == "Mistral" and config.sliding_window is not None):
-        return "a sliding window of its own is kept by transformers"
-    kind = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    if kind not in ROTATIONS:
-        return f"rotary embeddings of type {kind} are left to transformers"
-    strange = [part for part in _parts(model) if not _known(part, name)]
-    return f"{type(strange[0]).__name__} is run by transformers" if strange else ""
-
-
-def _parts(model: nn.Module) -> Iterator[nn.Module]:
-    yield model.model.norm
-    for block in model.model.layers:
-        yield block
-        yield from (block.self_attn, block.mlp)
-        yield from (block.input_layernorm, block.post_attention_layernorm)
-
-
-def _known(module: nn.Module, name: str) -> bool:
-    if isinstance(module, SlicedBlock | SlicedEnd | WidthNorm):
-        return True
-    kind = type(module)
-    kinds = {f"{name}{part}" for part in ("DecoderLayer", "Attention", "MLP", "RMSNorm")}
-    hooked = module._forward_hooks or module._forward_pre_hooks
-    return kind.__name__ in kinds and kind.__module__.startswith("transformers.") and not hooked
-
-
 class LeanSession:
     """One batch of sequences being decoded.
 
@@ -212,6 +177,27 @@ class LeanSession:
     def read(self, tokens: Tensor) -> Tensor:
         """Append tokens [batch, t]; logits [batch, vocabulary] of the last position alone."""
         return self._fed(tokens, None, 1)[:, -1]
+
+    def ahead(self, token: int, count: int, end: int | None) -> list[int]:
+        """Feed a token and then each first choice; the choices, none where a step is not one call.
+
+        Args:
+            token: an id; the text is the only one.
+            count: most choices; fewer come where room or time runs out.
+            end: after which nothing is chosen.
+
+        Raises:
+            IndexError: the id is none of the vocabulary.
+        """
+        count = min(count, self._ready[1] - self.length, AHEAD)
+        if self._step is None or not self._step.embeds or count < 1:
+            return []
+        turns = self._lean.every_turn(self.length + count, self._dtype)
+        found = self._step.ahead(token, turns, self.length, self._ready[0], count, end)
+        for cache in self._caches:
+            cache.grow(len(found))
+        self.length += len(found)
+        return found
 
     def _fed(self, tokens: Tensor, parents: Sequence[int] | None, last: int | None) -> Tensor:
         """Logits of so many last positions, or of all."""

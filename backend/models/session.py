@@ -115,6 +115,10 @@ class Session:
         """
         return self._fed(tokens, parents, {})
 
+    def ahead(self, token: int, count: int, end: int | None) -> list[int]:  # noqa: ARG002
+        """No choices: each token is a call of its own."""
+        return []
+
     @torch.inference_mode()
     def read(self, tokens: Tensor) -> Tensor:
         """Append tokens [batch, t]; logits [batch, vocabulary] of the last position alone."""

@@ -53,22 +53,43 @@ inline __attribute__((always_inline)) EightNumbers eight_scores(const float *que
     return sums_of(parts);
 }
 
+// Adds values [count, stride] by their shares to a few eights of what was found, kept in part.
+template <int EIGHTS>
+inline __attribute__((always_inline)) void add_shares(float *into, const float *values,
+                                                      const float *shares, int64_t count,
+                                                      int64_t stride, float kept) {
+    EightNumbers found[EIGHTS], more[EIGHTS] = {};
+    for (int e = 0; e < EIGHTS; e++) found[e] = eight_numbers(into + 8 * e) * kept;
+    int64_t i = 0;
+    for (; i + 2 <= count; i += 2, values += 2 * stride)
+        for (int e = 0; e < EIGHTS; e++) {
+            found[e] += shares[i] * eight_numbers(values + 8 * e);
+            more[e] += shares[i + 1] * eight_numbers(values + stride + 8 * e);
+        }
+    for (int e = 0; e < EIGHTS; e++) {
+        if (i < count) found[e] += shares[i] * eight_numbers(values + 8 * e);
+        found[e] += more[e];
+        std::memcpy(into + 8 * e, &found[e], 32);
+    }
+}
+
 // What a query finds among `count` tokens is added to what it found; `seen` [count] may hide some.
 CLONES void look(Asking &asking, const float *keys, const float *values, int64_t count,
                  int64_t stride, const uint8_t *seen, float *scores) {
-    float top = asking.top;
+    EightNumbers tops = EightNumbers{} + asking.top;
     for (int64_t first = 0; first < count; first += 8) {
-        const EightNumbers found =
+        EightNumbers found =
             eight_scores(asking.query, keys + first * stride, count - first, stride);
+        if (seen || first + 8 > count)
+            for (int64_t i = 0; i < 8; i++)
+                if (first + i >= count || (seen && !seen[first + i])) found[i] = -INFINITY;
         std::memcpy(scores + first, &found, 32);
-        for (int64_t i = first; i < std::min(first + 8, count); i++) {
-            if (seen && !seen[i]) scores[i] = -INFINITY;
-            top = std::max(top, scores[i]);
-        }
+        tops = found > tops ? found : tops;
     }
+    float top = tops[0];
+    for (int i = 1; i < 8; i++) top = std::max(top, tops[i]);
     const auto hidden = [](float score) { return score == -INFINITY; };
     if (top == -INFINITY && std::all_of(scores, scores + count, hidden)) return;  // no NaN is lost
-    for (int64_t i = count; i < eights(count); i++) scores[i] = -INFINITY;
     EightNumbers sums = {};
     for (int64_t first = 0; first < count; first += 8) {
         const EightNumbers shares = exponential(eight_numbers(scores + first) - top);
@@ -79,17 +100,11 @@ CLONES void look(Asking &asking, const float *keys, const float *values, int64_t
     asking.top = top;
     asking.sum *= kept;
     for (int i = 0; i < 8; i++) asking.sum += sums[i];
-    for (int64_t at = 0; at < stride; at += 8) {
-        EightNumbers found = eight_numbers(asking.found + at) * kept, more = {};
-        int64_t i = 0;
-        for (; i + 2 <= count; i += 2) {
-            found += scores[i] * eight_numbers(values + i * stride + at);
-            more += scores[i + 1] * eight_numbers(values + (i + 1) * stride + at);
-        }
-        if (i < count) found += scores[i] * eight_numbers(values + i * stride + at);
-        found += more;
-        std::memcpy(asking.found + at, &found, 32);
-    }
+    int64_t at = 0;
+    for (; at + 32 <= stride; at += 32)
+        add_shares<4>(asking.found + at, values + at, scores, count, stride, kept);
+    for (; at < stride; at += 8)
+        add_shares<1>(asking.found + at, values + at, scores, count, stride, kept);
 }
 
 CLONES void widen(const uint16_t *from, int64_t count, float *out) {
@@ -229,7 +244,8 @@ void look_near(const Room &room, int64_t head, int64_t size, const std::vector<S
     const int64_t start = head * room.capacity * size, stride = queries.stride;
     float scores[NEAR];
     uint8_t seen[NEAR];
-    std::vector<float> spare(size == stride && sizeof(Number) == 4 ? 0 : 2 * NEAR * stride);
+    thread_local std::vector<float> spare;  // keeps its room
+    spare.resize(std::max<size_t>(spare.size(), 2 * NEAR * stride));
     for (int64_t first = 0; first < whole; first += NEAR) {
         const int64_t count = std::min(NEAR, whole - first), at = start + first * size;
         const float *keys = near_states(static_cast<const Number *>(room.keys) + at, count, size,

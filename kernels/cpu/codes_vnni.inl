@@ -57,25 +57,23 @@ inline __attribute__((always_inline)) void sums_of_codes(const CodeRows &rows, i
 
 #include "code_tiles.inl"
 
-// What `_mm512_reduce_add_ps` makes of sixteen sums of each of sixteen rows, in its order.
-inline __attribute__((always_inline)) __m512 reduced(const __m512 (&sums)[16]) {
+// Each row's sixteen sums added up by `add`, in the order of `_mm512_reduce_add_ps`.
+template <typename Add>
+inline __attribute__((always_inline)) __m512 reduced(const __m512 (&sums)[16], Add add) {
     __m512 four[4];  // of rows i, 4 + i, 8 + i and 12 + i
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
-        const auto halves = [](__m512 a, __m512 b) __attribute__((always_inline)) {
-            return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44),
-                                 _mm512_shuffle_f32x4(a, b, 0xEE));
+        const auto halves = [&](__m512 a, __m512 b) __attribute__((always_inline)) {
+            return add(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xEE));
         };
         const __m512 low = halves(sums[i], sums[4 + i]), high = halves(sums[8 + i], sums[12 + i]);
-        four[i] = _mm512_add_ps(_mm512_shuffle_f32x4(low, high, 0x88),
-                                _mm512_shuffle_f32x4(low, high, 0xDD));
+        four[i] = add(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xDD));
     }
-    const auto pairs = [](__m512 a, __m512 b) __attribute__((always_inline)) {
-        return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xEE));
+    const auto pairs = [&](__m512 a, __m512 b) __attribute__((always_inline)) {
+        return add(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xEE));
     };
     const __m512 first = pairs(four[0], four[1]), second = pairs(four[2], four[3]);
-    return _mm512_add_ps(_mm512_shuffle_ps(first, second, 0x88),
-                         _mm512_shuffle_ps(first, second, 0xDD));
+    return add(_mm512_shuffle_ps(first, second, 0x88), _mm512_shuffle_ps(first, second, 0xDD));
 }
 
 // Adds the products of rows that lie `step` apart to y [rows, apart].
@@ -86,7 +84,8 @@ inline __attribute__((always_inline)) void some_code_dots(const CodeRows &rows, 
     __m512 sums[MANY][ROWS];
     sums_of_codes<PLANES, ROWS, MANY, BYTES>(rows, row, step, view, one, sums);
     if constexpr (ROWS == 16) {
-        const __m512 found = reduced(sums[0]);
+        const auto add = [](__m512 a, __m512 b) __attribute__((always_inline)) { return a + b; };
+        const __m512 found = reduced(sums[0], add);
         _mm512_storeu_ps(y + row, _mm512_fmadd_ps(_mm512_set1_ps(rows.factor), found,
                                                   _mm512_loadu_ps(y + row)));
         return;
@@ -97,6 +96,77 @@ inline __attribute__((always_inline)) void some_code_dots(const CodeRows &rows, 
 }
 
 constexpr int64_t SHORT = 256;  // bytes of a row of which sixteen share the nearest cache
+
+// Whether all sums of each block are worth as much: they are added up as integers then.
+template <int PLANES>
+bool is_even(const CodeRows &rows, const PlaneView &view, int64_t one) {
+    const float *lanes = view.lanes + one * view.lanes_apart;
+    bool even = view.whole;
+    for (int64_t block = 0; 64 * block < rows.bytes[Held<PLANES>::WIDEST]; block++, lanes += 16)
+        even &= _mm512_cmpeq_ps_mask(_mm512_loadu_ps(lanes), _mm512_set1_ps(*lanes)) == 0xFFFF;
+    return even;
+}
+
+// The products of up to sixteen short rows with an activation whose blocks are even, times their
+// factor, added to y [rows, apart]. A block's sum is exact: 128 columns by 15, or 64 by 255.
+template <int PLANES, bool BYTES, bool WHOLE>
+inline __attribute__((always_inline)) void even_code_dots(const CodeRows &rows, int64_t row,
+                                                          int64_t count, const PlaneView &view,
+                                                          int64_t one, float *y, int64_t apart) {
+    typedef Held<PLANES> Of;
+    constexpr int EACH = Of::EACH;
+    const auto *x = reinterpret_cast<const uint8_t *>(view.words + one * view.words_apart);
+    const float *lanes = view.lanes + one * view.lanes_apart;
+    const int64_t bytes = rows.bytes[Of::WIDEST];
+    const __m512i places = _mm512_mullo_epi32(
+        _mm512_min_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                         _mm512_set1_epi32(static_cast<int>(count - 1))),
+        _mm512_set1_epi32(static_cast<int>(rows.groups)));
+    __m512 found = _mm512_setzero_ps();
+    for (int64_t block = 0; 64 * block < bytes; block++, x += 128 * EACH, lanes += 16) {
+        __m512i first = _mm512_setzero_si512();
+        if (Of::WIDTH == 8 && !BYTES)  // codes less 128, so that they have a sign as the operation asks
+            first = _mm512_sub_epi32(first, _mm512_dpbusd_epi32(first, _mm512_loadu_si512(x + 64),
+                                                                _mm512_set1_epi8(-128)));
+        __m512 sums[16];
+#pragma GCC unroll 16
+        for (int r = 0; r < 16; r++) {
+            const Of held(rows, row + (WHOLE ? r : std::min<int64_t>(r, count - 1)), block,
+                          64 * block + 64 <= bytes);
+            __m512i sum = _mm512_setzero_si512();
+#pragma GCC unroll 8
+            for (int j = 0; j < EACH; j++)
+                sum = _mm512_dpbusd_epi32(sum, held.codes(j), _mm512_loadu_si512(x + 128 * j));
+            sum = _mm512_slli_epi32(sum, 8);
+            if (Of::WIDTH == 8 && !BYTES) sum = _mm512_add_epi32(sum, first);
+#pragma GCC unroll 8
+            for (int j = 0; j < (BYTES ? 0 : EACH); j++) {
+                const __m512i codes = held.codes(j);
+                const __m512i with_sign =
+                    Of::WIDTH == 8 ? _mm512_xor_si512(codes, _mm512_set1_epi8(-128)) : codes;
+                sum = _mm512_dpbusd_epi32(sum, _mm512_loadu_si512(x + 128 * j + 64), with_sign);
+            }
+            sums[r] = _mm512_castsi512_ps(sum);
+        }
+        const auto add = [](__m512 a, __m512 b) __attribute__((always_inline)) {
+            return _mm512_castsi512_ps(
+                _mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+        };
+        const __m512 exact = _mm512_cvtepi32_ps(_mm512_castps_si512(reduced(sums, add)));
+        const float *scales = rows.scales + row * rows.groups + view.first[block];
+        const __m512 own = WHOLE && rows.groups == 1 ? _mm512_loadu_ps(scales)
+                                                     : _mm512_i32gather_ps(places, scales, 4);
+        found = _mm512_fmadd_ps(exact, _mm512_mul_ps(own, _mm512_set1_ps(*lanes)), found);
+    }
+    found = _mm512_mul_ps(_mm512_set1_ps(rows.factor), found);
+    if (WHOLE && apart == 1) {
+        _mm512_storeu_ps(y + row, _mm512_add_ps(found, _mm512_loadu_ps(y + row)));
+        return;
+    }
+    float each[16];
+    _mm512_storeu_ps(each, found);
+    for (int64_t r = 0; r < count; r++) y[(row + r) * apart + one] += each[r];
+}
 
 // Adds the products of rows of codes with some activations, times their factor, to y [rows,
 // activations]. A processor that fetches ahead follows four long lines, a quarter of all rows
@@ -115,13 +185,30 @@ void code_dots_of(const CodeRows &rows, int64_t count, const PlaneView &view, in
         some_code_dots<PLANES, 1, MANY, BYTES>(rows, row, 0, view, one, y, apart);
 }
 
+// The same for short rows and an activation whose blocks are even.
+template <int PLANES, bool BYTES>
+void even_dots(const CodeRows &rows, int64_t count, const PlaneView &view, int64_t one, float *y,
+               int64_t apart) {
+    int64_t row = 0;
+    for (; row + 16 <= count; row += 16)
+        even_code_dots<PLANES, BYTES, true>(rows, row, 16, view, one, y, apart);
+    if (row < count)
+        even_code_dots<PLANES, BYTES, false>(rows, row, count - row, view, one, y, apart);
+}
+
 template <int PLANES, bool BYTES>
 void few_code_dots(const CodeRows &rows, int64_t count, const PlaneView &view, int64_t several,
                    float *y) {
-    int64_t one = 0;
-    for (; one + 2 <= several; one += 2)
-        code_dots_of<PLANES, 2, BYTES>(rows, count, view, one, y, several);
-    if (one < several) code_dots_of<PLANES, 1, BYTES>(rows, count, view, one, y, several);
+    const bool near = rows.bytes[Held<PLANES>::WIDEST] <= SHORT;
+    for (int64_t one = 0; one < several; one++) {
+        if (near && is_even<PLANES>(rows, view, one)) {
+            even_dots<PLANES, BYTES>(rows, count, view, one, y, several);
+        } else if (one + 2 <= several && !(near && is_even<PLANES>(rows, view, one + 1))) {
+            code_dots_of<PLANES, 2, BYTES>(rows, count, view, one++, y, several);
+        } else {
+            code_dots_of<PLANES, 1, BYTES>(rows, count, view, one, y, several);
+        }
+    }
 }
 
 template <int PLANES>

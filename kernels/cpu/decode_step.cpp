@@ -97,6 +97,26 @@ void carry(const Product &shortcut, float *stream, const float *found, float *sp
     add_scaled(stream, found, 1, count * size);
 }
 
+// The lowest place of the largest number, or of the first that is none.
+CLONES int64_t first_choice(const float *numbers, int64_t count) {
+    typedef int32_t EightWhole __attribute__((vector_size(32)));
+    EightNumbers tops = EightNumbers{} - INFINITY;
+    EightWhole none = {};
+    int64_t i = 0;
+    for (; i + 8 <= count; i += 8) {
+        const EightNumbers each = eight_numbers(numbers + i);
+        tops = each > tops ? each : tops;
+        none |= each != each;
+    }
+    bool missing = false;
+    float top = -INFINITY;
+    for (int lane = 0; lane < 8; lane++) top = std::max(top, tops[lane]), missing |= none[lane];
+    for (; i < count; i++) top = std::max(top, numbers[i]), missing |= numbers[i] != numbers[i];
+    for (i = 0; missing ? numbers[i] == numbers[i] : numbers[i] != top; i++) {
+    }
+    return i;
+}
+
 // Rows of the tokens; false where an id is none.
 bool embed(const Packed &table, const int64_t *ids, int64_t count, float *stream) {
     State state;
@@ -239,5 +259,27 @@ int decode_step(const Step *step, const Room *const *rooms, const int64_t *ids, 
     product(step->head, a, last, whole);
     if (step->halved) narrow(whole, last * step->head.rows, static_cast<uint16_t *>(logits));
     return 1;
+}
+
+// Feeds a token and then each first choice, all into `rooms`, until so many are chosen or one is
+// `end`; `written` [count] has the choices, `logits` the last one's. Returns how many there are, 0
+// where the token is none.
+int64_t write_tokens(const Step *step, const Room *const *rooms, int64_t token,
+                     const float *cosine, const float *sine, int64_t position, int64_t count,
+                     int64_t end, int64_t *written, void *logits) {
+    const int64_t rows = step->head.rows;
+    std::vector<float> wide(step->halved ? rows : 0);
+    for (int64_t i = 0; i < count; i++) {
+        if (!decode_step(step, rooms, &token, nullptr, cosine, sine, nullptr, position + i, 1,
+                         nullptr, 1, logits))
+            return 0;
+        if (step->halved)
+            std::transform(static_cast<uint16_t *>(logits), static_cast<uint16_t *>(logits) + rows,
+                           wide.data(), widened);
+        const auto *given = static_cast<const float *>(logits);
+        token = written[i] = first_choice(step->halved ? wide.data() : given, rows);
+        if (token == end) return i + 1;
+    }
+    return count;
 }
 }
