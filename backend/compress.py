@@ -38,6 +38,7 @@ from backend.methods.base import (
 )
 from backend.models.encoding import encode
 from backend.models.load import LoadedModel
+from backend.models.tables import hold_tables
 from backend.models.view import Site, View
 from backend.recipes import Recipe, WeightMethod, digest
 from backend.search.base import check_parts, check_reach
@@ -88,7 +89,7 @@ def compress(
     windows = windows.to(view.device)
     result = Compressed(view)
     model_methods = [stage for stage in recipe.stages if isinstance(stage, ModelMethod)]
-    if not model_methods and not recipe.weight_methods and recipe.encoder is None:
+    if not (model_methods or recipe.weight_methods or recipe.tables or recipe.encoder):
         return result
     view.check(windows[:2, :CHECKED])
     walk = Walk(view, windows) if model_methods else None
@@ -103,6 +104,9 @@ def compress(
         _treat_matrices(calibration, recipe, result, progress, checkpoint)
     for tuner in [stage for stage in recipe.stages if isinstance(stage, TuneMethod)]:
         result.remarks += tuning.tune(view, windows, tuner, progress)
+    if recipe.tables is not None:
+        progress(recipe.tables.key(), 0, 1)
+        result.remarks += hold_tables(view, recipe.tables)
     if recipe.encoder is not None:
         result.remarks += encode(view, recipe.encoder, progress)
     return result

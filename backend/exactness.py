@@ -6,7 +6,7 @@ from torch import nn
 
 from backend.measure import lossless
 from backend.measure.reading import Reading
-from backend.methods.base import ModelMethod
+from backend.methods.base import ModelMethod, TableMethod
 from backend.models.encoding import weights
 from backend.models.precision import DEPLOYED
 from backend.models.view import View
@@ -15,7 +15,8 @@ from backend.recipes import Recipe
 
 def promised(recipe: Recipe) -> bool:
     """Whether a recipe encodes the weights and does nothing else to them."""
-    changed = recipe.weight_methods or any(isinstance(one, ModelMethod) for one in recipe.stages)
+    changing = ModelMethod | TableMethod
+    changed = recipe.weight_methods or any(isinstance(one, changing) for one in recipe.stages)
     return recipe.encoder is not None and not changed
 
 

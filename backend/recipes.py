@@ -28,6 +28,7 @@ from backend.methods.base import (
     RankingMethod,
     RepairMethod,
     ServeMethod,
+    TableMethod,
     TuneMethod,
 )
 from backend.search import UNIFORM
@@ -96,6 +97,11 @@ class Recipe:
     def weight_methods(self) -> tuple[WeightMethod, ...]:
         """The stages that change what a matrix is held in: layer methods, then a repair."""
         return tuple(stage for stage in self.stages if isinstance(stage, WeightMethod))
+
+    @property
+    def tables(self) -> TableMethod | None:
+        """The stage that holds embedding and head, if there is one."""
+        return next((stage for stage in self.stages if isinstance(stage, TableMethod)), None)
 
     @property
     def encoder(self) -> EncodeMethod | None:

@@ -19,6 +19,7 @@ from backend.methods.base import (
     PrefillMethod,
     RepairMethod,
     StackMethod,
+    TableMethod,
 )
 from backend.recipes import Recipe
 from backend.search.base import LADDER, check_parts, check_reach
@@ -68,6 +69,9 @@ def size_of(recipe: Recipe, dimensions: Dimensions) -> Size:
             stage.codec(dimensions.heads, dimensions.head_dim)
             kv_bits = min(16.0, level)
     held, sure = _together(recipe, dimensions)
+    if recipe.tables is not None:
+        saved, known = recipe.tables.saved(dimensions.anatomy)
+        held, sure = held - saved, sure and known
     for stage in recipe.stages:
         for shape, count in dimensions.matrices if isinstance(stage, RepairMethod) else ():
             added, known = stage.added(*shape)
@@ -98,8 +102,8 @@ def turned(recipe: Recipe, bits: float) -> Recipe:
 
 
 def turning(recipe: Recipe) -> int | None:
-    """Which stage a budget turns: the last that treats matrices, else models, else the cache."""
-    for kind in (LayerMethod, ModelMethod, CacheMethod):
+    """Which stage a budget turns: the last for matrices, else models, tables, or the cache."""
+    for kind in (LayerMethod, ModelMethod, TableMethod, CacheMethod):
         found = [
             index
             for index, stage in enumerate(recipe.stages)

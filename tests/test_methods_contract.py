@@ -23,6 +23,7 @@ from backend.methods.base import (
     PrefillMethod,
     RepairMethod,
     StackMethod,
+    TableMethod,
     TuneMethod,
 )
 from backend.recipes import Recipe
@@ -247,7 +248,7 @@ def test_reading_the_catalogue_imports_no_torch():
 
 
 def test_every_port_has_a_method():
-    ports = (LayerMethod, RepairMethod, TuneMethod, EncodeMethod, ModelMethod)
+    ports = (LayerMethod, RepairMethod, TuneMethod, TableMethod, EncodeMethod, ModelMethod)
     ports += (CacheMethod, PrefillMethod, DecodeMethod)
     for port in ports:
         assert any(issubclass(cls, port) for cls in METHODS.values())

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from backend.errors import ModelError, OutOfReachError
 from backend.methods.method import Effort, Leveled, Method, Needs, Outline, Stage, Text
+from backend.methods.serving import CacheMethod, DecodeMethod, PrefillMethod, ServeMethod
 from backend.settings import setting
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Soft",
     "StackMethod",
     "Stage",
+    "TableMethod",
     "Text",
     "TuneMethod",
     "setting",
@@ -44,11 +46,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from backend.caches.codecs import Codec
     from backend.calibrate.statistics import InputStatistics
     from backend.calibrate.walk import Walk
-    from backend.decoding.drafter import Drafter
-    from backend.decoding.model import LanguageModel
     from backend.formats import Format, Sparse
     from backend.methods.anatomy import Anatomy
     from backend.models.view import View
@@ -221,6 +220,42 @@ class TuneMethod(Method):
         return Effort(THERE_AND_BACK * self.schedule[0] * anatomy.numbers * text.step)
 
 
+class TableMethod(Leveled):
+    """Holds the tables of tokens, embedding and head, once where they are tied."""
+
+    accepts = ()
+    pace = PACE
+
+    @abc.abstractmethod
+    def outline(self, rows: int, columns: int) -> Outline:
+        """What a table [vocabulary, width] will take.
+
+        Raises:
+            OutOfReachError: a table of this shape cannot be held in so little.
+        """
+
+    @abc.abstractmethod
+    def hold(self, table: Tensor) -> Format:
+        """What holds a table [vocabulary, width], float32."""
+
+    def saved(self, anatomy: Anatomy) -> tuple[int, bool]:
+        """Bytes fewer than in 16 bits, at least, and whether it is these.
+
+        Raises:
+            ModelError: no table of tokens is found.
+            OutOfReachError: a table cannot be held in so little.
+        """
+        if not anatomy.tables:
+            raise ModelError(f"{self.key()} needs a table of tokens; this model has none.")
+        outlines = [self.outline(*shape) for shape in anatomy.tables]
+        dense = sum(2 * rows * columns for rows, columns in anatomy.tables)
+        return dense - sum(one.nbytes for one in outlines), all(one.exact for one in outlines)
+
+    def effort(self, anatomy: Anatomy, text: Text) -> Effort:  # noqa: ARG002 - no text is read
+        """Its pace, of the tables."""
+        return Effort(core_seconds=1e-6 * self.pace * sum(map(math.prod, anatomy.tables)))
+
+
 class EncodeMethod(Leveled):
     """Holds 16-bit numbers in fewer bits, every one as it was."""
 
@@ -281,60 +316,3 @@ class ModelMethod(Leveled):
     @abc.abstractmethod
     def rebuild(cls, view: View, record: dict[str, Any]) -> None:
         """Give a dense model's skeleton the shape that `rewrite` left, tensors uninitialised."""
-
-
-class CacheMethod(Leveled):
-    """Holds keys and values in fewer bits."""
-
-    @abc.abstractmethod
-    def codec(self, heads: int, head_dim: int) -> Codec:
-        """What encodes the keys and values of layers with `heads` heads of `head_dim`."""
-
-
-class ServeMethod(Method):
-    """Changes how text is read or written, and neither what is held nor what is said."""
-
-    def at(self, bits: float) -> Self:  # noqa: ARG002 - what is held stays as it is
-        """Itself: nothing is held in fewer bits."""
-        return self
-
-
-class PrefillMethod(ServeMethod):
-    """Lays several prompts out so that they are read at once."""
-
-    models: ClassVar[tuple[str, ...]] = ()
-    """Types of model whose attention keeps prompts apart as it is told."""
-
-    def check(self, anatomy: Anatomy) -> None:
-        """Refuse a model whose attention cannot be told.
-
-        Raises:
-            ModelError: it is of a type that the method does not know.
-        """
-        if anatomy.kind not in self.models:
-            known = ", ".join(self.models)
-            raise ModelError(
-                f"{self.key()} knows {known}, not {anatomy.kind}; leave it out, and prompts are "
-                "read one by one."
-            )
-
-    @abc.abstractmethod
-    def rows(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Which prompts share a row, one behind the other, by their places.
-
-        Args:
-            lengths: of the prompts, in tokens.
-        """
-
-
-class DecodeMethod(ServeMethod):
-    """Proposes tokens that the model then verifies, so that the output stays the same."""
-
-    @property
-    def draft_recipe(self) -> str:
-        """What makes the second, smaller model of the same text that drafts; empty for none."""
-        return ""
-
-    @abc.abstractmethod
-    def drafter(self, model: LanguageModel, draft: LanguageModel | None = None) -> Drafter:
-        """What drafts for `model`, with a second model where `draft_recipe` names one."""

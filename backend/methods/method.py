@@ -25,11 +25,12 @@ class Stage(enum.IntEnum):
     FACTOR = 4
     QUANTISE = 5
     REPAIR = 6
-    ENCODE = 7
-    ATTEND = 8
-    CACHE = 9
-    PREFILL = 10
-    DECODE = 11
+    TABLES = 7
+    ENCODE = 8
+    ATTEND = 9
+    CACHE = 10
+    PREFILL = 11
+    DECODE = 12
 
 
 class Needs(enum.Flag):

@@ -35,6 +35,18 @@ BY_TOKEN = "kv-int(bits=3, keys=by token)"
 CLAIMS = (
     Claim("gptq", "beats rounding to nearest at 3 bits", "gptq@3", "rtn@3"),
     Claim("gptq", "beats rounding to nearest at 4 bits", "gptq@4", "rtn@4"),
+    Claim(
+        "embedding",
+        "tables in 8 bits add less than a thousandth of a nat",
+        "embedding@8.25",
+        than=0.001,
+    ),
+    Claim(
+        "embedding",
+        "with tables in 6 bits, 5 for the blocks beat 4 bits and tables in 16 bits",
+        "gptq@5 + embedding@6.25",
+        "gptq@4",
+    ),
     Claim("finequant", "beats one group a row at 3 bits", "finequant@3", f"rtn(bits=3, {ROW})"),
     Claim("finequant", "beats one group a row at 4 bits", "finequant@4", f"rtn(bits=4, {ROW})"),
     Claim("spqr", "beats GPTQ at 3 bits", "spqr@3", "gptq@3"),

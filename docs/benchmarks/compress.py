@@ -37,6 +37,7 @@ from backend.methods.base import (
     Needs,
     RepairMethod,
     RunMethod,
+    TableMethod,
     TuneMethod,
 )
 from backend.models.load import LoadedModel, load
@@ -55,6 +56,7 @@ NO_LAYER = {
     RunMethod: "learns over blocks",
     ModelMethod: "rewrites models",
     TuneMethod: "trains models",
+    TableMethod: "holds tables",
 }
 """Why the column of a layer does not apply to a method, by its kind."""
 NO_BLOCK = "by layers"

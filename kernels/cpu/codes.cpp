@@ -37,14 +37,17 @@ void dots_of_integers(const IntegerGroups &held, const Run &run, const Fixed &ac
     float *rest = state.tile.data(), *scales = rest + size;
     decode_rows(held.scales, run.first, run.count, scales, state, 0);
     if (held.unit != 1) loops->scale_by(scales, held.unit, size);
-    if (held.offsets) {
-        decode_rows(held.offsets, run.first, run.count, rest, state, 1);
+    if (held.offsets || !planes_of(held.zero_points)) {
+        if (held.offsets)
+            decode_rows(held.offsets, run.first, run.count, rest, state, 1);
+        else
+            std::fill_n(rest, size, 0.0f);
         loops->combine(rest, scales, -held.middle, size);
     } else {
         for (int64_t row = 0; row < run.count; row++) {
             const Lines zeros(held.zero_points, run.first + row, groups);
             for (int64_t at = row * groups; at < (row + 1) * groups; at++)
-                rest[at] = -scales[at] * (zeros.planes ? zeros.code(at - row * groups) : held.middle);
+                rest[at] = -scales[at] * static_cast<float>(zeros.code(at - row * groups));
         }
     }
     begin_with_groups(run, rest, groups, activations, held.group_size);
