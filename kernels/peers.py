@@ -8,12 +8,14 @@ one thread it is the processor's time that counts.
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import itertools
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy
 import torch
@@ -171,7 +173,99 @@ def _compiled(size: int, kind: str, count: int, threads: int) -> Product:
     return lambda: request.infer([numbers])
 
 
+GGML_KINDS = {
+    "Q8_0": 8, "Q4_0": 2, "Q4_K": 12, "IQ4_NL": 20, "Q3_K": 11, "Q2_K": 10, "TQ2_0": 35,
+}  # fmt: skip
+"""Types of llama.cpp's tensors, as `ggml.h` numbers them."""
+
+
+def _llama_cpp(size: int, threads: int) -> Iterator[Offer]:
+    ggml = _Ggml(next(iter(importlib.util.find_spec("llama_cpp").submodule_search_locations)))
+    for name, kind in GGML_KINDS.items():
+        yield (
+            f"llama.cpp, {name}, activations of 8",
+            size * ggml.row_bytes(kind, size),
+            lambda count, kind=kind: ggml.product(kind, size, count, threads),
+        )
+
+
+class _Ggml:
+    """The library of tensors that llama.cpp is built on, in rows interleaved where it knows how."""
+
+    class Memory(ctypes.Structure):
+        """`ggml_init_params`: room for what tensors are, not for their numbers."""
+
+        _fields_ = (("size", ctypes.c_size_t), ("at", ctypes.c_void_p), ("bare", ctypes.c_bool))
+
+    def __init__(self, package: str) -> None:
+        folder = Path(package, "lib")
+        loaded = [
+            ctypes.CDLL(str(folder / f"lib{name}.so"), mode=ctypes.RTLD_GLOBAL)
+            for name in ("ggml-base", "ggml-cpu")
+        ]
+        self._base, self._cpu = loaded
+        self._registered = self._call("cpu_reg")
+        self._device = self._call("reg_dev_get", self._registered, ctypes.c_size_t(0))
+        self._backend = self._call("cpu_init")
+
+    def _call(self, name: str, *arguments: object, given: type = ctypes.c_void_p) -> object:
+        """What a function says, its name without the prefix; addresses in and out."""
+        whole = next(
+            getattr(library, prefix + name)
+            for prefix in ("ggml_backend_", "ggml_")
+            for library in (self._base, self._cpu)
+            if hasattr(library, prefix + name)
+        )
+        whole.restype = given
+        return whole(*(ctypes.c_void_p(a) if type(a) is int else a for a in arguments))
+
+    def row_bytes(self, kind: int, size: int) -> int:
+        """Bytes of a row of so many numbers."""
+        number = ctypes.c_int64(size)
+        return int(self._call("row_size", ctypes.c_int(kind), number, given=ctypes.c_size_t))
+
+    def product(self, kind: int, size: int, count: int, threads: int) -> Product:
+        """A product of a random matrix of a type with so many activations."""
+        self._call("cpu_set_n_threads", self._backend, ctypes.c_int(threads))
+        room, weights = (self._call("init", self.Memory(1 << 20, None, True)) for _ in range(2))
+        weight, x = (
+            self._call("new_tensor_2d", *(where, ctypes.c_int(type_), *map(ctypes.c_int64, shape)))
+            for where, type_, shape in ((weights, kind, (size, size)), (room, 0, (size, count)))
+        )
+        found = self._call("mul_mat", room, weight, x)
+        graph = self._call("new_graph", room)
+        self._call("build_forward_expand", graph, found, given=None)
+        self._call("alloc_ctx_tensors_from_buft", weights, self._place(weight, found))
+        self._call("alloc_ctx_tensors", room, self._backend)
+        random = numpy.random.default_rng(0)
+        numbers = random.standard_normal((size, size), dtype=numpy.float32)
+        held = numpy.empty(size * self.row_bytes(kind, size), numpy.uint8)
+        shape, scales = (ctypes.c_int64(0), *[ctypes.c_int64(size)] * 2), numpy.ones(size, "f4")
+        data = [part.ctypes.data for part in (numbers, held, scales)]
+        self._call("quantize_chunk", ctypes.c_int(kind), *data[:2], *shape, data[2])
+        for tensor, part in ((weight, held), (x, numbers[:count].copy())):
+            sizes = ctypes.c_size_t(0), ctypes.c_size_t(part.nbytes)
+            self._call("tensor_set", tensor, part.ctypes.data, *sizes, given=None)
+        return lambda: self._call("graph_compute", self._backend, graph, given=ctypes.c_int)
+
+    def _place(self, weight: int, product: int) -> int:
+        """The kind of buffer that interleaves rows of a weight, or the usual one."""
+        asked = ctypes.c_char_p(b"ggml_backend_dev_get_extra_bufts")
+        address = self._call("reg_get_proc_address", self._registered, asked)
+        kinds = ctypes.CFUNCTYPE(ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p)(address)
+        usual = self._call("cpu_buffer_type")
+        held = ctypes.c_void_p.from_address(weight + 8)  # the tensor's buffer, after its type
+        for kind in itertools.takewhile(bool, kinds(self._device)):
+            held.value = self._call("buft_alloc_buffer", kind, ctypes.c_size_t(0))
+            known = self._call("dev_supports_op", self._device, product, given=ctypes.c_bool)
+            held.value = None
+            if known:
+                return kind
+        return usual
+
+
 LIBRARIES = {
+    "llama_cpp": _llama_cpp,
     "onnxruntime": _onnxruntime,
     "torchao": _torchao,
     "bitsandbytes": _bitsandbytes,
