@@ -74,9 +74,9 @@ def test_ziplm_at_11008_columns_goes_with_the_cube_of_the_width():
 
 
 def test_m_fac_counts_the_products_of_gradients_and_a_way_back_for_each_block():
-    """4 steps of 2.5 products of 10 gradients with 10 to each of 88 numbers."""
+    """10 gradients by 10 for each of 88 numbers: 5 products, and half of one in each of 4 steps."""
     found = effort("m-fac@9", llama(1, 4, 2))
-    assert found.multiplied == 4 * 2.5 * 100 * 88
+    assert found.multiplied == (5 + 4 / 2) * 100 * 88
     assert effort("m-fac(bits=9, pattern=2:4)", llama(1, 4, 2)).multiplied == 2.5 * 100 * 88
     # With twice the blocks each of twice as many ways back is through twice the model.
     recipe, once = Recipe.parse("m-fac@9"), 64 * 256 / (1e10 * 2)

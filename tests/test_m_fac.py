@@ -46,7 +46,7 @@ def test_what_stays_takes_what_least_squares_would_give_it():
     """Brute force: the least of the parabola of the change, with zeros where weights went."""
     gradients, weight = normal(6, 20), normal(3, 20, seed=2)
     mask = normal(3, 20, seed=1) > 0
-    found = Fisher(gradients[None], 0.01).mended(weight, mask)
+    found, _ = Fisher(gradients[None], 0.01).mended(weight, mask, again=False)
     fisher = whole(gradients)
     assert (found[~mask] == 0).all()
     for row in range(3):
@@ -60,10 +60,12 @@ def test_what_stays_takes_what_least_squares_would_give_it():
 def test_rows_may_have_gradients_of_their_own():
     gradients, weight, mask = normal(40, 6, 20), normal(40, 20, seed=2), normal(40, 20, seed=1) > 0
     ridge = 0.01 * float(gradients.square().mean())
-    found = Fisher(gradients, 0.01).mended(weight, mask)
+    fisher = Fisher(gradients, 0.01)
+    found, diagonal = fisher.mended(weight, mask, again=True)
+    assert torch.equal(diagonal, fisher.inverse_diagonal(mask))
     for row in (0, 17, 39):
         own = Fisher(gradients[row : row + 1], ridge / float(gradients[row].square().mean()))
-        alone = own.mended(weight[row : row + 1], mask[row : row + 1])
+        alone, _ = own.mended(weight[row : row + 1], mask[row : row + 1], again=False)
         assert torch.allclose(found[row], alone[0], rtol=1e-3, atol=1e-4)
 
 

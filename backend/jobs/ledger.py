@@ -29,6 +29,7 @@ LOGGER = logging.getLogger(__name__)
 
 START_PATIENCE = 5.0  # seconds until an attempt that has not begun is started again
 LOSS_PATIENCE = 0.3  # seconds of silence after which a dead runner's stream is taken as whole
+LOOK_PERIOD = 0.5  # seconds after which who waits for a job looks, whether a step ended or not
 KEEP_DAYS = 30
 RUNNING = "SELECT * FROM jobs WHERE state = ?"
 WAITING = "SELECT 1 FROM jobs WHERE state = ? LIMIT 1"
@@ -58,6 +59,7 @@ class Ledger:
         owner_slots: int | None = None,
     ):
         self.changed = threading.Event()
+        self._stepped = threading.Condition()
         self._store = store
         self._database = store.database
         self._launcher = launcher
@@ -188,11 +190,7 @@ class Ledger:
     def load(self, owner: str) -> tuple[int, int]:
         """How many jobs wait or run, altogether and of one owner."""
         with self._database.reading() as cursor:
-            row = cursor.execute(
-                "SELECT count(*), count(*) FILTER (owner = ?) FROM jobs WHERE state IN (?, ?)",
-                [owner, *ACTIVE],
-            ).fetchone()
-        return row or (0, 0)
+            return rows.counted(cursor, owner, ACTIVE)
 
     def counts(self) -> dict[State, int]:
         """How many jobs stand in each state."""
@@ -232,8 +230,9 @@ class Ledger:
         Somebody else must call `step` meanwhile, as a `Dispatcher` does.
         """
         deadline = time.monotonic() + timeout
-        while (job := self.job(job_id)).active and time.monotonic() < deadline:
-            time.sleep(0.05)
+        with self._stepped:  # no step ends between a look and the wait for the next
+            while (job := self.job(job_id)).active and (left := deadline - time.monotonic()) > 0:
+                self._stepped.wait(min(left, LOOK_PERIOD))
         return job
 
     def step(self) -> None:
@@ -241,14 +240,18 @@ class Ledger:
         with self._database.reading() as cursor:
             running = rows.fetch(cursor.execute(RUNNING, [State.RUNNING]))
             waiting = cursor.execute(WAITING, [State.QUEUED]).fetchone()
+        moved = False
         for job in running:
             try:
-                self._follow(job)
+                moved |= self._follow(job)
             except Exception:
                 LOGGER.exception("Attempt %s could not be followed.", job.name)
-        # A job that has just failed may wait again.
-        while (running or waiting) and not self._paused and (job := self._take_next()):
-            self._launch(job)
+        # Asking whose turn it is takes a third of a step. What failed may wait again.
+        if moved or (waiting and len(running) < self._slots):
+            while not self._paused and (job := self._take_next()):
+                self._launch(job)
+        with self._stepped:
+            self._stepped.notify_all()
 
     def interrupt(self, patience: float = 3.0) -> None:
         """Start nothing any more and stop what runs; it begins again at the next start.
@@ -296,17 +299,14 @@ class Ledger:
         return self._store.home / "attempts"
 
     def _check_room(self, cursor: duckdb.DuckDBPyConnection, owner: str) -> None:
-        row = cursor.execute(
-            "SELECT count(*), count(*) FILTER (owner = ?) FROM jobs WHERE state = ?",
-            [owner, State.QUEUED],
-        ).fetchone()
-        waiting, mine = row or (0, 0)
+        waiting, mine = rows.counted(cursor, owner, [State.QUEUED])
         if waiting >= self._queue_limit:
             raise QueueFullError(f"{waiting} jobs wait already; try again when some are done.")
         if mine >= self._owner_queue_limit:
             raise QueueFullError(f"{mine} of your jobs wait already; let some finish first.")
 
-    def _follow(self, job: Job) -> None:
+    def _follow(self, job: Job) -> bool:
+        """Take in what an attempt said; whether it may be over by that."""
         # Liveness before the stream: what a runner wrote before it died is then seen whole.
         alive = self._launcher.alive(job.name)
         chunk = self._launcher.read(job.name, job.stream_offset)
@@ -325,6 +325,7 @@ class Ledger:
                 self._journal.lose(job)
         if job.cancel:
             self._launcher.kill(job.name)
+        return bool(chunk) or not alive
 
     def _take_next(self) -> Job | None:
         # Most looks find every slot taken; a transaction that changes nothing would still have

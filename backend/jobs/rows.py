@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from collections.abc import Collection
 
 import duckdb
 
@@ -33,6 +34,15 @@ def next_in_turn(cursor: Cursor, slots: int, owner_slots: int) -> Job | None:
     """The job whose turn it is, or None when no slot is free or nobody may use it."""
     found = fetch(cursor.execute(NEXT, {"slots": slots, "owner_slots": owner_slots}))
     return found[0] if found else None
+
+
+def counted(cursor: Cursor, owner: str, states: Collection[State]) -> tuple[int, int]:
+    """How many jobs stand in one of these states, altogether and of one owner."""
+    row = cursor.execute(
+        "SELECT count(*), count(*) FILTER (owner = $owner) FROM jobs WHERE state IN $states",
+        {"owner": owner, "states": [str(state) for state in states]},
+    ).fetchone()
+    return row or (0, 0)
 
 
 def known(cursor: Cursor, run_id: str) -> Submission | None:

@@ -52,9 +52,9 @@ class MFac(Pruner):
     steps: int = setting(4, "Parts in which the weights go.", low=1, high=64)
 
     def effort(self, anatomy: Anatomy, text: Text) -> Effort:
-        """Gradients of each window times all others, twice a step, and half of it to solve."""
+        """Gradients of each window times all others, once more than steps, and half to solve."""
         steps = self.steps if self.pattern == "unstructured" else 1
-        return Effort(2.5 * steps * anatomy.linear * text.windows**2)
+        return Effort((1.5 * steps + 1) * anatomy.linear * text.windows**2)
 
     def fit(self, weight: Tensor, statistics: InputStatistics) -> Format:
         """Prune a weight [rows, columns] by the gradients of its loss."""
@@ -70,15 +70,15 @@ class MFac(Pruner):
         steps = 1 if self.group(weight.shape[1])[1] else self.steps
         gone = weight.numel() - self.kept(*weight.shape)
         found, mask = whole, torch.ones_like(whole, dtype=torch.bool)
+        diagonal = fisher.inverse_diagonal(mask)
         for step in range(1, steps + 1):
-            scores = found.square() / fisher.inverse_diagonal(mask)
-            scores = scores.masked_fill(~mask, -1.0)  # what has gone stays so
+            scores = (found.square() / diagonal).masked_fill(~mask, -1.0)  # what has gone stays so
             if step < steps:
                 mask = top(scores.view(1, -1), weight.numel() - gone * step // steps)
             else:
                 mask = self.mask_of(scores.view(weight.shape), per_row=False)
             mask = mask.view(whole.shape)
-            found = fisher.mended(whole, mask)
+            found, diagonal = fisher.mended(whole, mask, again=step < steps)
         return self.held(found.view(weight.shape), mask.view(weight.shape))
 
 
@@ -96,27 +96,29 @@ class Fisher:
 
         (1 - g_i^T (m l + G G^T)^-1 g_i) / l, by Woodbury's identity; any number elsewhere.
         """
-        rows = []
-        for own, gradients in self._together(mask):
-            there, factor = self._there(own, gradients)
-            turned = torch.linalg.solve_triangular(factor, there, upper=False)
-            rows.append((1 - turned.square().sum(1)).clamp(min=1e-6) / self._ridge)
-        return torch.cat(rows)
+        return torch.cat([self._diagonal(*self._there(*one)) for one in self._together(mask)])
 
-    def mended(self, weight: Tensor, mask: Tensor) -> Tensor:
+    def mended(self, weight: Tensor, mask: Tensor, *, again: bool) -> tuple[Tensor, Tensor]:
         """Rows [rows, numbers] without those that are not there, which the loss misses least.
 
         What stays takes G_K^T (m l + G_K G_K^T)^-1 G_Q w_Q, K being there and Q not: the least of
-        the parabola of the change with zeros where they have to be.
+        the parabola of the change with zeros where they have to be. Beside it `inverse_diagonal`
+        of the same mask where it is asked `again`, for which nothing is factored twice; else ones.
         """
-        rows = []
+        rows, diagonals = [], []
         parts = weight.split(TOGETHER)
         for part, (own, gradients) in zip(parts, self._together(mask), strict=True):
             there, factor = self._there(own, gradients)
             missed = gradients @ (part * ~own).unsqueeze(2)
             solved = torch.cholesky_solve(missed, factor)
             rows.append((part + (there.mT @ solved).squeeze(2)) * own)
-        return torch.cat(rows)
+            diagonals.append(self._diagonal(there, factor) if again else torch.ones_like(part))
+        return torch.cat(rows), torch.cat(diagonals)
+
+    def _diagonal(self, there: Tensor, factor: Tensor) -> Tensor:
+        """What `inverse_diagonal` gives for some rows."""
+        turned = torch.linalg.solve_triangular(factor, there, upper=False)
+        return (1 - turned.square().sum(1)).clamp(min=1e-6) / self._ridge
 
     def _together(self, mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Some rows of a mask at a time, and their gradients."""
