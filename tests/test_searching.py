@@ -15,9 +15,9 @@ from backend.rest_comparing import PREFIX
 from backend.searching import Searches
 from backend.service import Service
 from backend.solve import Solution
+from tests.asking import client_of
 from tests.page_results import DENSE, MIDDLE, SMALL, fill, result
 from tests.result_documents import reading
-from tests.test_ui_rest import client_of
 
 
 @pytest.fixture(scope="module")

@@ -5,28 +5,17 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from dataclasses import replace
 
 import pytest
-from fastapi import FastAPI
-from starlette.middleware import Middleware
-from starlette.testclient import TestClient
 
 from backend import rest
-from backend.jobs.launchers import assignment
-from backend.limits import AT_HOME, IN_PUBLIC, LimitError
 from backend.service import Service
+from tests.asking import client_of
 from tests.page_results import BEATEN, BROKEN, DENSE, HOSTILE, MIDDLE, PAYLOADS, RUNS, SMALL, fill
 from ui import routes
-from ui.guard import BODY_LIMIT, Guard
+from ui.guard import BODY_LIMIT
 
 V1 = rest.PREFIX
-
-
-def client_of(service, limits=AT_HOME):
-    about = rest.serving(service, limits)
-    about["routes"] = [*routes.page_routes(service, limits), *about["routes"]]
-    return TestClient(FastAPI(**about, middleware=[Middleware(Guard)]))
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +29,6 @@ def service(tmp_path_factory):
 def client(service):
     with client_of(service) as opened:
         yield opened
-
-
-@pytest.fixture
-def public(tmp_path):
-    with (
-        Service(fill(tmp_path), run_jobs=False) as opened,
-        client_of(opened, IN_PUBLIC) as asked,
-    ):
-        yield asked
 
 
 def test_the_program_says_that_it_is_well(client):
@@ -187,49 +167,6 @@ def test_the_description_names_every_route_of_ours_and_no_other(client):
     assert all(one.get("description") for path in paths.values() for one in path.values())
 
 
-def test_in_public_only_the_embedded_model_is_compressed(public):
-    answer = public.post(f"{V1}/jobs", json={"recipe": "rtn@4", "model": "owner/name"})
-    assert answer.status_code == 403
-    assert "default" in answer.json()["error"]
-
-
-@pytest.mark.security
-def test_in_public_a_job_is_its_owners(public):
-    mine, other = {"X-Visitor": "a" * 32}, {"X-Visitor": "b" * 32}
-    wish = {"recipe": "rtn@4", "tier": "smoke"}
-    job_id = public.post(f"{V1}/jobs", json=wish, headers=mine).json()["job_id"]
-    for stranger in ({}, other):
-        assert not public.get(f"{V1}/jobs", headers=stranger).json()["jobs"][0]["may_change"]
-        refused = public.post(f"{V1}/jobs/{job_id}/cancel", headers=stranger)
-        assert refused.status_code == 403
-    assert public.get(f"{V1}/jobs/{job_id}", headers=mine).json()["may_change"]
-    assert public.post(f"{V1}/jobs/{job_id}/cancel", headers=mine).status_code == 200
-
-
-@pytest.mark.security
-@pytest.mark.parametrize(
-    ("letters", "tokens", "status"), [(1001, 8, 403), (8, 129, 403), (1000, 128, 404)]
-)
-def test_in_public_texts_are_short(public, letters, tokens, status):
-    """What is within the limits comes as far as the run, which is not known."""
-    wish = {"runs": ["0" * 16], "prompt": "x" * letters, "new_tokens": tokens}
-    told = public.post(f"{V1}/writings", json=wish)
-    assert told.status_code == status
-    assert (status == 404) != ("up to 128 tokens after up to 1,000 letters" in told.text)
-
-
-@pytest.mark.security
-def test_in_public_a_job_is_bounded_as_its_assignment_says(tmp_path):
-    with Service(fill(tmp_path), run_jobs=False, bounds=IN_PUBLIC.job) as service:
-        service.submit("rtn@4")
-        with service.store.database.reading() as cursor:
-            (text,) = cursor.execute("SELECT spec FROM jobs").fetchone()
-    told = assignment(json.loads(text), (), None)
-    assert (told["timeout_seconds"], told["silence_seconds"]) == (300, 30)
-    assert told["spec"]["data_limit_bytes"] == 8 * 2**30
-    assert told["spec"]["artefacts_limit_bytes"] == 10**10
-
-
 def test_the_list_of_jobs_tells_only_what_changed_since(tmp_path):
     with Service(fill(tmp_path), run_jobs=False) as service, client_of(service) as client:
         ids = [
@@ -272,27 +209,6 @@ def test_the_list_of_jobs_asks_the_store_only_after_a_change(tmp_path, monkeypat
         for name in ("jobs", "estimate", "revision"):
             monkeypatch.setattr(service, name, never)
         assert client.get(f"{V1}/jobs").json()["jobs"] == [job]
-
-
-@pytest.mark.security
-def test_in_public_one_visitor_has_few_jobs(public):
-    mine = {"X-Visitor": "a" * 32}
-    codes = [
-        public.post(
-            f"{V1}/jobs", json={"recipe": f"rtn@{bits}", "tier": "smoke"}, headers=mine
-        ).status_code
-        for bits in (3, 4, 5)
-    ]
-    assert codes == [202, 202, 403]
-
-
-@pytest.mark.security
-def test_a_database_beyond_its_limit_takes_no_more_jobs(tmp_path):
-    with Service(fill(tmp_path), run_jobs=False) as service:
-        size = service.store.database.size
-        replace(AT_HOME, database=size).admit(service, "default", 1, "")
-        with pytest.raises(LimitError, match="export what is to be kept"):
-            replace(AT_HOME, database=size - 1).admit(service, "default", 1, "")
 
 
 @pytest.mark.security
