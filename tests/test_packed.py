@@ -81,12 +81,14 @@ def test_every_format_is_read_where_it_lies(name):
 @pytest.mark.parametrize("bits", range(1, 9))
 @pytest.mark.parametrize("kind", ["none", "float", "zero-point"])
 @pytest.mark.parametrize(("rows", "columns"), ODD)
-def test_integers_of_every_width_kind_and_odd_shape(bits, kind, rows, columns):
+def test_integers_of_every_width_kind_and_odd_shape(bits, kind, rows, columns, loops):
+    widths = bitpack.plane_widths(bits)
+    # columns whose sum one lane of a block is: of all planes as one, or of each alone
+    least = 32 // (max(widths) if loops == "VNNI" else min(widths))
     for group_size in (columns, 64, 32, 16, 8, 5):
         held = integers(rows, columns, bits, group_size, kind)
         near(held.matrix().dense(), held.dense())
         x = random(5, columns, seed=4)
-        least = 32 // min(bitpack.plane_widths(bits))  # columns whose sum one lane of a block is
         whole = group_size >= columns or group_size % least == 0
         x = rounded(x) if whole else x.double()
         near(held.multiply(x.float()), x @ held.dense().double().T)
@@ -126,11 +128,24 @@ def test_a_part_without_columns_adds_nothing():
         near(held.multiply(x), x.double() @ held.dense().double().T)
 
 
-def test_scales_may_be_integers_themselves():
-    inner = integers(12, 4, 3, 4, "float")
-    codes = torch.arange(12 * 32).view(12, 32) % 8
-    held = IntegerGroups.pack(codes, inner, bits=3, group_size=8)
-    near(held.matrix().dense(), held.dense())
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize(("rows", "columns"), [(7, 24), (33, 172), (64, 128), (300, 130), (1, 9)])
+def test_scales_and_offsets_may_be_integers_themselves(bits, rows, columns, turned):
+    groups = -(-columns // 16)
+    shape = (groups, rows) if turned else (rows, groups)
+    for size, kind in ((16, "float"), (24, "none"), (5, "float"), (8, "zero-point")):
+        inner = [integers(*shape, one, size, kind) for one in (bits, 9 - bits)]
+        inner = [Transposed.of(one) for one in inner] if turned else inner
+        codes = torch.arange(rows * columns).view(rows, columns) % 13
+        held = IntegerGroups.pack(codes, *inner, bits=4, group_size=16)
+        matrix = held.matrix()
+        near(matrix.dense(), held.dense())
+        near(inner[0].matrix().dense(), inner[0].dense())
+        near(matrix.take(torch.tensor([rows - 1, 0])), held.dense()[[rows - 1, 0]])
+        x = random(6, columns, seed=2)
+        for count in (1, 2, 6):
+            near(matrix.multiply(x[:count]), rounded(x[:count]) @ held.dense().double().T)
 
 
 @pytest.mark.parametrize("columns", [64, 100, 7])

@@ -141,8 +141,8 @@ void dots_of_mixed(const MixedRows &mixed, const Run &run, const Fixed &activati
     };
     const int64_t several = activations.count(), passed = ones_before(run.first);
     const int64_t fine = ones_before(run.first + run.count) - passed;
-    std::vector<float> found(run.count * several);
-    float *next[2] = {found.data() + fine * several, found.data()};
+    state.tile.resize(run.count * several);
+    float *next[2] = {state.tile.data() + fine * several, state.tile.data()};
     dots_of_codes(mixed.fine, {passed, fine, next[1]}, activations, state.inner(0));
     dots_of_codes(mixed.coarse, {run.first - passed, run.count - fine, next[0]}, activations,
                   state.inner(1));
@@ -189,8 +189,8 @@ bool has_codes(const Packed *matrix, int64_t shared) {
     const IntegerGroups &held = as<IntegerGroups>(matrix);
     const int planes = planes_of(held.codes);
     for (int64_t plane = 0; plane < 4; plane++)
-        if ((planes >> plane & 1 && !Fixed::parts(plane, held.group_size, matrix->columns)) ||
-            (is_laid(planes, plane) && Fixed::lane(plane) > shared))
+        if (is_laid(planes, plane) &&
+            (!Fixed::parts(plane, held.group_size, matrix->columns) || Fixed::lane(plane) > shared))
             return false;
     return true;
 }

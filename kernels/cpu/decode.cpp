@@ -2,7 +2,6 @@
 #include "decode.h"
 
 #include <cstring>
-#include <optional>
 
 #include "bfloat16.h"
 
@@ -48,27 +47,6 @@ void decode_bfloat16(const Packed *matrix, int64_t row, int64_t column, int64_t 
         *out = widened(*from);
     else
         loops->widen(from, count, out);
-}
-
-void decode_integers(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
-                     State &state) {
-    const IntegerGroups &held = *reinterpret_cast<const IntegerGroups *>(matrix);
-    const int64_t first = column / held.group_size;
-    const int64_t last = (column + count - 1) / held.group_size + 1;
-    const GroupValues scales(held.scales, row, first, last, state.inner(0));
-    std::optional<GroupValues> offsets;
-    if (held.offsets) offsets.emplace(held.offsets, row, first, last, state.inner(1));
-    const Lines lines(held.codes, row, matrix->columns);
-    const Lines zeros(held.zero_points, row, held.scales->columns);
-    for (int64_t done = 0; done < count;) {
-        const int64_t group = (column + done) / held.group_size;
-        const int64_t end = std::min(count, (group + 1) * held.group_size - column);
-        const float factor = scales[group] * held.unit;
-        float offset = offsets ? (*offsets)[group] : 0;
-        if (zeros.planes) offset = (held.middle - zeros.code(group)) * factor;
-        scale(lines, column + done, end - done, held.middle, factor, offset, out + done);
-        done = end;
-    }
 }
 
 void decode_codebook(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,

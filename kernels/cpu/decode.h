@@ -18,6 +18,15 @@ struct State {
     std::vector<uint32_t> places;      // codes of a part of a row
     std::unique_ptr<State> inside[2];
 
+    // Begins with another matrix, in the same rooms.
+    void forget() {
+        row = tile_first = -1;
+        passed = 0;
+        table.clear();
+        for (const auto &one : inside)
+            if (one) one->forget();
+    }
+
     State &inner(int which) {
         if (!inside[which]) inside[which] = std::make_unique<State>();
         return *inside[which];
@@ -97,34 +106,17 @@ inline void decode(const Packed *matrix, int64_t row, int64_t column, int64_t co
     matrix->decode(matrix, row, column, count, out, state);
 }
 
-// Whether rows are bytes that each share one scale, as scales of groups often are themselves.
-inline bool are_bytes(const Packed *matrix) {
-    if (matrix->decode != decode_integers) return false;
-    const IntegerGroups &held = as<IntegerGroups>(matrix);
-    const uint8_t *const *planes = held.codes.planes, *const *zeros = held.zero_points.planes;
-    return planes[3] && !planes[0] && !planes[1] && !planes[2] && !held.offsets && !zeros[0] &&
-           !zeros[1] && !zeros[2] && !zeros[3] && held.group_size >= matrix->columns;
-}
+// Some columns of rows that follow each other.
+struct Excerpt {
+    int64_t row, rows, column, count;
+};
 
-// Whole rows that follow each other; those that lie behind one another at once.
+// An excerpt [rows, count] in float32: rows that lie behind one another at once, and groups of codes.
+void decode_excerpt(const Packed *matrix, const Excerpt &of, float *out, State &state);
+
+// Whole rows that follow each other.
 inline void decode_run(const Packed *matrix, int64_t row, int64_t rows, float *out, State &state) {
-    const int64_t columns = matrix->columns;
-    if (matrix->decode == decode_entropy) {
-        decode(matrix, row, 0, rows * columns, out, state);
-    } else if (are_bytes(matrix)) {
-        const IntegerGroups &held = as<IntegerGroups>(matrix);
-        state.tile.resize(rows);
-        decode_run(held.scales, row, rows, state.tile.data(), state.inner(0));
-        scale(Lines(held.codes, 0, columns), row * columns, rows * columns, held.middle, 1, 0, out);
-        for (int64_t i = 0; i < rows; i++)
-            for (int64_t k = 0; k < columns; k++) out[i * columns + k] *= state.tile[i] * held.unit;
-    } else if (matrix->decode == decode_bfloat16) {
-        loops->widen(static_cast<const uint16_t *>(as<DenseRows>(matrix).numbers) + row * columns,
-                     rows * columns, out);
-    } else {
-        for (int64_t i = 0; i < rows; i++)
-            decode(matrix, row + i, 0, columns, out + i * columns, state);
-    }
+    decode_excerpt(matrix, {row, rows, 0, matrix->columns}, out, state);
 }
 
 // What belongs to the groups of a part of a row, such as their scales.

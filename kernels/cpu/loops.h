@@ -22,6 +22,17 @@ struct Plane {
     float factor;
 };
 
+// Codes of some columns of some rows, and what they are worth: (code - middle) * factor + offset.
+struct CodeBlock {
+    const uint8_t *lines[4];  // of the first row
+    int64_t bytes[4];         // of a row
+    int64_t columns;          // of the matrix
+    int64_t rows, column, count;  // of the block
+    int64_t group_size, groups;   // eight divides the first; those of the block
+    float middle;
+    const float *factors, *offsets;  // [rows, groups]
+};
+
 // Rows of codes in several planes, multiplied as one; of each plane as `Plane` has it.
 struct CodeRows {
     const uint8_t *lines[4];
@@ -81,10 +92,14 @@ struct TableRows {
     int64_t size, columns;
 };
 
-// The loops of one kind of processor; the first two by the planes that there are.
+// The loops of one kind of processor; the first four by the planes that there are.
 struct Loops {
     void (*unpack[16])(const uint8_t *const *, int64_t, int64_t, uint32_t *);
     void (*scaled[16])(const uint8_t *const *, int64_t, int64_t, float, float, float, float *);
+    // Rows of a block, and the same turned, by factors and offsets [groups, rows], of which eight
+    // behind the last can be read.
+    void (*write_block[16])(const CodeBlock &, float *);
+    void (*write_turned[16])(const CodeBlock &, float *);
     const float *(*spread)(const uint8_t *, const float *, int64_t, float *);
     void (*spread_fours)(const uint8_t *, const float *, int64_t, float *);
     int64_t (*ones)(const uint8_t *, int64_t);

@@ -164,6 +164,7 @@ void join(const uint8_t *rest, const uint8_t *exponents, int64_t count, float *o
     }
 }
 
+#include "code_blocks.inl"
 #include "numbers.inl"
 #include "huffman.inl"
 #include "kept_groups.inl"
@@ -181,6 +182,8 @@ void join(const uint8_t *rest, const uint8_t *exponents, int64_t count, float *o
 
 const Loops LOOPS = {FOR_ALL_PLANES(unpack),
                      FOR_ALL_PLANES(scaled),
+                     FOR_ALL_PLANES(write_block),
+                     FOR_ALL_PLANES(write_turned),
                      spread,
                      spread_fours,
                      ones,

@@ -14,7 +14,7 @@
 namespace {
 
 constexpr int64_t RUN = 64, LONG_RUN = 256;  // rows of codes with few activations and with many
-constexpr int64_t SHORT = 512;  // columns of rows of which many are a run with few activations too
+constexpr int64_t SHORT_ROWS = 1 << 15;      // numbers of a run that is longer with few, too
 constexpr int64_t FEW = 4;  // activations for which dense rows are read as they lie
 constexpr int64_t FEWER = 3;  // the same of codes
 constexpr int64_t MOST = 64;  // activations up to which any product beats one of a dense matrix
@@ -32,10 +32,11 @@ struct Work {
 };
 
 void rows_of_codes(const Work &work, int64_t, int64_t first, int64_t end) {
-    State state;
+    thread_local State state;  // keeps its rooms
+    state.forget();
     const int64_t count = work.count, rows = work.matrix->rows;
-    const bool many = count > FEWER || work.matrix->columns <= SHORT;
-    const int64_t longest = many ? LONG_RUN : RUN;
+    const int64_t longest =
+        count > FEWER ? LONG_RUN : std::clamp(SHORT_ROWS / work.matrix->columns, RUN, LONG_RUN);
     std::vector<float> found(count > 1 ? std::min(end - first, longest) * count : 0);
     for (int64_t row = first; row < end; row += longest) {
         const Run run = {row, std::min(longest, end - row), count > 1 ? found.data() : work.y + row};

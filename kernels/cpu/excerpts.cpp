@@ -1,0 +1,130 @@
+// Parts of several rows at once, in float32: groups of codes whose scales may be codes themselves.
+#include "decode.h"
+
+#include <optional>
+
+namespace {
+
+// Whether loops know the groups: eight codes never meet two of them.
+bool has_blocks(const Packed *matrix) {
+    if (matrix->decode != decode_integers) return false;
+    const int64_t size = as<IntegerGroups>(matrix).group_size;
+    return size % 8 == 0 || size >= matrix->columns;
+}
+
+// Whether rows are bytes that each share one scale, as scales of groups often are themselves.
+bool are_bytes(const Packed *matrix) {
+    if (matrix->decode != decode_integers) return false;
+    const IntegerGroups &held = as<IntegerGroups>(matrix);
+    const uint8_t *const *planes = held.codes.planes, *const *zeros = held.zero_points.planes;
+    return planes[3] && !planes[0] && !planes[1] && !planes[2] && !held.offsets && !zeros[0] &&
+           !zeros[1] && !zeros[2] && !zeros[3] && held.group_size >= matrix->columns;
+}
+
+// What the codes of the groups of an excerpt are worth, in a room: factors and offsets [rows, groups].
+CodeBlock take_block(const IntegerGroups &held, const Excerpt &of, State &state) {
+    const int64_t columns = held.shape.columns;
+    const int64_t size = held.group_size < columns ? held.group_size : (columns + 7) / 8 * 8;
+    const int64_t first = of.column / size;
+    const int64_t groups = (of.column + of.count - 1) / size - first + 1;
+    const int64_t several = of.rows * groups;
+    state.tile.resize(2 * several);
+    float *factors = state.tile.data(), *offsets = factors + several;
+    const Excerpt inner = {of.row, of.rows, first, groups};
+    decode_excerpt(held.scales, inner, factors, state.inner(0));
+    if (held.unit != 1) loops->scale_by(factors, held.unit, several);
+    if (held.offsets)
+        decode_excerpt(held.offsets, inner, offsets, state.inner(1));
+    else
+        std::fill_n(offsets, several, 0.0f);
+    if (planes_of(held.zero_points)) {
+        state.places.resize(groups);
+        for (int64_t row = 0; row < of.rows; row++) {
+            const Lines zeros(held.zero_points, of.row + row, held.scales->columns);
+            unpack(zeros, first, groups, state.places.data());
+            for (int64_t i = 0, at = row * groups; i < groups; i++, at++)
+                offsets[at] = (held.middle - static_cast<float>(state.places[i])) * factors[at];
+        }
+    }
+    CodeBlock found = {{},         {},           columns,  of.rows, of.column,
+                       of.count, size, groups, held.middle, factors, offsets};
+    for (int plane = 0; plane < 4; plane++) {
+        if (!held.codes.planes[plane]) continue;
+        found.bytes[plane] = bytes_of(columns, 1 << plane);
+        found.lines[plane] = held.codes.planes[plane] + of.row * found.bytes[plane];
+    }
+    return found;
+}
+
+void decode_turned(const IntegerGroups &held, const Excerpt &of, float *out, State &state) {
+    CodeBlock codes = take_block(held, {of.column, of.count, of.row, of.rows}, state.inner(0));
+    const int64_t rows = codes.rows, groups = codes.groups;
+    state.tile_first = -1;  // no rows are there now
+    state.tile.resize(2 * rows * groups + 8);
+    float *factors = state.tile.data(), *offsets = factors + rows * groups;
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t group = 0; group < groups; group++) {
+            factors[group * rows + row] = codes.factors[row * groups + group];
+            offsets[group * rows + row] = codes.offsets[row * groups + group];
+        }
+    codes.factors = factors, codes.offsets = offsets;
+    loops->write_turned[planes_of(held.codes)](codes, out);
+}
+
+}  // namespace
+
+void decode_excerpt(const Packed *matrix, const Excerpt &of, float *out, State &state) {
+    const int64_t columns = matrix->columns, count = of.count;
+    const bool whole = count == columns;
+    if (matrix->decode == decode_entropy && whole) {
+        decode(matrix, of.row, 0, of.rows * columns, out, state);
+    } else if (matrix->decode == decode_bfloat16 && whole) {
+        loops->widen(static_cast<const uint16_t *>(as<DenseRows>(matrix).numbers) +
+                         of.row * columns,
+                     of.rows * columns, out);
+    } else if (whole && are_bytes(matrix)) {
+        const IntegerGroups &held = as<IntegerGroups>(matrix);
+        state.tile.resize(of.rows);
+        decode_excerpt(held.scales, {of.row, of.rows, 0, 1}, state.tile.data(), state.inner(0));
+        scale(Lines(held.codes, 0, columns), of.row * columns, of.rows * columns, held.middle,
+              1, 0, out);
+        for (int64_t i = 0; i < of.rows; i++)
+            for (int64_t k = 0; k < columns; k++) out[i * columns + k] *= state.tile[i] * held.unit;
+    } else if (has_blocks(matrix)) {
+        const IntegerGroups &held = as<IntegerGroups>(matrix);
+        loops->write_block[planes_of(held.codes)](take_block(held, of, state), out);
+    } else if (matrix->decode == decode_transposed && has_blocks(as<Transposed>(matrix).held)) {
+        decode_turned(as<IntegerGroups>(as<Transposed>(matrix).held), of, out, state);
+    } else {
+        for (int64_t i = 0; i < of.rows; i++)
+            decode(matrix, of.row + i, of.column, count, out + i * count, state);
+    }
+}
+
+extern "C" {
+
+void decode_integers(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
+                     State &state) {
+    if (has_blocks(matrix)) {
+        decode_excerpt(matrix, {row, 1, column, count}, out, state);
+        return;
+    }
+    const IntegerGroups &held = as<IntegerGroups>(matrix);
+    const int64_t first = column / held.group_size;
+    const int64_t last = (column + count - 1) / held.group_size + 1;
+    const GroupValues scales(held.scales, row, first, last, state.inner(0));
+    std::optional<GroupValues> offsets;
+    if (held.offsets) offsets.emplace(held.offsets, row, first, last, state.inner(1));
+    const Lines lines(held.codes, row, matrix->columns);
+    const Lines zeros(held.zero_points, row, held.scales->columns);
+    for (int64_t done = 0; done < count;) {
+        const int64_t group = (column + done) / held.group_size;
+        const int64_t end = std::min(count, (group + 1) * held.group_size - column);
+        const float factor = scales[group] * held.unit;
+        float offset = offsets ? (*offsets)[group] : 0;
+        if (zeros.planes) offset = (held.middle - zeros.code(group)) * factor;
+        scale(lines, column + done, end - done, held.middle, factor, offset, out + done);
+        done = end;
+    }
+}
+}
