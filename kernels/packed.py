@@ -70,6 +70,10 @@ class _SignBlock(ctypes.Structure):
     _fields_ = (("shape", Packed), ("signs", Address), ("left", Address), ("right", Address))
 
 
+class _Blocks(ctypes.Structure):
+    _fields_ = (("held", Address), ("blocks", Number), ("chunk", Number))
+
+
 class _Transposed(ctypes.Structure):
     _fields_ = (("shape", Packed), ("held", Address))
 
@@ -226,6 +230,20 @@ def outliers(values: Tensor, positions: Tensor, ends: Tensor, columns: int) -> P
     structure = _Outliers(shape, values.data_ptr(), positions.data_ptr(), ends.data_ptr())
     kept = values, positions, ends
     return products.made("multiply_outliers", structure, ends.numel(), columns, *kept)
+
+
+def blocks(held: Matrix | None, count: int, chunk: int) -> Product | None:
+    """A product by `count` blocks along a diagonal, held below each other.
+
+    Outputs are dealt: `chunk` of each block in turn, then the next of each.
+    """
+    if held is None:
+        return None
+    rows, columns = held.shape
+    if rows % (count * chunk):
+        raise ValueError(f"{rows} rows are not dealt by {chunk} among {count} blocks.")
+    structure = _Blocks(held.address, count, chunk)
+    return products.made("multiply_blocks", structure, rows, count * columns, held)
 
 
 def transposed(held: Matrix | None) -> Matrix | None:

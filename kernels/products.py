@@ -49,6 +49,14 @@ class _Gathered(ctypes.Structure):
     )
 
 
+class _Repeated(ctypes.Structure):
+    _fields_ = (
+        ("inner", ProductStructure),
+        ("groups", ctypes.c_int64),
+        ("apart", ctypes.c_int64),
+    )
+
+
 @dataclass(frozen=True)
 class Product:
     """A matrix that a step can multiply by, and what must stay alive as long as it does."""
@@ -133,6 +141,17 @@ def gathered(places: Tensor, columns: int, inner: Product | None) -> Product | N
     places = places.to(torch.int64).contiguous()
     matrix = _Gathered(inner.structure, places.data_ptr(), columns)
     return made("multiply_gathered", matrix, inner.rows, columns, places, inner)
+
+
+def repeated(inner: Product | None, groups: int, apart: int) -> Product | None:
+    """The same product between identities, I x P x I: of [groups, columns, apart] each column."""
+    if inner is None:
+        return None
+    if inner.structure.bias:
+        raise ValueError("A product that is repeated has no bias.")
+    matrix = _Repeated(inner.structure, groups, apart)
+    sizes = (groups * one * apart for one in (inner.rows, inner.columns))
+    return made("multiply_repeated", matrix, *sizes, inner)
 
 
 def _parts(parts: Sequence[Product]) -> _Parts:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from backend.formats.base import Format
 from backend.formats.dense import Dense
-from kernels import torch_product
+from kernels import packed, products
 from kernels.products import Product
 
 
@@ -90,7 +90,8 @@ class Monarch(Format):
 
     def product(self) -> Product | None:
         """As above, in a decode step."""
-        return torch_product.made(self.multiply, self.rows, self.columns)
+        handed = packed.blocks(self.right.matrix(), self.inputs, self.rank)
+        return products.chain(handed, packed.blocks(self.left.matrix(), self.outputs, 1))
 
     @property
     def speed(self) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from backend.formats.base import Format
 from backend.formats.dense import Dense
-from kernels import torch_product
+from kernels import products
 from kernels.products import Product
 
 
@@ -130,8 +130,14 @@ class TensorTrain(Format):
         return state
 
     def product(self) -> Product | None:
-        """As above, in a decode step."""
-        return torch_product.made(self.multiply, self.rows, self.columns)
+        """As above, in a decode step, from the last core on: each is multiplied as it is held."""
+        rest, done, parts = self.columns, 1, []
+        held = zip(self.inner().values(), self.column_digits, self.row_digits, strict=True)
+        for core, across, digit in reversed([*held]):
+            rest //= across
+            parts.append(products.repeated(core.product(), rest, done))
+            done *= digit
+        return products.chain(*parts)
 
     @property
     def speed(self) -> str:

@@ -137,6 +137,8 @@ struct Loops {
     void (*place)(const float *, int64_t, float *);
     void (*tile_dots)(const float *, int64_t, const float *, int64_t, int64_t, int64_t, float *);
     void (*finish_tile)(const float *, int64_t, int64_t, float *, int64_t);
+    // Columns up to which dense rows meet any number of activations quicker as they lie than in tiles.
+    int64_t short_columns;
     int64_t sums;  // of a block, of which `Fixed` lays activations out
     // By the planes; null: each plane by `plane_dots`.
     void (*code_dots[16])(const CodeRows &, int64_t, const PlaneView &, int64_t, float *);

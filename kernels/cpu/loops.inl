@@ -220,6 +220,11 @@ const Loops LOOPS = {FOR_ALL_PLANES(unpack),
                      place,
                      tile_dots,
                      finish_tile,
+#ifdef HAS_AVX512
+                     256,
+#else
+                     0,
+#endif
                      8,
                      {},
                      nullptr,

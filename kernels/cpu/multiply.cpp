@@ -141,7 +141,7 @@ MakeRows way_of(const Packed *matrix, int64_t count) {
     if (count <= FEWER && has_short_tables(matrix)) return rows_of_tables;
     if (has_codes(matrix)) return rows_of_codes;
     if (kind == decode_float32 || kind == decode_bfloat16)
-        return count <= FEW ? rows_of_numbers : nullptr;
+        return count <= FEW || matrix->columns <= loops->short_columns ? rows_of_numbers : nullptr;
     if (kind == decode_entropy) return count <= FEW ? rows_decoded : nullptr;
     if (kind == decode_bitmask && count == 1 &&
         as<Bitmask>(matrix).values->decode == decode_bfloat16)
@@ -166,7 +166,8 @@ const Fixed &laid(const Packed *matrix, const float *x, int64_t count, const Rou
 void make_all(Work &work, MakeRows make) {
     const Packed *matrix = work.matrix;
     const int64_t size = matrix->rows * matrix->columns * work.count;
-    const int64_t least = make == rows_of_codes && work.count > FEWER ? TILE_OF_CODES : 1;
+    const bool tiles = make == rows_of_codes && work.count > FEWER;
+    const int64_t least = tiles ? TILE_OF_CODES : make == rows_of_numbers ? TILE_ROWS : 1;
     const Pieces pieces = Pieces::of(matrix->rows, least, size >= ALONE);
     if (make == rows_behind_masks)
         count_before(as<Bitmask>(matrix).mask, bytes_of(matrix->columns, 1), pieces, work.starts);
@@ -245,6 +246,20 @@ void multiply_many(const Packed *matrix, const float *x, int64_t count, float *y
         work.dealt = dealt.data();
     }
     make_all(work, make);
+}
+
+void multiply_rows(const Packed *matrix, int64_t first, int64_t end, const float *x, int64_t count,
+                   float *y) {
+    Work work = {matrix, x, count, y};
+    const MakeRows make = way_of(matrix, count);
+    if (make == rows_of_codes) {
+        work.activations = &laid(matrix, x, count, Fixed::USUAL);
+        make(work, 0, first, end);
+    } else if (matrix->decode == decode_float32 || matrix->decode == decode_bfloat16) {
+        rows_of_numbers(work, 0, first, end);
+    } else {
+        rows_decoded(work, 0, first, end);
+    }
 }
 
 // The same with activations [count, columns] that are rounded first, by codes where they have such.

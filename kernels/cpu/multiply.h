@@ -7,6 +7,10 @@ extern "C" {
 
 void multiply_many(const Packed *matrix, const float *x, int64_t count, float *y);
 
+// The same of some rows alone, in this thread; those of others are left as they are.
+void multiply_rows(const Packed *matrix, int64_t first, int64_t end, const float *x, int64_t count,
+                   float *y);
+
 // The product of activations that are rounded first: of their codes where the matrix has some too.
 void multiply_rounded(const Packed *matrix, const float *x, int64_t count,
                       const Rounding &rounding, float *y);
