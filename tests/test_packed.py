@@ -110,9 +110,11 @@ def test_tables_of_few_and_of_many_values(bits, rows, columns, loops):
             near(found, several.double() @ one.dense().double().T, COARSE)
     if loops in ("AVX-512", "VNNI") and bits < 5:  # short rows are multiplied in float32
         near(held[0].matrix().multiply(x[:3]), x[:3].double() @ held[0].dense().double().T)
+        for one in held[1:3]:
+            near(one.matrix().multiply(x[:1]), x[:1].double() @ one.dense().double().T)
 
 
-@pytest.mark.parametrize("columns", [4, 12, 64, 100, 172])
+@pytest.mark.parametrize("columns", [4, 12, 64, 100, 172, 196])
 def test_two_of_four_are_multiplied_where_they_lie_whatever_the_columns(columns):
     kept = random(9, columns // 4, 4, seed=1).argsort(-1) < 2
     held = Sparse24.pack(random(9, columns).to(torch.bfloat16), kept.view(9, columns))

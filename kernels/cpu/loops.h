@@ -84,12 +84,15 @@ struct CodedLanes {
     const CodeTable *table;
 };
 
-// Rows of codes of up to four bits in planes, each row with a table of its own.
+// Rows of codes of up to four bits in planes, into a table of their own or of all.
 struct TableRows {
     const uint8_t *lines[3];
     int64_t bytes[3];
-    const uint16_t *tables;  // [rows, size], bfloat16
+    const uint16_t *tables;  // [rows, size], bfloat16; null: one
+    const float *table;      // [16], the first again and again
+    const float *scales;     // [rows, groups], or null
     int64_t size, columns;
+    int64_t group_size, groups;  // sixteen divides the first, or it is all columns
 };
 
 // The loops of one kind of processor; the first four by the planes that there are.
@@ -134,6 +137,9 @@ struct Loops {
     void (*kept_dots)(const KeptGroups &, const float *, float *);
     void (*write_kept)(const KeptGroups &, float *);
     void (*table_rows)(const TableRows &, int64_t, const float *, float *);  // null: as integers
+    // Rows of two of every four with one activation; null: by `fours_dot`.
+    void (*fours_rows)(const uint8_t *, int64_t, const uint16_t *, int64_t, int64_t, const float *,
+                       float *);
     void (*place)(const float *, int64_t, float *);
     void (*tile_dots)(const float *, int64_t, const float *, int64_t, int64_t, int64_t, float *);
     void (*finish_tile)(const float *, int64_t, int64_t, float *, int64_t);

@@ -166,6 +166,7 @@ void join(const uint8_t *rest, const uint8_t *exponents, int64_t count, float *o
 
 #include "code_blocks.inl"
 #include "numbers.inl"
+#include "fours.inl"
 #include "huffman.inl"
 #include "kept_groups.inl"
 #include "row_tables.inl"
@@ -214,7 +215,9 @@ const Loops LOOPS = {FOR_ALL_PLANES(unpack),
                      write_kept,
 #ifdef HAS_AVX512
                      table_rows,
+                     fours_rows,
 #else
+                     nullptr,
                      nullptr,
 #endif
                      place,

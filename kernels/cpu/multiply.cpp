@@ -27,7 +27,7 @@ struct Work {
     int64_t count;
     float *y;  // [count, rows]
     const Fixed *activations = nullptr;
-    const float *dealt = nullptr;  // the activation for values behind masks, where loops ask for it
+    const float *dealt = nullptr;  // the activation for values behind masks, as loops ask for it
     int64_t starts[PIECES] = {};  // values behind a mask before each piece
 };
 
@@ -90,15 +90,8 @@ void rows_of_fours(const Work &work, int64_t, int64_t first, int64_t end) {
     const TwoOfFour &held = as<TwoOfFour>(work.matrix);
     const int64_t half = work.matrix->columns / 2, bytes = bytes_of(half, 2);
     if (work.dealt) {
-        std::vector<uint8_t> masks(bytes);
-        const uint16_t *values = halves(held.values) + first * half;
-        const uint16_t *behind = halves(held.values) + work.matrix->rows * half;
-        for (int64_t row = first; row < end; row++) {
-            loops->masks_of_fours(held.positions + row * bytes, bytes, masks.data());
-            if (half % 4) masks.back() &= 15;  // its upper half names entries behind the row's end
-            work.y[row] = loops->masked_pairs_dot(masks.data(), work.dealt, work.matrix->columns,
-                                                  values, behind);
-        }
+        loops->fours_rows(held.positions + first * bytes, bytes, halves(held.values) + first * half,
+                          end - first, work.matrix->columns, work.dealt, work.y + first);
         return;
     }
     for (int64_t row = first; row < end; row++)
@@ -138,7 +131,7 @@ typedef void (*MakeRows)(const Work &, int64_t, int64_t, int64_t);
 MakeRows way_of(const Packed *matrix, int64_t count) {
     const Decode kind = matrix->decode;
     if (kind == decode_codebook && count > FEWER && loops->look_up_codes) return nullptr;
-    if (count <= FEWER && has_short_tables(matrix)) return rows_of_tables;
+    if (count <= FEWER && has_short_tables(matrix, count)) return rows_of_tables;
     if (has_codes(matrix)) return rows_of_codes;
     if (kind == decode_float32 || kind == decode_bfloat16)
         return count <= FEW || matrix->columns <= loops->short_columns ? rows_of_numbers : nullptr;
@@ -240,9 +233,12 @@ void multiply_many(const Packed *matrix, const float *x, int64_t count, float *y
     Work work = {matrix, x, count, y};
     if (make == rows_of_codes) work.activations = &laid(matrix, x, count, Fixed::USUAL);
     std::vector<float> dealt;
-    if ((make == rows_behind_masks || make == rows_of_fours) && loops->deal_pairs) {
+    if (make == rows_behind_masks ? !!loops->deal_pairs : make == rows_of_fours && loops->fours_rows) {
         dealt.resize((matrix->columns + 31) / 32 * 32);
-        loops->deal_pairs(x, matrix->columns, dealt.data());
+        if (make == rows_of_fours)
+            std::copy_n(x, matrix->columns, dealt.data());
+        else
+            loops->deal_pairs(x, matrix->columns, dealt.data());
         work.dealt = dealt.data();
     }
     make_all(work, make);

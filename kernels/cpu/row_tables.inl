@@ -1,4 +1,4 @@
-// Short rows of codes into a table of their own, in float32; a part of loops.inl.
+// Short rows of codes into tables, in float32; a part of loops.inl.
 
 #ifdef HAS_AVX512
 // Sixteen codes of up to four bits as the lowest bits of lanes, those of four bits dealt.
@@ -49,30 +49,47 @@ inline __attribute__((always_inline)) __m512 table_of_row(const uint16_t *values
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(found), 16));
 }
 
-template <int PLANES>
+template <int PLANES, bool OWN, bool SCALED>
 void table_rows_of(const TableRows &held, int64_t count, const float *x, float *y) {
-    const int64_t whole = held.columns / 16;
+    const int64_t whole = held.columns / 16, blocks = (held.columns + 15) / 16;
+    const int64_t each = SCALED ? std::min(blocks, held.group_size / 16) : blocks;
+    __m512 table = _mm512_loadu_ps(held.table);
     for (int64_t row = 0; row < count; row++) {
-        const __m512 table = table_of_row<PLANES>(held.tables + row * held.size);
-        __m512 sum = _mm512_setzero_ps();
-        for (int64_t block = 0; block < whole; block++)
-            sum = _mm512_fmadd_ps(
-                _mm512_permutexvar_ps(codes_of_table<PLANES>(held, row, block, true), table),
-                _mm512_loadu_ps(x + 16 * block), sum);
-        if (held.columns % 16)
-            sum = _mm512_fmadd_ps(
-                _mm512_permutexvar_ps(codes_of_table<PLANES>(held, row, whole, false), table),
-                _mm512_loadu_ps(x + 16 * whole), sum);
-        y[row] = _mm512_reduce_add_ps(sum);
+        if (OWN) table = table_of_row<PLANES>(held.tables + row * held.size);
+        __m512 all = _mm512_setzero_ps();
+        const float *scale = held.scales + row * held.groups;
+        for (int64_t first = 0; first < blocks; first += each) {
+            __m512 sum = _mm512_setzero_ps();
+            const auto add = [&](int64_t block, bool full) __attribute__((always_inline)) {
+                sum = _mm512_fmadd_ps(
+                    _mm512_permutexvar_ps(codes_of_table<PLANES>(held, row, block, full), table),
+                    _mm512_loadu_ps(x + 16 * block), sum);
+            };
+            const int64_t end = std::min(whole, first + each);
+            for (int64_t block = first; block < end; block++) add(block, true);
+            if (first + each >= blocks && whole < blocks) add(whole, false);
+            all = SCALED ? _mm512_fmadd_ps(sum, _mm512_set1_ps(*scale++), all) : sum;
+        }
+        y[row] = _mm512_reduce_add_ps(all);
     }
+}
+
+template <int PLANES>
+void table_rows_by(const TableRows &held, int64_t count, const float *x, float *y) {
+    if (held.tables)
+        (held.scales ? table_rows_of<PLANES, true, true>
+                     : table_rows_of<PLANES, true, false>)(held, count, x, y);
+    else
+        (held.scales ? table_rows_of<PLANES, false, true>
+                     : table_rows_of<PLANES, false, false>)(held, count, x, y);
 }
 
 // Products of rows with an activation, whole sixteens of it and dealt as kept groups are where
 // codes have four bits.
 void table_rows(const TableRows &held, int64_t count, const float *x, float *y) {
-    if (held.size == 2) table_rows_of<1>(held, count, x, y);
-    if (held.size == 4) table_rows_of<2>(held, count, x, y);
-    if (held.size == 8) table_rows_of<3>(held, count, x, y);
-    if (held.size == 16) table_rows_of<4>(held, count, x, y);
+    if (held.size == 2) table_rows_by<1>(held, count, x, y);
+    if (held.size == 4) table_rows_by<2>(held, count, x, y);
+    if (held.size == 8) table_rows_by<3>(held, count, x, y);
+    if (held.size == 16) table_rows_by<4>(held, count, x, y);
 }
 #endif

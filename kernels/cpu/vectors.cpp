@@ -68,26 +68,41 @@ float dot_of_vectors(const Packed *matrix, int64_t row, const float *x) {
     return sum;
 }
 
-bool has_short_tables(const Packed *matrix) {
-    constexpr int64_t SHORT = 1024;  // columns below which integers take longer to make than to add
+bool has_short_tables(const Packed *matrix, int64_t count) {
+    // Columns up to which integers take longer to make than to add: of a table a row, and of one
+    // table with scales, which is rounded but once.
+    constexpr int64_t SHORT = 1024, SHORTER = 256;
     if (!loops->table_rows || matrix->decode != decode_codebook) return false;
     const Codebook &held = as<Codebook>(matrix);
-    if (!held.rows || held.scales || !has_table(held) || matrix->columns > SHORT) return false;
+    const bool own = held.rows && !held.scales;
+    if (!has_table(held) || matrix->columns > (own ? SHORT : SHORTER)) return false;
+    if (!own && count > 1) return false;
+    if (held.scales && held.group_size < matrix->columns && held.group_size % 16) return false;
     return int64_t{1} << planes_of(held.codes) == held.size;
 }
 
 void dots_of_tables(const Packed *matrix, int64_t first, int64_t end, const float *x, float *y) {
     const Codebook &held = as<Codebook>(matrix);
     const int64_t columns = matrix->columns, size = held.codes.planes[2] ? 16 : 1;
-    std::vector<float> dealt((columns + 15) / 16 * 16);
-    loops->deal_kept(x, columns, size, dealt.data());
-    TableRows rows = {{}, {}, held.rows + first * held.size, held.size, columns};
+    const int64_t groups = held.scales ? held.scales->columns : 1, count = end - first;
+    std::vector<float> room((columns + 15) / 16 * 16 + (held.scales ? count * groups : 0));
+    float *dealt = room.data(), *scales = dealt + (columns + 15) / 16 * 16;
+    loops->deal_kept(x, columns, size, dealt);
+    float table[16] = {};
+    if (!held.rows)
+        for (int64_t i = 0; i < 16; i++) table[i] = held.table[i % held.size];
+    State state;
+    if (held.scales) decode_run(held.scales, first, count, scales, state);
+    TableRows rows = {{}, {}, held.rows ? held.rows + first * held.size : nullptr, table,
+                      held.scales ? scales : nullptr, held.size, columns,
+                      held.group_size < columns ? held.group_size : (columns + 15) / 16 * 16,
+                      groups};
     for (int64_t plane = 0; plane < 3; plane++) {
         if (!held.codes.planes[plane]) continue;
         rows.bytes[plane] = bytes_of(columns, 1 << plane);
         rows.lines[plane] = held.codes.planes[plane] + first * rows.bytes[plane];
     }
-    loops->table_rows(rows, end - first, dealt.data(), y + first);
+    loops->table_rows(rows, count, dealt, y + first);
 }
 
 void add_turned(const Packed *held, const float *x, float *out) {

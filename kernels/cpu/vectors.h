@@ -11,7 +11,7 @@ bool has_vectors(const Packed *matrix);
 float dot_of_vectors(const Packed *matrix, int64_t row, const float *x);
 
 // Whether rows are short and of codes into a table of their own, which loops look up in float32.
-bool has_short_tables(const Packed *matrix);
+bool has_short_tables(const Packed *matrix, int64_t count);
 
 // The products of some such rows with an activation.
 void dots_of_tables(const Packed *matrix, int64_t first, int64_t end, const float *x, float *y);
