@@ -218,6 +218,10 @@ def test_a_job_appears_in_every_tab_and_can_be_cancelled(visit):
     look_now(one)
     for page in (one, other):
         expect(page.locator(".ps-job", has_text="gptq@4")).to_contain_text("cancelled")
+    one.get_by_role("button", name="Show the log of gptq@4").click()
+    expect(one.locator(".ps-log")).to_have_text("It printed nothing.")
+    one.get_by_role("button", name="Close log").click()
+    expect(one.locator(".ps-log")).to_have_count(0)
 
 
 def test_an_unknown_run_is_a_friendly_sentence(visit):

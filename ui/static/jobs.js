@@ -134,8 +134,9 @@ function clocks(all) {
 async function order(job, name) {
   try {
     if (name === "log") {
-      const { log } = await get(`api/v1/jobs/${encodeURIComponent(job.job_id)}/log`);
-      replace(self.told, make("pre", { class: "ps-log", text: log || "It printed nothing." }));
+      const { log } = await fetched(`api/v1/jobs/${encodeURIComponent(job.job_id)}/log`);
+      replace(self.told, make("pre", { class: "ps-log", tabindex: "0", "aria-label": `Log of ${job.recipe}`, text: log || "It printed nothing." }),
+        make("button", { class: "ps-button ps-small", type: "button", text: "Close log", onclick: () => replace(self.told) }));
       return;
     }
     await post(`api/v1/jobs/${encodeURIComponent(job.job_id)}/${name}`);
