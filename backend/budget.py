@@ -24,14 +24,26 @@ UNITS = {
 }  # fmt: skip
 STEP = 0.01  # bits between two levels that are told apart
 _NUMBER = r"[0-9]*\.?[0-9]+(?:e[0-9]+)?"
-_BYTES = re.compile(rf"({_NUMBER})\s*([kmgt]?i?b)", re.IGNORECASE)
-_CONTEXT = re.compile(rf"({_NUMBER})(k?)\s*(?:tokens|context)(?:\s*x\s*([0-9]+))?", re.IGNORECASE)
-_BITS = re.compile(rf"({_NUMBER})\s*bits?")
-_FLOORS = {
-    "kld": re.compile(rf"kld\s*<=?\s*({_NUMBER})"),
-    "perplexity_ratio": re.compile(rf"(?:ppl|perplexity)\s*<=?\s*({_NUMBER})\s*(?:x|×)?"),
-    "decode_speedup": re.compile(rf">=?\s*({_NUMBER})\s*(?:x|×)"),
-    "decode_tps": re.compile(rf">=?\s*({_NUMBER})\s*tok(?:en)?s?/s(?:ec)?"),
+_SMALL = r"[0-9]*\.?[0-9]+(?:e-?[0-9]+)?"
+_MOST = r"(?:(?:<=?|≤|at most|up to|under|below)\s*)?"
+_LEAST = r"(?:>=?|≥|at least)\s*"
+_JOINED = re.compile(r"[,;]|\b(?:and|with|at)\b(?! (?:most|least)\b)", re.IGNORECASE)
+_ASKED = re.compile(
+    r"\s*(?:what(?: is|'s)(?: the)? best|(?:the )?best|fits?)\s+(?:in|within|under|below)\b|\?",
+    re.IGNORECASE,
+)
+_LIMITS = {
+    name: re.compile(pattern, re.IGNORECASE)
+    for name, pattern in {
+        "nbytes": rf"{_MOST}({_NUMBER})\s*([kmgt]?i?b)",
+        "context": rf"({_NUMBER})(k?)\s*(?:tokens|context)(?:\s*x\s*([0-9]+))?",
+        "bits": rf"{_MOST}({_NUMBER})[\s-]*bits?",
+        "kld": rf"kld?\s*{_MOST}({_SMALL})",
+        "perplexity_ratio": rf"(?:ppl|perplexity)\s*{_MOST}({_NUMBER})\s*(?:x|×)?",
+        "decode_speedup": rf"{_LEAST}({_NUMBER})\s*(?:x|×)",
+        "decode_tps": rf"(?:{_LEAST})?({_NUMBER})\s*"
+        r"(?:tok(?:en)?s?\s*(?:/|per|a)\s*s(?:ec(?:ond)?)?|tps|t/s)",
+    }.items()
 }
 EXAMPLE = "'6 GB, 8k context x 1, >= 20 tok/s', '3.5 bits' or 'kld <= 0.05'"
 
@@ -79,11 +91,14 @@ class Budget:
     def parse(cls, text: str) -> Self:
         """Read parts joined by commas, such as `6 GB, 8k context x 1, >= 20 tok/s`.
 
+        `at`, `with` and `and` join too: `6 GB at 20 tokens a second`.
+
         Raises:
             SettingError: a part is no limit, or two say the same.
         """
         found: dict[str, float] = {}
-        for part in filter(None, (one.strip() for one in text.split(","))):
+        parts = _JOINED.split(_ASKED.sub("", text))
+        for part in filter(None, (one.strip() for one in parts)):
             for name, value in _read(part).items():
                 if name in found:
                     raise SettingError(f"{part!r} limits once more what is limited already.")
@@ -241,14 +256,15 @@ def _fit(recipe: Recipe, budget: Budget, dimensions: Dimensions) -> Fit:
 
 
 def _read(part: str) -> dict[str, float]:
-    if match := _BYTES.fullmatch(part):
-        return {"nbytes": float(match[1]) * UNITS[match[2].lower()]}
-    if match := _CONTEXT.fullmatch(part):
-        tokens = float(match[1]) * (1024 if match[2] else 1)
-        return {"context": tokens, "batch": float(match[3] or 1)}
-    if match := _BITS.fullmatch(part):
-        return {"bits": float(match[1])}
-    for name, pattern in _FLOORS.items():
-        if match := pattern.fullmatch(part):
-            return {name: float(match[1])}
+    for name, pattern in _LIMITS.items():
+        match = pattern.fullmatch(part)
+        value = float(match[1]) if match else 0.0
+        if not match or not value:  # a limit of nothing would be read as none
+            continue
+        if name == "nbytes":
+            value *= UNITS[match[2].lower()]
+        if name == "context":
+            value *= 1024 if match[2] else 1
+            return {name: value, "batch": float(match[3] or 1)}
+        return {name: value}
     raise SettingError(f"{part!r} limits nothing; a budget is written like {EXAMPLE}.")

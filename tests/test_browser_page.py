@@ -185,6 +185,10 @@ def test_a_budget_is_answered_from_measured_runs_and_kept_in_the_address(visit):
     box.get_by_label("Fits in").fill("very little")
     box.get_by_role("button", name="Answer").click()
     expect(box.locator("[role=alert]")).to_contain_text("6 GB")
+    expect(box.get_by_role("button", name="Search further")).to_have_count(0)
+    box.get_by_label("Fits in").fill("825 kB at 20 tokens a second")
+    box.get_by_role("button", name="Answer").click()
+    expect(box).to_contain_text("No run has the readings that this asks for.")
 
 
 def test_how_surely_a_run_stands_follows_the_first_drawing(visit):

@@ -30,6 +30,17 @@ EMBEDDED = Dimensions.of(ModelSource.parse("default"))
         ("ppl <= 1.02x, 4 bits", {"perplexity_ratio": 1.02, "bits": 4.0}),
         ("2 MB, >= 20 tok/s", {"nbytes": 2_000_000, "decode_tps": 20.0}),
         (">= 1.5x", {"decode_speedup": 1.5}),
+        ("6 GB at 20 tokens a second", {"nbytes": 6e9, "decode_tps": 20.0}),
+        ("What is best in 6 GB at 20 tok/s?", {"nbytes": 6e9, "decode_tps": 20.0}),
+        (
+            "6 GB with 8k context x 4 and 20 tps",
+            {"nbytes": 6e9, "context": 8192, "batch": 4, "decode_tps": 20.0},
+        ),
+        ("<= 900 kB; at least 20 tokens per second", {"nbytes": 900_000, "decode_tps": 20.0}),
+        ("at most 4 bits", {"bits": 4.0}),
+        ("4-bit", {"bits": 4.0}),
+        ("KL ≤ 5e-3", {"kld": 0.005}),
+        ("kld 0.05", {"kld": 0.05}),
     ],
 )
 def test_a_budget_is_read_as_it_is_said_and_written_as_it_is_read(text, limits):
@@ -43,6 +54,10 @@ def test_a_budget_is_read_as_it_is_said_and_written_as_it_is_read(text, limits):
     [
         ("", "is written like"),
         ("six gigabytes", "'six gigabytes' limits nothing"),
+        ("6 GB, not too slow", "'not too slow' limits nothing"),
+        ("0 bits", "'0 bits' limits nothing"),
+        ("0 GB, 4 bits", "'0 GB' limits nothing"),
+        ("1.5x", "'1.5x' limits nothing"),
         ("4 bits, 3 bits", "limited already"),
         ("512 context", "how many bytes"),
         ("ppl <= 0.9", "better than the dense model"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from backend.console import HELD, limit_text
-from backend.errors import ParetoscopeError
+from backend.errors import ParetoscopeError, UnknownNameError
 from backend.service import Filter, Service
 from ui import numbers, safe
 from ui.catalogue import known_run, machine
@@ -18,7 +18,9 @@ def answer(service: Service, budget: str, model: str, chosen: Filter) -> dict[st
     try:
         found = service.advice.recommend(budget, model, chosen)
     except ParetoscopeError as error:
-        return {"error": safe.plain(error, 600)}
+        # Where nothing is measured yet a search helps; what cannot be read it cannot search for.
+        further = isinstance(error, UnknownNameError)
+        return {"error": safe.plain(error, 600), "further": further}
     first = found.choices[0].candidate if found.choices else found.nearest
     missed = " and ".join(
         f"{limit_text(limit)} by {numbers.number(100 * share)} %" for limit, share in found.missed

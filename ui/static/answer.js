@@ -52,7 +52,7 @@ async function told() {
 
 function contents(about) {
   const further = make("button", { class: "ps-button", type: "button", text: "Search further", title: "Runs new candidates within this budget; each is a job of its own", onclick: search });
-  if (about.error) return [make("p", { class: "ps-error", role: "alert", text: about.error }), make("p", {}, further)];
+  if (about.error) return [make("p", { class: "ps-error", role: "alert", text: about.error }), about.further && make("p", {}, further)];
   const run = (one) => make("button", { class: "ps-textual", type: "button", text: one.recipe, onclick: () => { window.dispatchEvent(new CustomEvent("paretoscope-pick")); change({ run: one.run_id }); } });
   return [
     about.choices.length > 0 && make("ol", {}, ...about.choices.map((one) => make("li", {}, run(one), ` ${one.text}`, make("span", { class: "ps-quiet", text: one.reason })))),
