@@ -65,6 +65,17 @@ def test_runs_that_may_not_compete_are_never_joined(side):
     assert len(traces(charts.pareto(frame(*rows), SIZE, DISTANCE), "frontier")) == 2
 
 
+@pytest.mark.parametrize("side", ["model", "protocol"])
+def test_a_dot_names_its_model_and_protocol_where_a_chart_holds_several(side):
+    rows = [row("a", 1e6, 0.5, True), row("b", 2e6, 0.1, True) | {side: "other"}]
+    found = [
+        trace.hovertext for trace in traces(charts.pareto(frame(*rows), SIZE, DISTANCE), "dots")
+    ]
+    assert "<br>of other<br>" in found[0][1]
+    alone = traces(charts.pareto(frame(rows[0]), SIZE, DISTANCE), "dots")
+    assert "<br>of " not in alone[0].hovertext[0]
+
+
 def test_nothing_lies_below_every_positive_value_of_a_logarithmic_axis_and_is_named_zero():
     figure = charts.pareto(
         frame(row("a", 1e6, 0.5, True), row("b", 2e6, 0.0, True)), SIZE, DISTANCE

@@ -308,6 +308,14 @@ def test_the_chart_and_its_table_tell_the_same_runs(client):
     assert "2 cores" in view["origin"] or "two cores" in view["origin"]
 
 
+def test_where_runs_of_several_models_stand_together_each_is_named(client):
+    assert client.get("/page/figure").json()["table"]["models"] is True
+    one = client.get("/page/figure", params={"model": "default"}).json()
+    assert one["table"]["models"] is False
+    assert "<th>Model</th>" in client.get("/page/report").text
+    assert "<th>Model</th>" not in client.get("/page/report", params={"model": "default"}).text
+
+
 def test_an_empty_home_has_an_empty_page(tmp_path, monkeypatch):
     monkeypatch.setattr("backend.service.FIRST_RESULTS", tmp_path / "none")
     with Service(tmp_path, run_jobs=False) as service, client_of(service) as client:

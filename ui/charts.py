@@ -19,6 +19,7 @@ from ui.axes import Axis, Scale, Sides
 LABELS = 14
 SOLID, HALF, FADED = 1.0, 0.6, 0.3  # opacity: surely on the front, perhaps, surely not
 SURE = 0.95  # probability of standing on the front from which it is called sure
+TOLD_APART = ("model", "protocol")  # named on hover where a chart holds several
 BARRED = 150  # of one family; with more the bars hide the dots
 
 
@@ -53,11 +54,11 @@ def pareto(
     figure = go.Figure(layout=_layout(sides))
     for position, rows in enumerate(_frontiers(frame)):
         figure.add_trace(_line(rows, sides, position))
-    names = labels(frame)
+    names, told = labels(frame), [one for one in TOLD_APART if frame[one].nunique() > 1]
     if expected:
         figure.add_traces(beside.expected_dots(expected, sides, line=frame.empty))
     for family, rows in frame.groupby("family", sort=True):
-        figure.add_trace(_dots(str(family), rows, sides, names))
+        figure.add_trace(_dots(str(family), rows, sides, names, told))
     if floor is not None and floor > 0 and y.log:
         figure.add_hline(
             y=floor,
@@ -104,9 +105,11 @@ def labels(frame: pd.DataFrame) -> dict[str, str]:
     return found
 
 
-def hover(row: dict[str, Any], x: Axis, y: Axis) -> str:
-    """What a dot says of itself: recipe and both numbers, as text only."""
+def hover(row: dict[str, Any], x: Axis, y: Axis, told: Sequence[str] = ()) -> str:
+    """What a dot says of itself: recipe, what is `told` of its group, both numbers; text only."""
     lines = [f"<b>{safe.label(row['recipe'])}</b>"]
+    if told:
+        lines.append("of " + ", ".join(safe.label(row[name], 60) for name in told))
     if row["status"] != "done":
         lines.append("broken: not all of its numbers are finite")
     for axis, side in ((x, "x"), (y, "y")):
@@ -158,7 +161,9 @@ def _line(rows: pd.DataFrame, sides: Sides, position: int) -> go.Scatter:
     )
 
 
-def _dots(family: str, rows: pd.DataFrame, sides: Sides, names: dict[str, str]) -> go.Scatter:
+def _dots(
+    family: str, rows: pd.DataFrame, sides: Sides, names: dict[str, str], told: Sequence[str]
+) -> go.Scatter:
     colour, symbol = families.mark(family)
     points = rows.to_dict("records")
     front = [bool(point["on_frontier"]) for point in points]
@@ -173,7 +178,7 @@ def _dots(family: str, rows: pd.DataFrame, sides: Sides, names: dict[str, str]) 
             "top left" if sides.across.share(value) > 0.8 else "top right" for value in rows["x"]
         ],
         textfont={"size": 11},
-        hovertext=[hover(point, sides.x, sides.y) for point in points],
+        hovertext=[hover(point, sides.x, sides.y, told) for point in points],
         hovertemplate="%{hovertext}<extra></extra>",
         customdata=[point["run_id"] for point in points],
         meta={"role": "dots", "family": safe.label(family)},

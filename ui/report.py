@@ -66,11 +66,14 @@ def document(view: dict[str, Any], told: list[dict[str, Any]]) -> str:
         view: as `views.figure` describes it.
         told: cards of the runs that are told whole.
     """
-    columns = ["Recipe", "Family", "Standing", *view["table"]["columns"]]
+    several = view["table"]["models"]
+    columns = ["Recipe", *(["Model"] if several else []), "Family", "Standing"]
+    columns += view["table"]["columns"]
     rows = (
-        [row["recipe"], row["family"], row["standing"] or "–", *row["cells"]]
+        [row["recipe"], *([row["model"]] if several else []), row["family"],
+         row["standing"] or "–", *row["cells"]]
         for row in view["table"]["rows"]
-    )
+    )  # fmt: skip
     return _PAGE.format(
         summary=safe.markup(view["summary"]),
         origin=safe.markup(view["origin"]),

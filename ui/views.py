@@ -134,7 +134,9 @@ def table(service: Service, frame: pd.DataFrame, chosen: Filter) -> dict[str, An
     count, rows = len(rows), rows[:ROWS]
     for row in rows:
         del row["order"]
-    return {"columns": [one["title"] for one in known], "rows": rows, "count": count}
+    several = len({row["model"] for row in rows}) > 1
+    columns = [one["title"] for one in known]
+    return {"columns": columns, "rows": rows, "count": count, "models": several}
 
 
 def origin(service: Service, frame: pd.DataFrame) -> str:
@@ -220,7 +222,8 @@ def _floor(service: Service, frame: pd.DataFrame) -> float | None:
 def _summary(frame: pd.DataFrame, x: Axis, y: Axis) -> str:
     count = int(frame["on_frontier"].sum())
     drawn = f", some {DOTS:,} of them drawn" if len(frame) > DOTS else ""
+    runs = "1 run" if len(frame) == 1 else f"{len(frame):,} runs"
     return (
-        f"{len(frame):,} runs{drawn}, {count} on the frontier of "
+        f"{runs}{drawn}, {count} on the frontier of "
         f"{x.title.lower()} against {y.title.lower() if y.title[:2] != 'KL' else y.title}."
     )

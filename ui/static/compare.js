@@ -29,7 +29,8 @@ export function compare(place) {
     if (mode !== "live") leave();
     let runs;
     try {
-      runs = (await get("page/figure")).table.rows.filter((row) => row.run_id);
+      const { rows, models } = (await get("page/figure")).table;
+      runs = rows.filter((row) => row.run_id).map((row) => ({ ...row, told: [row.recipe, models && row.model, row.cells[0]].filter(Boolean).join(" · ") }));
       if (!wanted.length) {
         controls(picker, runs, null);
         replace(stage, make("p", { class: "ps-empty", text: runs.length ? "Choose a run to read what it writes beside the dense model." : "There is nothing to compare yet. Compress something first." }));
@@ -68,7 +69,7 @@ function controls(picker, runs, found) {
   const place = (at) => make("label", { class: "ps-field" }, make("span", { text: `Variant ${at + 1}` }),
     make("select", { "data-variant": String(at), onchange: (event) => change({ compare: swap(chosen, at, event.target.value), writing: "" }) },
       make("option", { value: "", text: "None" }),
-      ...runs.map((row) => make("option", { value: row.run_id, text: `${row.recipe} · ${row.cells[0]}`, selected: Boolean(chosen[at]) && row.run_id.startsWith(chosen[at]) }))));
+      ...runs.map((row) => make("option", { value: row.run_id, text: row.told, selected: Boolean(chosen[at]) && row.run_id.startsWith(chosen[at]) }))));
   const count = Math.min(3, chosen.length + 1);
   replace(picker, ...Array.from({ length: count }, (_, at) => place(at)),
     mode === "" && found && found.prompts.length > 0 && make("label", { class: "ps-field" }, make("span", { text: "Prompt" }),

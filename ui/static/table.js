@@ -12,7 +12,7 @@ export function table(place) {
 }
 
 function show(links, body, shown) {
-  const { columns, rows, count } = shown.table;
+  const { columns, rows, count, models } = shown.table;
   const open = body.open;
   const stops = () => [...body.querySelectorAll("summary, button")];
   const focused = stops().indexOf(document.activeElement);
@@ -21,21 +21,22 @@ function show(links, body, shown) {
     make("a", { href: address(`page/report?${question()}`), download: "paretoscope.html", text: "Download report" }), " · ",
     make("a", { href: address("api/v1/export"), text: "Export all results" }), " · ",
     make("a", { href: address("docs"), text: "REST" }));
-  replace(body, make("summary", { text: count > rows.length ? `The first ${rows.length} of ${count} runs as a table` : `All ${count} runs as a table` }),
+  replace(body, make("summary", { text: count > rows.length ? `The first ${rows.length} of ${count} runs as a table` : count === 1 ? "The run as a table" : `All ${count} runs as a table` }),
     make("div", { class: "ps-scroll" }, make("table", {},
-      make("thead", {}, make("tr", {}, ...["Recipe", "Family", "Standing", ...columns].map((name) => make("th", { scope: "col", text: name })))),
-      make("tbody", {}, ...rows.map(row)))));
+      make("thead", {}, make("tr", {}, ...["Recipe", models && "Model", "Family", "Standing", ...columns].filter(Boolean).map((name) => make("th", { scope: "col", class: name === "Standing" && "ps-standing", text: name })))),
+      make("tbody", {}, ...rows.map((one) => row(one, models))))));
   body.open = open;
   if (focused >= 0) stops()[focused]?.focus();
 }
 
-function row(one) {
+function row(one, models) {
   const recipe = one.run_id
     ? make("button", { class: "ps-textual", type: "button", text: one.recipe, onclick: () => change({ run: one.run_id }) })
     : one.recipe;
   return make("tr", { class: one.standing ? `ps-${one.standing}` : "" },
     make("td", {}, recipe),
+    models && make("td", { text: one.model }),
     make("td", { text: one.family }),
-    make("td", { text: one.reason ? `${one.standing}: ${one.reason}` : one.standing || "–" }),
+    make("td", { class: "ps-standing", text: one.reason ? `${one.standing}: ${one.reason}` : one.standing || "–" }),
     ...one.cells.map((text) => make("td", { text })));
 }
