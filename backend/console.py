@@ -109,6 +109,9 @@ def _plain(value: Any) -> Any:
 
 def print_answer(answer: Recommendation) -> None:
     """Print what a budget is answered with, what binds, and what would change it."""
+    if answer.dense is not None:
+        size = reading(answer.dense.values, "resident_bytes")
+        print(f"The model fits as it is, uncompressed: {size}.")
     for number, choice in enumerate(answer.choices, 1):
         told = ", ".join(
             reading(choice.candidate.values, name)

@@ -39,6 +39,18 @@ def test_the_best_that_fits_comes_first_and_the_smaller_that_ties_beside_it():
     assert "5 % smaller" in found.choices[1].reason
 
 
+def test_one_that_is_hardly_smaller_is_not_called_smaller():
+    found = recommend([run("four", 0.02, 400), run("four-b", 0.0201, 397)], [])
+    assert names(found) == ["four", "four-b"]
+    assert found.choices[1].reason == "the runner-up"
+
+
+def test_a_dense_model_that_fits_itself_is_told():
+    assert recommend(RUNS, [Limit("resident_bytes", "most", 100)]).dense is RUNS[0]
+    assert recommend(RUNS, [SIZE]).dense is None
+    assert recommend(RUNS, [Limit("kld_mean", "most", 0.1)], smallest=True).dense is None
+
+
 def test_the_binding_limit_and_what_would_change_the_answer_are_told():
     found = recommend(RUNS, [SIZE])
     assert found.binding == SIZE

@@ -340,6 +340,15 @@ def test_no_text_a_model_wrote_is_in_the_chart(client):
     assert "slept" not in json.dumps(client.get("/page/figure").json())
 
 
+def test_an_answer_gives_intervals_and_says_that_the_dense_model_fits(client):
+    found = client.get("/page/answer", params={"budget": "2 MB"}).json()
+    assert found["dense"]["run_id"] == DENSE
+    found = client.get("/page/answer", params={"budget": "825 kB"}).json()
+    assert found["dense"] is None
+    first = found["choices"][0]["text"]
+    assert first == "820 kB · 0.0200 nats/token (0.0160 to 0.0240) · 0.900× as fast as dense"
+
+
 def test_a_card_tells_who_beats_the_run(client):
     card = client.get(f"/page/card/{BEATEN}").json()
     assert {one["recipe"] for one in card["beaten_by"]} == {"gptq@3", "gptq@4"}
@@ -349,6 +358,10 @@ def test_a_card_tells_who_beats_the_run(client):
 def test_a_comparison_begins_with_the_dense_model_and_marks_the_first_difference(client):
     found = client.get("/page/compare", params={"runs": f"{MIDDLE},{SMALL}"}).json()
     assert [pane["recipe"] for pane in found["panes"]] == ["dense", "gptq@4", "gptq@3"]
+    told = {one["title"]: one for one in found["panes"][1]["numbers"]}
+    assert told["Decode speed-up"]["text"] == "0.900×"
+    assert told["KL divergence"]["interval"] == "0.0160 to 0.0240 nats/token"
+    assert "Decode" not in told  # rates of two processes are not to be compared
     spans = found["panes"][1]["spans"]
     assert [span["kind"] for span in spans[:2]] == ["same", "first"]
     assert spans[1]["text"] == " away"

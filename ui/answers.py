@@ -30,6 +30,7 @@ def answer(service: Service, budget: str, model: str, chosen: Filter) -> dict[st
         "choices": [
             _candidate(service, one.candidate) | {"reason": one.reason} for one in found.choices
         ],
+        "dense": None if found.dense is None else _candidate(service, found.dense),
         "binding": "" if found.binding is None else limit_text(found.binding),
         "changes": [
             _candidate(service, one.candidate) | {"reason": limit_text(one.limit, one.bound)}
@@ -45,8 +46,14 @@ def answer(service: Service, budget: str, model: str, chosen: Filter) -> dict[st
 def _candidate(service: Service, one: Any) -> dict[str, str]:
     known = [(service.metric(name), one.values[name]) for name in SHOWN if name in one.values]
     held = [f"{numbers.quantity(one.values[HELD].value, 'B')} in all"] if HELD in one.values else []
-    told = [*held, *(numbers.quantity(value.value, about["unit"]) for about, value in known)]
+    told = [*held, *(_told(about, value) for about, value in known)]
     return {"run_id": one.run_id, "recipe": safe.plain(one.recipe, 300), "text": " · ".join(told)}
+
+
+def _told(about: dict[str, Any], value: Any) -> str:
+    span = numbers.interval(value.low, value.high)
+    said = numbers.quantity(value.value, about["unit"]) + (f" ({span})" if span else "")
+    return f"{said} as fast as dense" if about["name"] == "decode_speedup" else said
 
 
 def _origin(service: Service, run_id: str) -> str:

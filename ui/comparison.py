@@ -11,7 +11,8 @@ from backend.service import Filter, Service
 from ui import differences, numbers, safe
 from ui.catalogue import family_mark
 
-PANE_NUMBERS = ("resident_bytes", "kld_mean", "top1_agree", "decode_tps")
+# Speed only as the ratio within one process: rates of two processes are not to be compared.
+PANE_NUMBERS = ("resident_bytes", "kld_mean", "top1_agree", "decode_speedup")
 NEARLY_TIED = 0.5  # logits between the dense model's first and second choice
 
 
@@ -120,8 +121,9 @@ def _pane_numbers(service: Service, run: Any) -> list[dict[str, str]]:
     for name in PANE_NUMBERS:
         one = run.reading(name)
         if one is not None:
-            title = service.metric(name)["title"]
-            found.append({"title": title, "text": numbers.quantity(one.value, one.unit)})
+            found.append({"title": service.metric(name)["title"],
+                          "text": numbers.quantity(one.value, one.unit),
+                          "interval": numbers.interval(one.low, one.high, one.unit)})  # fmt: skip
     return found
 
 

@@ -15,6 +15,7 @@ from typing import Literal
 QUALITY, SIZE, SPEED = "kld_mean", "resident_bytes", "decode_speedup"
 HELD = "held_bytes"  # no reading: weights, cache and buffers at the context that is asked about
 TIE = 0.05  # relative difference of divergences below which nobody can tell
+SAME_SIZE = 0.01  # relative difference of sizes below which none is called smaller
 NEAR = 2.0  # times the least divergence up to which a faster or smaller run is worth naming
 
 
@@ -97,6 +98,7 @@ class Recommendation:
         changes: for each limit that binds, the nearest bound that changes the answer.
         nearest: where nothing is feasible, the run that misses by least.
         missed: its limits that are not met, with the share by which each is missed.
+        dense: the model uncompressed, where it meets every limit and the least divergence is asked.
     """
 
     choices: tuple[Choice, ...]
@@ -104,6 +106,7 @@ class Recommendation:
     changes: tuple[Change, ...] = ()
     nearest: Candidate | None = None
     missed: tuple[tuple[Limit, float], ...] = ()
+    dense: Candidate | None = None
 
 
 def recommend(
@@ -127,7 +130,7 @@ def recommend(
     rest = [one for one in feasible if one is not first]
     if not smallest and (tied := [one for one in rest if _tied(one, first)]):
         small = min(tied, key=_by_size)
-        if _size(small) < _size(first):
+        if _size(small) < _size(first) * (1 - SAME_SIZE):
             share = 100 * (1 - _size(small) / _size(first))
             choices.append(
                 Choice(small, f"{share:.0f} % smaller, and its quality cannot be told apart")
@@ -142,7 +145,8 @@ def recommend(
     changes = [found for limit in limits if (found := _change(known, limits, limit, smallest))]
     changes.sort(key=lambda one: (_by_size if smallest else _by_quality)(one.candidate))
     binding = changes[0].limit if changes else None
-    return Recommendation(tuple(choices[:3]), binding, tuple(changes))
+    dense = next((one for one in feasible if one.recipe == "dense" and not smallest), None)
+    return Recommendation(tuple(choices[:3]), binding, tuple(changes), dense=dense)
 
 
 def _meets(candidate: Candidate, limits: Sequence[Limit]) -> bool:

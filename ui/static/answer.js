@@ -55,6 +55,7 @@ function contents(about) {
   if (about.error) return [make("p", { class: "ps-error", role: "alert", text: about.error }), about.further && make("p", {}, further)];
   const run = (one) => make("button", { class: "ps-textual", type: "button", text: one.recipe, onclick: () => { window.dispatchEvent(new CustomEvent("paretoscope-pick")); change({ run: one.run_id }); } });
   return [
+    about.dense && about.dense.run_id !== about.choices[0].run_id && make("p", {}, "The model fits as it is, uncompressed: ", run(about.dense), ` ${about.dense.text}.`),
     about.choices.length > 0 && make("ol", {}, ...about.choices.map((one) => make("li", {}, run(one), ` ${one.text}`, make("span", { class: "ps-quiet", text: one.reason })))),
     about.nearest && make("p", {}, "Nothing measured meets this. Nearest: ", run(about.nearest), ` ${about.nearest.text}. ${about.nearest.reason}`),
     !about.choices.length && !about.nearest && make("p", { text: "No run has the readings that this asks for." }),
