@@ -67,6 +67,22 @@ class Estimate:
     quality: Forecast | None = None
     compressing_bytes: int = 0
 
+    def lacking(self, home: Path) -> str:
+        """Why this machine cannot hold the run: what it needs, what is there; empty if it can."""
+        free = psutil.virtual_memory().available
+        if self.peak_bytes > free:
+            return (
+                f"This run needs about {self.peak_bytes / 1e9:.1f} GB of memory and "
+                f"{free / 1e9:.1f} GB are free; close other programs or take a smaller model."
+            )
+        disk = shutil.disk_usage(home).free
+        if 2 * self.resident_bytes > disk:
+            return (
+                f"This run writes about {self.resident_bytes / 1e9:.1f} GB and {disk / 1e9:.1f} GB "
+                f"are free in {home}; free some space or set PARETOSCOPE_HOME to another disk."
+            )
+        return ""
+
     def readings(self) -> Predicted:
         """The same as readings, to be graded by what is measured."""
         peak = self.compressing_bytes or self.peak_bytes
@@ -122,18 +138,8 @@ def check_room(found: Estimate, home: Path) -> None:
     Raises:
         ResourceError: says what is needed, what is there and what helps.
     """
-    free = psutil.virtual_memory().available
-    if found.peak_bytes > free:
-        raise ResourceError(
-            f"This run needs about {found.peak_bytes / 1e9:.1f} GB of memory and "
-            f"{free / 1e9:.1f} GB are free; close other programs or take a smaller model."
-        )
-    disk = shutil.disk_usage(home).free
-    if 2 * found.resident_bytes > disk:
-        raise ResourceError(
-            f"This run writes about {found.resident_bytes / 1e9:.1f} GB and {disk / 1e9:.1f} GB "
-            f"are free in {home}; free some space or set PARETOSCOPE_HOME to another disk."
-        )
+    if lacking := found.lacking(home):
+        raise ResourceError(lacking)
 
 
 def _working(recipe: Recipe, dimensions: Dimensions) -> int:

@@ -18,7 +18,7 @@ from backend.extras import Extras
 from backend.measure.hardware import hardware_id, software, usable_cores
 from backend.measure.reading import PROTOCOL
 from backend.recipes import Recipe, digest
-from backend.sources import EMBEDDED, ModelSource, fingerprint
+from backend.sources import EMBEDDED, ModelSource, check_folder, fingerprint
 from backend.texts import Texts
 
 TIERS = ("smoke", "quick", "full")
@@ -113,12 +113,11 @@ def resolve(source: ModelSource) -> tuple[ModelSource, str]:
     """A source pinned to what it is now, and a key of its content.
 
     Raises:
-        ModelError: the Hub does not know it, or cannot be asked and it was not fetched before.
+        ModelError: a folder holds no model, or the Hub does not know it, or cannot be asked and it
+            was not fetched before.
     """
     if source.folder is not None:
-        if not (source.folder / "config.json").is_file():
-            raise ModelError(f"{source.folder} holds no config.json; a model's folder has one.")
-        found = _fingerprint(source.folder, _newest(source.folder))
+        found = _fingerprint(source.folder, _newest(check_folder(source.folder)))
         if source.embedded and found != (EMBEDDED / "fingerprint").read_text().strip():
             raise ModelError(
                 f"The files of the embedded model in {EMBEDDED} are not those that came with this "

@@ -79,8 +79,12 @@ class ModelSource:
             raise ModelError(f"{self.folder}/config.json cannot be read: {error}") from error
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every tensor, if the model's files are here."""
-        return {} if self.folder is None else tensor_shapes(self.folder)
+        """Shape of every tensor, if the model's files are here.
+
+        Raises:
+            ModelError: the folder holds no model that is read.
+        """
+        return {} if self.folder is None else tensor_shapes(check_folder(self.folder))
 
     def parameters(self) -> int:
         """Numbers in all tensors, if the model's files are here."""
@@ -107,6 +111,22 @@ def fingerprint(folder: Path) -> str:
             while block := file.read(1 << 20):
                 total.update(block)
     return total.hexdigest()
+
+
+def check_folder(folder: Path) -> Path:
+    """The same folder, if it holds a configuration and weights that are read.
+
+    Raises:
+        ModelError: it lacks either.
+    """
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} holds no config.json; a model's folder has one.")
+    if not list(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"{folder} holds no .safetensors weights; pickled ones (.bin, .pt) are never read. "
+            "Convert the model with save_pretrained and try again."
+        )
+    return folder
 
 
 def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -62,19 +62,27 @@ def look_ahead(service: Service, wish: dict[str, Any]) -> dict[str, Any]:
     model = str(wish.get("model") or "default")
     wanted = list(product(wish.get("recipes") or [], wish.get("budgets") or [""]))[:MOST]
     rows: dict[str, dict[str, Any]] = {}
-    refused = []
+    refused: dict[str, dict[str, str]] = {}  # by reason, each told once
+    try:
+        service.estimate("dense", model)
+    except ParetoscopeError as error:  # which no recipe is to blame for
+        wanted, refused[""] = [], {"recipe": "Model", "reason": safe.plain(error, 400)}
     for recipe, budget in wanted:
         try:
             row = _row(service, str(recipe), str(budget), model)
         except ParetoscopeError as error:
-            refused.append({"recipe": safe.plain(recipe, 200), "reason": safe.plain(error, 400)})
+            about, reason = safe.plain(recipe, 200), safe.plain(error, 400)
+            told = refused.setdefault(reason, {"recipe": about, "reason": reason})
+            if about not in told["recipe"].split(", "):
+                told["recipe"] += f", {about}"
             continue
         rows.setdefault(row["recipe"], row)
     found = list(rows.values())
     known = [one for one in found if one["seconds"] is not None]
     return {
         "rows": found,
-        "refused": refused,
+        "refused": list(refused.values()),
+        "lacking": next((one["lacking"] for one in known if one["lacking"]), ""),
         "jobs": len(found),
         "size": _span([one["bytes"] for one in known], "B"),
         "dense": numbers.quantity(known[0]["dense_bytes"], "B") if known else "",
@@ -116,6 +124,7 @@ def _row(service: Service, recipe: str, budget: str, model: str) -> dict[str, An
         "dense_bytes": found.dense_bytes,
         "peak_bytes": found.peak_bytes,
         "basis": found.basis,
+        "lacking": safe.plain(found.lacking(service.home), 400),
         "size": numbers.quantity(found.resident_bytes, "B"),
         "how": "counted" if found.exact else "estimated",
         "kld": None if quality is None else quality.value,

@@ -19,7 +19,7 @@ from transformers import (
 from backend import hub
 from backend.errors import ModelError
 from backend.models import config_gate
-from backend.sources import ModelSource, tensor_shapes
+from backend.sources import ModelSource, check_folder, tensor_shapes
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def fetch(source: ModelSource) -> Path:
         ModelError: says what is missing, and what to do.
     """
     if source.folder is not None:
-        return _check_folder(source.folder)
-    return _check_folder(hub.fetch(source))
+        return _sound(source.folder)
+    return _sound(hub.fetch(source))
 
 
 def load(source: ModelSource, dtype: torch.dtype = torch.bfloat16) -> LoadedModel:
@@ -147,13 +147,6 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _check_folder(folder: Path) -> Path:
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} holds no config.json; a model's folder has one.")
-    if not list(folder.glob("*.safetensors")):
-        raise ModelError(
-            f"{folder} holds no .safetensors weights; pickled ones (.bin, .pt) are never read. "
-            "Convert the model with save_pretrained and try again."
-        )
-    tensor_shapes(folder)  # its headers are sound before anything larger reads them
+def _sound(folder: Path) -> Path:
+    tensor_shapes(check_folder(folder))  # before anything larger reads the headers
     return folder

@@ -240,6 +240,7 @@ function plan(found) {
       fact("Time", `≈ ${found.time}`, `From ${found.basis}`), fact("KL divergence", found.quality && `≈ ${found.quality}`, "Forecast from known runs")),
     found.size && make("p", { class: "ps-quiet", text: "Estimated before anything runs; hollow on the chart." }),
     ...found.refused.map((one) => make("p", { class: "ps-error", text: `${one.recipe}: ${one.reason}` })),
+    found.lacking && make("p", { class: "ps-error", text: found.lacking }),
     ...missed.map((one) => make("p", { class: "ps-error", text: `${one.recipe}: ${one.miss}.` })),
     found.rows.length > 1 && make("details", {}, make("summary", { text: `${found.rows.length} variants` }),
       make("div", { class: "ps-scroll" }, make("table", {}, make("tbody", {}, ...found.rows.map((one) => make("tr", {}, ...[one.recipe, one.size, one.quality].map((text) => make("td", { text: text || "–" })))))))));
