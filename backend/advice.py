@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,14 +78,30 @@ class Advice:
         self._summed = Remembered(self._known_runs, self._summarise)
         self._learned: tuple[Hashable, pd.DataFrame, Forecaster] | None = None
 
-    @staticmethod
-    def named(model: str) -> str:
+    def source(self, model: str) -> ModelSource:
+        """The model that a text means, which may be the name that known runs of a folder go by.
+
+        Raises:
+            ModelError: the text names none.
+        """
+        try:
+            return ModelSource.parse(model)
+        except ModelError:
+            known = self._store.results.runs(Filter((model.strip(),)))
+            if known.empty:
+                raise
+            run = self._store.results.run(str(known["run_id"].iloc[0]))
+            place = "" if run is None else str(run.model.get("source", ""))
+            here = bool(place) and Path(place).is_dir()
+            return ModelSource(model.strip(), Path(place) if here else None)
+
+    def named(self, model: str) -> str:
         """The name that runs of a model go by.
 
         Raises:
             ModelError: the text names none.
         """
-        return ModelSource.parse(model).name
+        return self.source(model).name
 
     def estimate(self, recipe: Recipe, source: ModelSource) -> Estimate | None:
         """What a run will take; None for a model whose files are not here yet."""
@@ -108,7 +125,7 @@ class Advice:
         Raises:
             ParetoscopeError: recipe, budget or model cannot be.
         """
-        source, limits = ModelSource.parse(model), Budget.parse(budget)
+        source, limits = self.source(model), Budget.parse(budget)
         dimensions = Dimensions.of(source)
         if dimensions is None:
             return None
@@ -139,7 +156,7 @@ class Advice:
         Raises:
             ParetoscopeError: the model cannot be.
         """
-        source = ModelSource.parse(model)
+        source = self.source(model)
         dimensions = Dimensions.of(source)
         _, forecaster = self._known()
         rows: list[dict[str, Any]] = []
@@ -238,7 +255,7 @@ class Advice:
         Raises:
             ParetoscopeError: budget or model cannot be, or no run of the model is known.
         """
-        limits, source = Budget.parse(budget), ModelSource.parse(model)
+        limits, source = Budget.parse(budget), self.source(model)
         sides = (chosen.protocols, chosen.hardware, chosen.families)
         only = Filter((source.name,), *sides)
         frame = _largest(self._store.frontier("resident_bytes", METRIC, only))

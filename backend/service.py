@@ -28,7 +28,6 @@ from backend.live.desk import Desk
 from backend.measure.reading import METRICS, is_axis, known_metric
 from backend.plan import plan
 from backend.recipes import Recipe
-from backend.sources import ModelSource
 from backend.store import exchange
 from backend.store.documents import RUN_ID
 from backend.store.frontier import axes
@@ -146,7 +145,7 @@ class Service:
         Raises:
             ParetoscopeError: recipe or model cannot be.
         """
-        return self.advice.estimate(Recipe.parse(recipe), ModelSource.parse(model))
+        return self.advice.estimate(Recipe.parse(recipe), self.advice.source(model))
 
     def submit(
         self,
@@ -169,7 +168,7 @@ class Service:
         Raises:
             ParetoscopeError: recipe, model, memory or disk do not allow it.
         """
-        wanted, source = Recipe.parse(recipe), ModelSource.parse(model)
+        wanted, source = Recipe.parse(recipe), self.advice.source(model)
         found = self.advice.estimate(wanted, source)
         if found is not None:
             check_room(found, self.home)
@@ -213,7 +212,7 @@ class Service:
         Raises:
             ParetoscopeError: a method or the model does not exist, or nothing at all can be run.
         """
-        source = ModelSource.parse(model)
+        source = self.advice.source(model)
         wanted, refusals = points(keys, budgets)
         settings: dict[str, Any] = {"tier": tier, "speed": speed, "walk": walk}
         settings |= {"texts": texts, "extras": extras, "owner": owner}

@@ -15,6 +15,7 @@ from backend.rest_comparing import PREFIX
 from backend.searching import Searches
 from backend.service import Service
 from backend.solve import Solution
+from backend.store.store import Store
 from tests.asking import client_of
 from tests.page_results import DENSE, MIDDLE, SMALL, fill, result
 from tests.result_documents import reading
@@ -197,5 +198,7 @@ def test_a_search_that_breaks_off_does_not_stay_under_way(service, monkeypatch):
 
 def test_a_folder_goes_by_its_name(tmp_path):
     (tmp_path / "tales").mkdir()
-    assert Advice.named(str(tmp_path / "tales")) == "tales"
-    assert Advice.named("owner/name@main") == "owner/name"
+    with Store(tmp_path / "home") as store:
+        advice = Advice(store)
+        assert advice.named(str(tmp_path / "tales")) == "tales"
+        assert advice.named("owner/name@main") == "owner/name"

@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import zipfile
 
 import pytest
 
 from backend import rest
+from backend.errors import ModelError
 from backend.service import Service
+from backend.sources import EMBEDDED
+from backend.store.store import Store
 from tests.asking import client_of
-from tests.page_results import BEATEN, BROKEN, DENSE, HOSTILE, MIDDLE, PAYLOADS, RUNS, SMALL, fill
+from tests.page_results import (
+    BEATEN,
+    BROKEN,
+    DENSE,
+    HOSTILE,
+    MIDDLE,
+    PAYLOADS,
+    RUNS,
+    SMALL,
+    fill,
+    result,
+)
+from tests.result_documents import reading
 from ui import routes
 from ui.guard import BODY_LIMIT
 
@@ -314,6 +330,52 @@ def test_where_runs_of_several_models_stand_together_each_is_named(client):
     assert one["table"]["models"] is False
     assert "<th>Model</th>" in client.get("/page/report").text
     assert "<th>Model</th>" not in client.get("/page/report", params={"model": "default"}).text
+
+
+@pytest.fixture
+def tales(tmp_path):
+    """A home with runs of the embedded model and one of a model in a folder of its own."""
+    folder = tmp_path / "tales"
+    shutil.copytree(EMBEDDED, folder)
+    (home := tmp_path / "home").mkdir()
+    fill(home)
+    about = {"name": "tales", "source": str(folder), "revision": "", "parameters": 850_000}
+    run = result("f" * 16, "gptq@4", "quantise", (820_000, 0.02, 0.9), model=about)
+    note = "dense in float32; noisy_host: two copies did not come out equal"
+    run["readings"].append(reading("decode_tps", 5.0, "higher", unit="tok/s", note=note))
+    with Store(home) as store:
+        store.results.add(run)
+    with Service(home, run_jobs=False) as opened:
+        yield opened, folder
+
+
+def test_a_measured_model_in_a_folder_goes_by_its_name_and_by_its_folder(tales):
+    service, folder = tales
+    with client_of(service) as client:
+        for text in ("tales", str(folder)):
+            told = client.get("/page/answer", params={"budget": "900 kB", "model": text}).json()
+            assert [one["run_id"] for one in told["choices"]] == ["f" * 16]
+            for expected in ("", "true"):
+                asked = {"model": text, "expected": expected or "false"}
+                assert client.get("/page/figure", params=asked).json()["points"] == 1
+            wish = {"model": text, "recipes": ["rtn@4"], "budgets": []}
+            told = client.post("/page/ahead", json=wish).json()
+            assert (told["model"], told["measured"], told["jobs"]) == ("tales", True, 1)
+    assert service.advice.source("tales").folder == folder
+    shutil.rmtree(folder)
+    assert service.advice.source("tales").folder is None
+    with pytest.raises(ModelError, match="is no model"):
+        service.advice.source("fables")
+
+
+def test_a_card_says_how_to_have_the_model_of_a_folder_and_which_numbers_are_noisy(tales):
+    service, folder = tales
+    with client_of(service) as client:
+        card = client.get(f"/page/card/{'f' * 16}").json()
+    assert card["wish"] == str(folder)
+    assert card["command"] == f'python -m backend run "gptq@4" --model "{folder}"'
+    rows = [one for group in card["groups"] for one in group["rows"]]
+    assert [one["name"] for one in rows if one["noisy"]] == ["decode_tps"]
 
 
 def test_an_empty_home_has_an_empty_page(tmp_path, monkeypatch):

@@ -27,6 +27,7 @@ def card(service: Service, run_id: str, x: str, y: str) -> dict[str, Any]:
     by_name = {one["name"]: one for one in readings}
     tier = run.manifest.get("evaluation", {}).get("tier", "quick")
     folder = service.artefact_folder(run.run_id)
+    wish = _wish(run.model)
     return {
         "run_id": run.run_id,
         "recipe": safe.plain(run.recipe),
@@ -40,7 +41,8 @@ def card(service: Service, run_id: str, x: str, y: str) -> dict[str, Any]:
         "protocol": run.protocol,
         "tier": safe.plain(tier, 20),
         "commit": safe.plain(run.manifest.get("software", {}).get("commit", ""), 40),
-        "command": _command(run.recipe, run.model["name"], tier),
+        "wish": wish,
+        "command": _command(run.recipe, wish, tier),
         "headlines": [by_name[name] for name in HEADLINES if name in by_name],
         "groups": [
             {"title": title, "rows": [one for one in readings if one["group"] == group]}
@@ -82,6 +84,7 @@ def _reading(service: Service, one: Any) -> dict[str, Any]:
         "interval": span,
         "kind": one.kind,
         "note": safe.plain(one.note, 300),
+        "noisy": "noisy_host" in one.note,
     }
 
 
@@ -179,8 +182,17 @@ def by_how_much(value: float, own: float) -> str:
     return f" ({numbers.number(factor)} times {'as much' if more else 'less'})"
 
 
+def _wish(model: dict[str, Any]) -> str:
+    """What to write to have the model of a run: its name, with a revision, or its folder."""
+    name, place = safe.plain(model["name"], 200), safe.plain(model.get("source", ""), 300)
+    if name == "default" or place in ("", "hub"):
+        revision = safe.plain(model.get("revision", ""), 100)
+        return f"{name}@{revision}" if revision and name != "default" else name
+    return place
+
+
 def _command(recipe: str, model: str, tier: str) -> str:
     quoted = safe.plain(recipe).replace('"', "")
-    told = "" if model == "default" else f' --model "{safe.plain(model, 200)}"'
+    told = "" if model == "default" else f' --model "{model}"'
     effort = "" if tier == "quick" else f" --tier {safe.plain(tier, 20)}"
     return f'python -m backend run "{quoted}"{told}{effort}'

@@ -78,6 +78,8 @@ def look_ahead(service: Service, wish: dict[str, Any]) -> dict[str, Any]:
             continue
         rows.setdefault(row["recipe"], row)
     found = list(rows.values())
+    named = service.advice.named(model) if found else ""
+    measured = named in set(service.choices()["model"])
     known = [one for one in found if one["seconds"] is not None]
     return {
         "rows": found,
@@ -90,6 +92,8 @@ def look_ahead(service: Service, wish: dict[str, Any]) -> dict[str, Any]:
         "time": numbers.duration(sum(one["seconds"] for one in known)) if known else "",
         "quality": _span([one["kld"] for one in known if one["kld"] is not None], "nats/token"),
         "basis": known[0]["basis"] if known else "",
+        "model": named if measured else model,
+        "measured": measured,
         "fetch": bool(found) and not known,
     }
 

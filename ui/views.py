@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from backend.errors import ParetoscopeError
+from backend.errors import ModelError, ParetoscopeError
 from backend.service import Filter, Service
 from ui import beside, charts, numbers, safe
 from ui.axes import Axis
@@ -79,8 +79,9 @@ def figure(
     if chosen.families:
         chosen = replace(chosen, families=tuple(sorted({*chosen.families, "dense"})))
     model = chosen.models[0] if len(chosen.models) == 1 else "default"
-    if wanted.expected and len(chosen.models) == 1:  # which may be a folder
-        chosen = replace(chosen, models=(service.advice.named(model),))
+    if len(chosen.models) == 1:  # which may be a folder
+        with suppress(ModelError):
+            chosen = replace(chosen, models=(service.advice.named(model),))
     frame = (service.advice.standing if wanted.judged else service.frontier)(x, y, chosen)
     usual = (x, y) == (DEFAULT_X, DEFAULT_Y)
     summary = service.advice.summary(chosen) if usual and wanted.judged else None
