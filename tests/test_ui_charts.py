@@ -171,6 +171,14 @@ def test_runs_at_one_place_share_a_label():
     assert charts.labels(frame(*rows)) == {"a": "gptq@a, gptq@b", "c": "gptq@c"}
 
 
+@pytest.mark.parametrize("front", [False, True])
+def test_the_dense_model_is_named_beside_however_many(front):
+    rows = [row(str(at), 1e6 + at, 0.5, True) for at in range(charts.LABELS + 1)]
+    dense = row("d", 2e6, 0.0, front, family="dense", recipe="dense")
+    assert charts.labels(frame(*rows, dense)) == {"d": "dense"}
+    assert charts.labels(frame(rows[0], dense)) == {"0": "gptq@0", "d": "dense"}
+
+
 @pytest.mark.parametrize(
     ("low", "high", "log", "expected"),
     [

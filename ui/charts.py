@@ -93,11 +93,12 @@ def _frontiers(frame: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def labels(frame: pd.DataFrame) -> dict[str, str]:
-    """Names written beside runs of the frontier, by id; runs at one place share one label."""
+    """Names beside the dense model and few runs of the frontier, by id; at one place they share."""
     front = frame[frame["on_frontier"]]
     if len(front) > LABELS:
-        return {}
-    found = {}
+        front = front.iloc[:0]
+    beside = frame[(frame["family"] == "dense") & ~frame["run_id"].isin(front["run_id"])]
+    found = dict.fromkeys(beside["run_id"], "dense")
     for _, rows in front.groupby(["x", "y"], sort=False):
         recipes = [safe.label(recipe, 40) for recipe in rows["recipe"]]
         rest = f" and {len(recipes) - 2} more" if len(recipes) > 2 else ""
