@@ -93,7 +93,7 @@ async function reach(path, options) {
     return response;
   } catch {
     tell(false);
-    throw new Error("The server cannot be reached. This page tries again by itself.");
+    throw new Error(`The server cannot be reached. ${options.method ? "Nothing was asked of it: try again when it is back." : "This page tries again by itself."}`);
   }
 }
 

@@ -14,6 +14,7 @@ export function jobs(place) {
   self.told = make("div", { class: "ps-told", role: "status", "aria-live": "polite" });
   replace(place, make("h2", { text: "Jobs" }), self.told, self.list);
   window.addEventListener("paretoscope-jobs", ask);
+  window.addEventListener("paretoscope-online", () => replace(self.told));
   document.addEventListener("visibilitychange", () => !document.hidden && ask());
   ask();
 }

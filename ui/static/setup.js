@@ -2,7 +2,7 @@
 
 import { failure, get, loading, make, post, replace, sign } from "./dom.js";
 import { submit } from "./jobs.js";
-import { change } from "./view.js";
+import { change, view } from "./view.js";
 
 const KINDS = [
   ["bits", "Bits per number", "3, 4, 8", "At most so many bits held per weight, or per key and value; dense is 16. One job for each."],
@@ -11,7 +11,7 @@ const KINDS = [
   ["kld", "Quality no worse than", "0.05", "KL divergence from the dense model in nats a token, as forecast from known runs."],
 ];
 const AS_IS = ["asis", "As set above", "", ""];
-const self = { mode: "sweep", chosen: new Set(), recipe: null, kind: "bits", texts: {}, context: "512", batch: "1", tier: "quick", speed: true, model: "default", asked: 0 };
+const self = { mode: "sweep", chosen: new Set(), recipe: null, kind: "bits", touched: false, typed: "", texts: {}, context: "512", batch: "1", tier: "quick", speed: true, model: "default", asked: 0 };
 
 export async function setup(place) {
   self.place = make("form", { class: "ps-setup", onsubmit: (event) => event.preventDefault() });
@@ -23,13 +23,38 @@ export async function setup(place) {
     setTimeout(() => setup(place), 3000);
     return;
   }
-  self.chosen.add(self.start.first);
+  const recipe = restore();
   build();
-  window.addEventListener("paretoscope-reuse", (event) => { self.mode = "recipe"; compose(event.detail); });
+  window.addEventListener("paretoscope-reuse", ({ detail }) => {
+    self.mode = "recipe";
+    if (!self.start.public) self.place.querySelector("[aria-label=Model]").value = self.model = detail.wish;
+    compose(detail.recipe);
+  });
   window.addEventListener("paretoscope-runs", () => ahead());
   draw();
   ahead();
-  await compose("dense");
+  await compose(recipe);
+}
+
+// What is set survives a reload of this tab; a link to one model begins with that model.
+const KEPT = ["mode", "kind", "touched", "texts", "context", "batch", "tier", "speed", "model"];
+const STORE = "paretoscope-form";
+
+function keep() {
+  const told = { ...Object.fromEntries(KEPT.map((name) => [name, self[name]])), chosen: [...self.chosen], recipe: self.recipe?.text };
+  try { sessionStorage.setItem(STORE, JSON.stringify(told)); } catch { /* a browser may refuse to */ }
+}
+
+function restore() {
+  let told = null;
+  try { told = JSON.parse(sessionStorage.getItem(STORE)); } catch { /* nothing is kept */ }
+  const keys = self.start.groups.flatMap((group) => group.methods.map((one) => one.key));
+  for (const name of KEPT) if (typeof told?.[name] === typeof self[name]) self[name] = told[name];
+  for (const key of told?.chosen || [self.start.first]) if (keys.includes(key)) self.chosen.add(key);
+  if (!told && view().model.length === 1) [self.model] = view().model;
+  if (self.start.public) self.model = "default";
+  self.followed = self.model;
+  return told?.recipe || "dense";
 }
 
 function build() {
@@ -39,8 +64,8 @@ function build() {
   self.plan = make("div", { class: "ps-plan", "aria-live": "polite" });
   self.button = make("button", { class: "ps-button ps-primary ps-go", type: "button", text: "Compress", disabled: true, onclick: go });
   const model = make("input", { value: self.model, maxlength: "300", disabled: start.public, spellcheck: "false", "aria-label": "Model", oninput: () => { self.model = model.value.trim() || "default"; soon(); } });
-  const tier = make("select", { onchange: () => { self.tier = tier.value; } }, ...start.tiers.map((one) => make("option", { value: one.key, text: one.name, selected: one.key === self.tier })));
-  const speed = make("input", { type: "checkbox", checked: self.speed, onchange: () => { self.speed = speed.checked; } });
+  const tier = make("select", { onchange: () => { self.tier = tier.value; keep(); } }, ...start.tiers.map((one) => make("option", { value: one.key, text: one.name, selected: one.key === self.tier })));
+  const speed = make("input", { type: "checkbox", checked: self.speed, onchange: () => { self.speed = speed.checked; keep(); } });
   self.modes = make("div", { class: "ps-modes ps-wide", role: "group", "aria-label": "What to run" });
   replace(self.place,
     make("div", { class: "ps-box" }, field("Model", model), make("p", { class: "ps-quiet", text: start.public ? "The embedded one only, on this public copy." : "default is the embedded one; or a Hub name such as Qwen/Qwen3-0.6B, or a folder." })),
@@ -83,7 +108,7 @@ function choose(key, chip) {
 function builder() {
   const { recipe } = self;
   if (!recipe) return [self.refusal ? make("p", { class: "ps-error", role: "alert", text: self.refusal }) : loading()];
-  const text = make("input", { "data-recipe-text": true, spellcheck: "false", maxlength: "2000", value: recipe.text === "dense" ? "" : recipe.text, placeholder: "key@bits + key(setting=value)", "aria-label": "Recipe", onchange: () => compose(text.value) });
+  const text = make("input", { "data-recipe-text": true, spellcheck: "false", maxlength: "2000", value: self.typed || (recipe.text === "dense" ? "" : recipe.text), placeholder: "key@bits + key(setting=value)", "aria-label": "Recipe", onchange: () => compose(text.value) });
   const stages = [...new Set(recipe.methods.map((one) => one.stage))];
   const add = make("select", { "data-add": true, "aria-label": "Add a stage", onchange: () => add.value && compose(add.value) },
     make("option", { value: "", text: recipe.stages.length ? "Add a stage…" : "Choose the first stage…" }),
@@ -101,6 +126,7 @@ function builder() {
     recipe.stages.length > 0 && barred.length > 0 && make("details", {}, make("summary", { text: `Why ${barred.length} cannot be added` }),
       make("ul", { class: "ps-why" }, ...barred.map((one) => make("li", { text: one.reason })))),
     recipe.stages.length > 0 && field("Budget over layers", spread),
+    recipe.stages.length > 1 && recipe.allocators.slice(1).every((one) => one.reason) && make("p", { class: "ps-quiet", text: recipe.allocators[1].reason }),
     recipe.division?.settings.length > 0 && make("details", {}, make("summary", { text: `Settings of ${recipe.division.key}` }),
       ...recipe.division.settings.map((each) => control(each, (value) => divide(each.name, value)))),
     field("As text", text),
@@ -144,6 +170,7 @@ async function compose(wanted) {
     const found = await post("page/compose", { recipe: wanted || "dense" });
     if (asked !== self.composing) return;
     self.refusal = found.error;
+    self.typed = found.error && typeof wanted === "string" ? wanted : "";
     if (!found.error) self.recipe = found;
   } catch (error) {
     self.refusal = error.message;
@@ -178,7 +205,7 @@ function budgets() {
 }
 
 function wish() {
-  const recipes = self.mode === "sweep" ? [...self.chosen] : self.recipe?.stages.length ? [self.recipe.text] : [];
+  const recipes = self.mode === "sweep" ? [...self.chosen] : !self.typed && self.recipe?.stages.length ? [self.recipe.text] : [];
   return { model: self.model, recipes, budgets: budgets() };
 }
 
@@ -197,9 +224,10 @@ function stale() {
 async function ahead() {
   clearTimeout(self.timer);
   stale();
+  keep();
   const asked = (self.asked += 1);
   const wanted = wish();
-  const lacking = !wanted.recipes.length ? (self.mode === "sweep" ? "Choose at least one method." : "Choose the first stage.")
+  const lacking = !wanted.recipes.length ? (self.mode === "sweep" ? "Choose at least one method." : self.typed ? "Mend the recipe first." : "Choose the first stage.")
     : self.kind !== "asis" && !wanted.budgets.length ? "Write at least one budget." : "";
   if (lacking) {
     told(make("p", { class: "ps-quiet", text: lacking }), "Compress", true);
@@ -209,7 +237,7 @@ async function ahead() {
     const found = await post("page/ahead", wanted);
     if (asked !== self.asked) return;
     self.rows = found.rows;
-    if (found.size) follow();
+    if (found.size) follow(found);
     told(plan(found), `Compress${found.jobs > 1 ? ` ${found.jobs} variants` : ""}${found.time ? ` (≈ ${found.time})` : ""}`, !found.jobs);
   } catch (error) {
     if (asked === self.asked) told(failure(error), "Compress", true);
@@ -217,10 +245,10 @@ async function ahead() {
 }
 
 // The chart follows the form to another model; of one without runs it shows what is expected.
-function follow() {
-  if (self.model === (self.followed || "default")) return;
+function follow(found) {
+  if (self.model === self.followed) return;
   self.followed = self.model;
-  change({ model: self.model === "default" ? [] : [self.model], expected: self.start.models.includes(self.model) ? "" : "1" });
+  change({ model: found.model === "default" ? [] : [found.model], expected: found.measured ? "" : "1" });
 }
 
 function told(content, label, off) {

@@ -1,0 +1,107 @@
+"""The form in a real browser: what is set stays set, and what is refused is not lost."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from backend.sources import EMBEDDED
+from backend.store.store import Store
+from tests.browser import NEEDS_BROWSER, Server, drawn, expect, look_now
+from tests.page_results import fill, result
+
+pytestmark = NEEDS_BROWSER
+TALES = "f" * 16
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    found = tmp_path_factory.mktemp("models") / "tales"
+    shutil.copytree(EMBEDDED, found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, folder):
+    home = fill(tmp_path_factory.mktemp("home"))
+    about = {"name": "tales", "source": str(folder), "revision": "", "parameters": 850_000}
+    with Store(home) as store:
+        store.results.add(result(TALES, "gptq@4", "quantise", (820_000, 0.02, 0.9), model=about))
+    started = Server(home).start()
+    yield started
+    started.stop()
+
+
+def model_of(page):
+    return page.get_by_role("textbox", name="Model", exact=True)
+
+
+def test_what_is_set_survives_a_reload(visit):
+    page = drawn(visit())
+    page.locator("[data-method=gptq]").click()
+    page.locator("[data-method=wanda]").click()
+    page.locator("[data-budget-kind]").select_option("weights")
+    page.locator("[data-budget]").fill("900 kB")
+    page.get_by_label("Measure").select_option("smoke")
+    expect(page.locator(".ps-plan")).to_contain_text("of 1.71 MB")
+    drawn(page).reload()
+    expect(page.locator("[data-budget]")).to_have_value("900 kB")
+    chosen = page.locator("[data-method][aria-pressed=true]")
+    assert chosen.all_inner_texts() == ["wanda"]
+    expect(page.get_by_label("Measure")).to_have_value("smoke")
+    page.get_by_role("button", name="Recipe", exact=True).click()
+    page.locator("[data-recipe-text]").fill("rtn@4 + kv-int@5")
+    page.keyboard.press("Enter")
+    expect(page.locator("[data-stage=kv-int]")).to_be_visible()
+    page.reload()
+    expect(page.locator("[data-recipe-text]")).to_have_value("rtn@4 + kv-int@5")
+
+
+def test_a_link_to_one_model_and_a_recipe_from_a_card_set_the_model_too(visit, folder):
+    page = drawn(visit("/?model=tales"))
+    expect(model_of(page)).to_have_value("tales")
+    page = drawn(visit(f"/?run={TALES}"))
+    expect(model_of(page)).to_have_value("default")
+    page.get_by_role("button", name="Use recipe").click()
+    expect(model_of(page)).to_have_value(str(folder))
+    expect(page.locator("[data-recipe-text]")).to_have_value("gptq@4")
+    page.wait_for_function("location.search.includes('model=tales')")
+
+
+def test_a_refused_recipe_stays_to_be_mended_and_does_not_run(visit):
+    page = drawn(visit())
+    page.get_by_role("button", name="Recipe", exact=True).click()
+    text = page.locator("[data-recipe-text]")
+    text.fill("gptq@4")
+    page.keyboard.press("Enter")
+    expect(page.locator(".ps-go")).to_be_enabled()
+    text.fill("gptq@4 + kv-in@5")
+    page.keyboard.press("Enter")
+    expect(page.locator("form.ps-setup [role=alert]")).to_contain_text("kv-int")
+    expect(text).to_have_value("gptq@4 + kv-in@5")
+    expect(page.locator(".ps-go")).to_be_disabled()
+    text.fill("gptq@4 + kv-int@5")
+    page.keyboard.press("Enter")
+    expect(page.locator("form.ps-setup [role=alert]")).to_have_count(0)
+    expect(page.locator(".ps-go")).to_be_enabled()
+
+
+def test_why_no_search_divides_a_recipe_of_two_is_said(visit):
+    page = drawn(visit())
+    page.get_by_role("button", name="Recipe", exact=True).click()
+    page.locator("[data-recipe-text]").fill("wanda@9 + rtn@4")
+    page.keyboard.press("Enter")
+    expect(page.locator("form.ps-setup")).to_contain_text("exactly one method that treats layers")
+
+
+def test_a_wish_to_a_stopped_server_is_told_as_lost_until_it_is_back(visit, server):
+    page = drawn(visit())
+    expect(page.locator(".ps-go")).to_be_enabled()
+    server.stop()
+    page.locator(".ps-go").click()
+    expect(page.locator(".ps-told")).to_contain_text("Nothing was asked of it")
+    server.start()
+    look_now(page)
+    expect(page.locator(".ps-told")).to_be_empty()
+    visit.wrong.clear()  # the browser notes refused connections itself
