@@ -19,6 +19,7 @@ from backend.console import (
     failure,
     foretold,
     print_answer,
+    print_columns,
     print_frame,
     print_run,
     records,
@@ -189,9 +190,12 @@ def compare(service: Service, options: argparse.Namespace) -> int:
     if options.json:
         write_json({"runs": [found.run_id for found in runs], "readings": table})
         return 0
-    print(f"{'':<28}" + "".join(f"{found.recipe[:24]:>26}" for found in runs))
-    for name, cells in table.items():
-        print(f"{metric(name).title[:27]:<28}" + "".join(f"{cell(one):>26}" for one in cells))
+    head = [["", *(found.recipe for found in runs)]]
+    if len({found.model["name"] for found in runs}) > 1:
+        head.append(["of", *(found.model["name"] for found in runs)])
+    print_columns(
+        [*head, *([metric(name).title, *map(cell, cells)] for name, cells in table.items())]
+    )
     return 0
 
 
@@ -212,6 +216,8 @@ def take_in(service: Service, options: argparse.Namespace) -> int:
         write_json(asdict(found))
     else:
         print(f"{len(found.added)} results added, {len(found.known)} known already")
+        for run_id in found.conflicting:
+            print(f"{run_id} differs from the one here, which stays", file=sys.stderr)
         for reason in found.refused:
             print(f"refused: {reason}", file=sys.stderr)
     return 0
@@ -325,7 +331,7 @@ _BUDGET = ("budget",), {"help": "such as '900 kB, 512 context x 8, >= 20 tok/s' 
 _WIDTH = ("--width",), {"type": int, "default": WIDTH, "help": "candidates of the first rung"}
 _RUN = ("run",), {"help": "id of a run, or its first digits"}
 _RUNS = ("runs",), {"nargs": "+", "help": "ids of runs"}
-_FOLDER = ("folder",), {"type": Path}
+_FOLDER = ("folder",), {"type": Path, "help": "of exported results; an import takes its zip too"}
 _ONLY = ("--runs",), {"nargs": "*", "default": [], "help": "ids; all if left out"}
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,11 @@ def print_run(service: Service, run_id: str, as_json: bool) -> int:
         write_json(asdict(found))
         return 0
     print(f"{found.recipe} on {found.model['name']}  ({found.run_id}, {found.status})")
-    for one in found.readings:
-        about = metric(one.name)
-        print(f"  {about.title:<38} {cell(asdict(one)):>24}  {one.kind}  {one.note}")
+    told = [(metric(one.name).title, cell(asdict(one)), one) for one in found.readings]
+    wide = [max((len(row[at]) for row in told), default=0) for at in (0, 1)]
+    for title, value, one in told:
+        line = f"  {title:<{wide[0]}}  {value:>{wide[1]}}  {one.kind:<9}  {one.note}"
+        print(line.rstrip())
     for note in found.notes:
         print(f"  note: {note}")
     return 0
@@ -49,16 +52,29 @@ def print_frame(frame: pd.DataFrame, x: str, y: str) -> None:
         print(f"{mark} {row.recipe[:43]:<44}{across:>28}{up:>36}")
 
 
+def print_columns(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under each other, columns as wide as their widest text, the first to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        told = (f"{text:>{width}}" for text, width in zip(others, widths[1:], strict=True))
+        print("  ".join((f"{first:<{widths[0]}}", *told)))
+
+
 def cell(one: dict[str, Any] | None) -> str:
     """A reading with its interval and unit in a few letters."""
     if one is None or one["value"] is None:
         return "-"
     if one["unit"] == "B":
         return size(one["value"])
-    text = f"{one['value']:.4g}"
+    text = _digits(one["value"])
     if _finite(one.get("low")) and _finite(one.get("high")):
-        text += f" [{one['low']:.4g}, {one['high']:.4g}]"
+        text += f" [{_digits(one['low'])}, {_digits(one['high'])}]"
     return f"{text} {one['unit']}".strip()
+
+
+def _digits(value: float) -> str:
+    """Four digits; large numbers whole, with thousands apart."""
+    return f"{float(f'{value:.4g}'):,.0f}" if 1e4 <= abs(value) < 1e12 else f"{value:.4g}"
 
 
 def size(count: float) -> str:

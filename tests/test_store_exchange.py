@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import zipfile
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -39,6 +42,23 @@ def test_a_round_trip_is_equal(here, there, tmp_path):
     pd.testing.assert_frame_equal(there.results.runs(), here.results.runs())
     pd.testing.assert_frame_equal(there.results.readings(), here.results.readings())
     assert there.shares.find(slug) == {"x": "bytes"}
+
+
+def test_a_zip_of_an_export_is_taken_in_and_nothing_else_in_it(here, there, tmp_path):
+    here.results.add(document(RUN))
+    export_results(here.results, here.shares, tmp_path / "out")
+    packed = Path(shutil.make_archive(str(tmp_path / "out"), "zip", tmp_path / "out"))
+    outside = document(OTHER)
+    with zipfile.ZipFile(packed, "a") as more:
+        more.writestr(f"../results/{OTHER}.json", json.dumps(outside))
+        more.writestr(f"elsewhere/{OTHER}.json", json.dumps(outside))
+    imported = import_results(there.results, there.shares, packed)
+    assert imported.added == (RUN,)
+    assert imported.refused == ()
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as other:
+        other.writestr("notes.txt", "none")
+    with pytest.raises(StoreError, match=r"other\.zip holds no exported results"):
+        import_results(there.results, there.shares, tmp_path / "other.zip")
 
 
 def test_more_than_are_taken_in_at_once_all_come(here, there, tmp_path, monkeypatch):

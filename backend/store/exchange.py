@@ -1,4 +1,4 @@
-"""Carry results from one copy of the program to another, through a plain folder.
+"""Carry results from one copy of the program to another, through a plain folder or a zip of it.
 
 The JSON files are what an import reads; the Parquet tables beside them are for other programs.
 Every run keeps the id of the hardware it was measured on, so nothing measured elsewhere passes
@@ -8,13 +8,17 @@ for a measurement made here.
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Sequence
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backend.store.documents import read_document
+from backend.store.documents import SIZE_LIMIT, read_document
 from backend.store.errors import ResultRefusedError, StoreError
 from backend.store.results import Results
 from backend.store.shares import Shares
@@ -26,6 +30,7 @@ FORMAT = 1
 TOGETHER = 64
 """Results that are taken in at once: a disk and a database take many in the time of one."""
 _MANIFEST = "manifest.json"
+_RESULT = re.compile(r"results/[0-9a-f]{16}\.json")
 
 
 @dataclass(frozen=True)
@@ -69,18 +74,19 @@ def export_results(
 
 
 def import_results(results: Results, shares: Shares, folder: Path) -> Imported:
-    """Add the results of an exported folder; doing it again changes nothing.
+    """Add the results of an exported folder or zip; doing it again changes nothing.
 
     A run that is known here stays as it is, and is listed as conflicting where the two differ.
 
     Raises:
         StoreError: The folder holds no export that this version can read.
     """
-    manifest = _read_manifest(folder)
     found = Imported((), (), (), ())
-    paths = sorted((folder / "results").glob("*.json"))
-    for start in range(0, len(paths), TOGETHER):
-        found += _import_some(results, paths[start : start + TOGETHER])
+    with _unpacked(folder) as place:
+        manifest = _read_manifest(place, folder)
+        paths = sorted((place / "results").glob("*.json"))
+        for start in range(0, len(paths), TOGETHER):
+            found += _import_some(results, paths[start : start + TOGETHER])
     for query in manifest["shares"]:
         shares.keep(query)
     return found
@@ -102,9 +108,23 @@ def _import_some(results: Results, paths: Sequence[Path]) -> Imported:
     return Imported(tuple(added), tuple(known), tuple(conflicting), tuple(refused))
 
 
-def _read_manifest(folder: Path) -> dict:
+@contextmanager
+def _unpacked(folder: Path) -> Iterator[Path]:
+    """A folder as it is; of a zip what an import reads, in a folder that is gone afterwards."""
+    if not zipfile.is_zipfile(folder):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as place, zipfile.ZipFile(folder) as packed:
+        for one in packed.infolist():
+            known = one.filename == _MANIFEST or _RESULT.fullmatch(one.filename)
+            if known and one.file_size <= SIZE_LIMIT:
+                packed.extract(one, place)
+        yield Path(place)
+
+
+def _read_manifest(place: Path, folder: Path) -> dict:
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((place / _MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise StoreError(f"{folder} holds no exported results.") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
