@@ -188,6 +188,7 @@ def test_numbers_that_a_page_sends_as_the_other_kind_mean_the_same():
         ("gptq@4 + gptq@3", RecipeError, "both quantise"),
         ("rtn@4 + wanda@9", RecipeError, "put it first"),
         ("gtpq@4", UnknownNameError, "Did you mean gptq"),
+        ("foo@4", UnknownNameError, r"'foo'\. [0-9]+ others are known\.$"),
         ("gptq@four", RecipeError, "no stage"),
         ("gptq@4.4.4", RecipeError, "no number"),
         ("gptq@", RecipeError, "no stage"),

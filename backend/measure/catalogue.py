@@ -53,8 +53,9 @@ def metric(name: str) -> Metric:
             member = name[len(prefix) :].replace("_", " ")
             return replace(family, name=name, title=f"{family.title}: {member}")
     near = difflib.get_close_matches(name, METRICS, 3)
-    hint = f"; nearest: {', '.join(near)}" if near else ""
-    raise KeyError(f"No metric is called {name!r}{hint}.")
+    some = "some are resident_bytes, kld_mean, decode_speedup"
+    hint = f"nearest: {', '.join(near)}" if near else some
+    raise KeyError(f"No metric is called {name!r}; {hint}.")
 
 
 def _catalogue() -> dict[str, Metric]:

@@ -32,8 +32,9 @@ def find(key: str) -> type[Method]:
     """
     methods = catalogue()
     if key not in methods:
-        near = difflib.get_close_matches(key, methods, n=3, cutoff=0.4) or sorted(methods)
-        raise UnknownNameError(f"No method is called {key!r}. Did you mean {', '.join(near)}?")
+        near = difflib.get_close_matches(key, methods, n=3, cutoff=0.4)
+        hint = f"Did you mean {', '.join(near)}?" if near else f"{len(methods)} others are known."
+        raise UnknownNameError(f"No method is called {key!r}. {hint}")
     return methods[key]
 
 
