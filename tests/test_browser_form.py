@@ -95,6 +95,35 @@ def test_why_no_search_divides_a_recipe_of_two_is_said(visit):
     expect(page.locator("form.ps-setup")).to_contain_text("exactly one method that treats layers")
 
 
+def test_the_table_needs_no_more_room_for_a_long_reason(visit):
+    page = drawn(visit())
+    page.locator(".ps-table summary").click()
+    page.evaluate(
+        """() => {
+          const cells = ["–", "–", "–", "–", "–"];
+          const row = { run_id: "", recipe: "gptq@4", family: "quantise", model: "tales",
+            standing: "failed", reason: "the disk is full; ".repeat(20), cells };
+          const columns = ["Resident memory", "Weights and full cache", "KL divergence",
+            "Same first choice", "Decode speed-up"];
+          const table = { columns, rows: [row], count: 1, models: true };
+          const detail = { table };
+          window.dispatchEvent(new CustomEvent("paretoscope-figure", { detail }));
+        }"""
+    )
+    expect(page.locator(".ps-table .ps-reason")).to_contain_text("the disk is full")
+    expect(page.locator(".ps-table .ps-standing").last).to_have_text("failed")
+    room = "document.querySelector('.ps-table .ps-scroll')"
+    assert page.evaluate(f"{room}.scrollWidth") == page.evaluate(f"{room}.clientWidth")
+
+
+def test_the_keyboard_reaches_the_results_past_the_form(visit):
+    page = drawn(visit())
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Skip to the results")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("tab", name="Explore")).to_be_focused()
+
+
 def test_a_wish_to_a_stopped_server_is_told_as_lost_until_it_is_back(visit, server):
     page = drawn(visit())
     expect(page.locator(".ps-go")).to_be_enabled()

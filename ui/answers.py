@@ -51,7 +51,7 @@ def _candidate(service: Service, one: Any) -> dict[str, str]:
 
 
 def _told(about: dict[str, Any], value: Any) -> str:
-    span = numbers.interval(value.low, value.high)
+    span = "" if value.low == value.high else numbers.interval(value.low, value.high)
     said = numbers.quantity(value.value, about["unit"]) + (f" ({span})" if span else "")
     return f"{said} as fast as dense" if about["name"] == "decode_speedup" else said
 

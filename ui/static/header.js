@@ -17,7 +17,9 @@ export function header(place, begun) {
     if (start.notice) { notice.textContent = start.notice; notice.hidden = false; }
   }, () => {});
   update();
+  const skip = () => document.querySelector("button[role=tab][aria-selected=true]")?.focus();
   replace(place,
+    make("button", { class: "ps-button ps-skip", type: "button", text: "Skip to the results", onclick: skip }),
     make("div", { class: "ps-header" },
       make("div", { class: "ps-name" },
         make("h1", { text: "Paretoscope" }),

@@ -37,6 +37,6 @@ function row(one, models) {
     make("td", {}, recipe),
     models && make("td", { text: one.model }),
     make("td", { text: one.family }),
-    make("td", { class: "ps-standing", text: one.reason ? `${one.standing}: ${one.reason}` : one.standing || "–" }),
-    ...one.cells.map((text) => make("td", { text })));
+    make("td", { class: "ps-standing", text: one.standing || "–" }),
+    ...(one.reason ? [make("td", { class: "ps-reason", colspan: String(one.cells.length), text: one.reason })] : one.cells.map((text) => make("td", { text }))));
 }
