@@ -368,6 +368,12 @@ def test_a_measured_model_in_a_folder_goes_by_its_name_and_by_its_folder(tales):
         service.advice.source("fables")
 
 
+def test_a_comparison_of_two_models_names_each(tales):
+    with client_of(tales[0]) as client:
+        found = client.get("/page/compare", params={"runs": f"{'f' * 16},{SMALL}"}).json()
+    assert [pane["model"] for pane in found["panes"]] == ["tales", "tales", "default"]
+
+
 def test_a_card_says_how_to_have_the_model_of_a_folder_and_which_numbers_are_noisy(tales):
     service, folder = tales
     with client_of(service) as client:
@@ -405,6 +411,7 @@ def test_no_text_a_model_wrote_is_in_the_chart(client):
 def test_an_answer_gives_intervals_and_says_that_the_dense_model_fits(client):
     found = client.get("/page/answer", params={"budget": "2 MB"}).json()
     assert found["dense"]["run_id"] == DENSE
+    assert "as fast as dense" not in found["dense"]["text"]
     found = client.get("/page/answer", params={"budget": "825 kB"}).json()
     assert found["dense"] is None
     first = found["choices"][0]["text"]
@@ -424,6 +431,9 @@ def test_a_comparison_begins_with_the_dense_model_and_marks_the_first_difference
     assert told["Decode speed-up"]["text"] == "0.900×"
     assert told["KL divergence"]["interval"] == "0.0160 to 0.0240 nats/token"
     assert "Decode" not in told  # rates of two processes are not to be compared
+    dense = [one["title"] for one in found["panes"][0]["numbers"]]
+    assert dense == ["Resident memory", "KL divergence", "Same first choice"]
+    assert [pane["model"] for pane in found["panes"]] == ["", "", ""]
     spans = found["panes"][1]["spans"]
     assert [span["kind"] for span in spans[:2]] == ["same", "first"]
     assert spans[1]["text"] == " away"

@@ -10,7 +10,8 @@ from backend.service import Filter, Service
 from ui import numbers, safe
 from ui.catalogue import known_run, machine
 
-SHOWN = ("resident_bytes", "kld_mean", "decode_tps", "decode_speedup")
+SPEED = "decode_speedup"
+SHOWN = ("resident_bytes", "kld_mean", "decode_tps", SPEED)
 
 
 def answer(service: Service, budget: str, model: str, chosen: Filter) -> dict[str, Any]:
@@ -44,7 +45,8 @@ def answer(service: Service, budget: str, model: str, chosen: Filter) -> dict[st
 
 
 def _candidate(service: Service, one: Any) -> dict[str, str]:
-    known = [(service.metric(name), one.values[name]) for name in SHOWN if name in one.values]
+    shown = [name for name in SHOWN if (name, one.recipe) != (SPEED, "dense")]
+    known = [(service.metric(name), one.values[name]) for name in shown if name in one.values]
     held = [f"{numbers.quantity(one.values[HELD].value, 'B')} in all"] if HELD in one.values else []
     told = [*held, *(_told(about, value) for about, value in known)]
     return {"run_id": one.run_id, "recipe": safe.plain(one.recipe, 300), "text": " · ".join(told)}
@@ -53,7 +55,7 @@ def _candidate(service: Service, one: Any) -> dict[str, str]:
 def _told(about: dict[str, Any], value: Any) -> str:
     span = "" if value.low == value.high else numbers.interval(value.low, value.high)
     said = numbers.quantity(value.value, about["unit"]) + (f" ({span})" if span else "")
-    return f"{said} as fast as dense" if about["name"] == "decode_speedup" else said
+    return f"{said} as fast as dense" if about["name"] == SPEED else said
 
 
 def _origin(service: Service, run_id: str) -> str:

@@ -26,6 +26,7 @@ def compare(service: Service, run_ids: list[str], position: int) -> dict[str, An
     if not runs:
         return {"prompts": [], "texts": [], "position": 0, "prompt": "", "panes": []}
     names = prompts(runs[0])
+    several = len({run.model["name"] for run in runs}) > 1
     position = min(max(position, 0), max(len(names) - 1, 0))
     panes = []
     for run in runs:
@@ -35,6 +36,7 @@ def compare(service: Service, run_ids: list[str], position: int) -> dict[str, An
         )  # fmt: skip
         shown = None if place is None else writing(run, place)
         panes.append({"run_id": run.run_id, "recipe": safe.plain(run.recipe),
+                      "model": safe.plain(run.model["name"], 100) if several else "",
                       "family": family_mark(run.family), "numbers": _pane_numbers(service, run),
                       **_here(service, run),
                       "spans": shown["spans"] if shown else [],
@@ -44,6 +46,7 @@ def compare(service: Service, run_ids: list[str], position: int) -> dict[str, An
     dense = _dense_like(service, runs[0])
     if first and first["dense"] and runs[0].family != "dense":
         panes.insert(0, {"run_id": dense.run_id if dense else "", "recipe": "dense",
+                         "model": panes[0]["model"],
                          "family": family_mark("dense"),
                          "numbers": _pane_numbers(service, dense) if dense else [],
                          "spans": [{"text": "".join(one["text"] for one in first["dense"]),
@@ -120,7 +123,8 @@ def _pane_numbers(service: Service, run: Any) -> list[dict[str, str]]:
     found = []
     for name in PANE_NUMBERS:
         one = run.reading(name)
-        if one is not None:
+        # The dense model's own speed-up is a control of the clock, not a speed-up.
+        if one is not None and (name, run.recipe) != ("decode_speedup", "dense"):
             found.append({"title": service.metric(name)["title"],
                           "text": numbers.quantity(one.value, one.unit),
                           "interval": numbers.interval(one.low, one.high, one.unit)})  # fmt: skip

@@ -87,7 +87,7 @@ function swap(chosen, at, run) {
 
 function pane(one) {
   return make("article", { class: "ps-pane", "data-recipe": one.recipe },
-    make("header", {}, make("h3", {}, sign(one.family), one.recipe),
+    make("header", {}, make("h3", {}, sign(one.family), one.recipe, one.model && make("span", { class: "ps-quiet", text: ` of ${one.model}` })),
       make("dl", { class: "ps-numbers" }, ...one.numbers.map((each) => make("div", {}, make("dt", { text: each.title }), make("dd", { text: each.text }), each.interval && make("small", { class: "ps-quiet", text: `95 %: ${each.interval}` }))))),
     written(one.spans),
     make("footer", { class: "ps-quiet", text: one.remark }));
