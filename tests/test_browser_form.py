@@ -95,6 +95,21 @@ def test_why_no_search_divides_a_recipe_of_two_is_said(visit):
     expect(page.locator("form.ps-setup")).to_contain_text("exactly one method that treats layers")
 
 
+def test_many_jobs_are_seen_whole_and_cancelled_together(visit):
+    page = drawn(visit())
+    for key in ("rtn", "wanda"):
+        page.locator(f"[data-method={key}]").click()
+    page.locator("[data-budget]").fill("3, 4, 5")
+    expect(page.locator(".ps-go")).to_contain_text("Compress 9 variants")
+    page.locator(".ps-go").click()
+    page.get_by_role("button", name="Show 2 more").click()
+    expect(page.locator(".ps-job.ps-is-queued")).to_have_count(10)  # the dense model too
+    page.get_by_role("button", name="Cancel the 10 that wait").click()
+    expect(page.locator(".ps-job.ps-is-cancelled")).to_have_count(10)
+    page.get_by_role("button", name="Show fewer").click()
+    expect(page.locator(".ps-job")).to_have_count(8)
+
+
 def test_the_table_needs_no_more_room_for_a_long_reason(visit):
     page = drawn(visit())
     page.locator(".ps-table summary").click()

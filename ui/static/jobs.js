@@ -6,7 +6,7 @@ import { change } from "./view.js";
 const SHOWN = 8;
 const KEPT = 32; // that are over
 const PACE = 6000; // milliseconds at least between two words to the panels
-const self = { place: null, timer: 0, known: null, fresh: [], again: false, pause: 0 };
+const self = { place: null, timer: 0, known: null, fresh: [], again: false, pause: 0, whole: false };
 
 export function jobs(place) {
   self.place = place;
@@ -95,7 +95,11 @@ function show({ jobs: all, count }) {
   }
   const order = [...all.filter((job) => job.active && job.state === "running"), ...all.filter((job) => job.state === "queued").reverse(), ...all.filter((job) => !job.active)];
   const focused = document.activeElement?.dataset?.key;
-  replace(self.list, ...order.slice(0, SHOWN).map(row), count > SHOWN && make("p", { class: "ps-quiet", text: `and ${count - SHOWN} more` }));
+  const waiting = all.filter((job) => job.state === "queued" && job.may_change);
+  const hidden = Math.max(0, order.length - SHOWN);
+  const more = hidden > 0 && make("button", { class: "ps-button ps-small", type: "button", "data-key": "more", text: self.whole ? "Show fewer" : `Show ${hidden} more`, onclick: () => { self.whole = !self.whole; show(self.known); } });
+  const stop = waiting.length > 1 && make("button", { class: "ps-button ps-small", type: "button", "data-key": "stop", text: `Cancel the ${waiting.length} that wait`, onclick: () => cancel(waiting) });
+  replace(self.list, stop, ...order.slice(0, self.whole ? order.length : SHOWN).map(row), more, count > order.length && make("p", { class: "ps-quiet", text: `${count - order.length} older ones are over.` }));
   if (focused) self.list.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
 }
 
@@ -130,6 +134,13 @@ function clocks(all) {
     const place = job.state === "running" && self.list.querySelector(`[data-job="${CSS.escape(job.job_id)}"] .ps-clock`);
     if (place) place.textContent = clock(job);
   }
+}
+
+async function cancel(waiting) {
+  for (const job of waiting) {
+    await post(`api/v1/jobs/${encodeURIComponent(job.job_id)}/cancel`).catch((error) => replace(self.told, failure(error)));
+  }
+  ask();
 }
 
 async function order(job, name) {
