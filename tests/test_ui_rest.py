@@ -368,6 +368,18 @@ def test_a_measured_model_in_a_folder_goes_by_its_name_and_by_its_folder(tales):
         service.advice.source("fables")
 
 
+def test_a_methods_chart_keeps_to_one_protocol_and_its_runs_name_their_models(tales):
+    service, _ = tales
+    other = result("e" * 16, "gptq@2", "quantise", (90_000, 0.001, 0.9), protocol="cq-2 smoke")
+    service.store.results.add(other)
+    with client_of(service) as client:
+        (gptq,) = (one for one in client.get("/page/methods").json() if one["key"] == "gptq")
+    assert {one["run_id"] for one in gptq["chart"]["spots"]} == {SMALL, MIDDLE}
+    up = [y for _, y in gptq["chart"]["front"]]
+    assert up == sorted(up)  # less divergence with every step to the right
+    assert {one["model"] for one in gptq["measured"]} == {"tales", "default"}
+
+
 def test_a_comparison_of_two_models_names_each(tales):
     with client_of(tales[0]) as client:
         found = client.get("/page/compare", params={"runs": f"{'f' * 16},{SMALL}"}).json()

@@ -58,8 +58,7 @@ def methods(service: Service) -> list[dict[str, Any]]:
     """Every method: what it says of itself beside what has been measured here."""
     runs = service.runs(metrics=("bpw_linear", "kld_mean", "top1_agree", "resident_bytes"))
     found = []
-    front = service.frontier()
-    front = front[front["on_frontier"] & (front["model"] == "default")]
+    front = _embedded_front(service)
     for about in service.methods():
         key = about["key"]
         own = runs.iloc[
@@ -75,6 +74,7 @@ def methods(service: Service) -> list[dict[str, Any]]:
                 "measured": [
                     {
                         "run_id": row["run_id"],
+                        "model": safe.plain(row["model"], 60) if own["model"].nunique() > 1 else "",
                         "recipe": safe.plain(row["recipe"]),
                         "size": numbers.quantity(row["resident_bytes"], "B"),
                         "kld": numbers.quantity(row["kld_mean"]),
@@ -88,12 +88,23 @@ def methods(service: Service) -> list[dict[str, Any]]:
     return found
 
 
+def _embedded_front(service: Service) -> pd.DataFrame:
+    """The frontier of the embedded model, of the protocol and machine with the most runs."""
+    whole = service.frontier()
+    whole = whole[whole["model"] == "default"]
+    groups = [rows for _, rows in whole.groupby(["protocol", "hardware_id"])]
+    alike = max(groups, key=len) if groups else whole
+    return alike[alike["on_frontier"]]
+
+
 def _small_chart(own: pd.DataFrame, front: pd.DataFrame) -> dict[str, Any] | None:
     """A method's runs of the embedded model beside the frontier of all, in hundredths of a box.
 
     Size goes to the right and divergence up, both logarithmic, as on the chart.
     """
     own = own[(own["model"] == "default") & (own["kld_mean"] >= 0)]
+    for side in ("protocol", "hardware_id"):  # others stand on frontiers of their own
+        own = own[own[side].isin(front[side])]
     if own.empty or front.empty:
         return None
     least = max(1e-5, float(front[front["y"] > 0]["y"].min()) if (front["y"] > 0).any() else 1e-5)

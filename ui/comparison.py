@@ -127,7 +127,8 @@ def _pane_numbers(service: Service, run: Any) -> list[dict[str, str]]:
         if one is not None and (name, run.recipe) != ("decode_speedup", "dense"):
             found.append({"title": service.metric(name)["title"],
                           "text": numbers.quantity(one.value, one.unit),
-                          "interval": numbers.interval(one.low, one.high, one.unit)})  # fmt: skip
+                          "interval": "" if one.low == one.high
+                          else numbers.interval(one.low, one.high, one.unit)})  # fmt: skip
     return found
 
 

@@ -67,7 +67,7 @@ function method(one) {
     small(one),
     one.measured.length
       ? make("div", { class: "ps-scroll" }, make("table", {}, make("thead", {}, make("tr", {}, ...["Recipe", "Size", "KLD, nats", "Same first"].map((text) => make("th", { scope: "col", text })))), make("tbody", {}, ...one.measured.map((run) => make("tr", {},
-        make("td", {}, make("button", { class: "ps-textual", type: "button", text: run.recipe, onclick: () => change({ run: run.run_id, tab: "" }) })),
+        make("td", {}, make("button", { class: "ps-textual", type: "button", text: run.recipe, onclick: () => change({ run: run.run_id, tab: "" }) }), run.model && make("span", { class: "ps-quiet", text: ` of ${run.model}` })),
         ...[run.size, run.kld, run.agree].map((text) => make("td", { text })))))))
       : make("p", { class: "ps-quiet", text: "Not yet." }));
 }
