@@ -110,6 +110,16 @@ def test_many_jobs_are_seen_whole_and_cancelled_together(visit):
     expect(page.locator(".ps-job")).to_have_count(8)
 
 
+def test_a_bound_is_read_in_any_case_and_shown_as_it_was_meant(visit):
+    page = drawn(visit())
+    bound = page.locator("input[data-limit=x]")
+    for written, shown, bytes_ in (("6 gb", "6 GB", 6e9), ("900 kB", "900 kB", 9e5)):
+        bound.fill(written)
+        page.keyboard.press("Enter")
+        expect(bound).to_have_value(shown)
+        assert f"limit={bytes_:.0f}" in page.url
+
+
 def test_the_table_needs_no_more_room_for_a_long_reason(visit):
     page = drawn(visit())
     page.locator(".ps-table summary").click()

@@ -83,9 +83,15 @@ function controls(self) {
   make("button", { class: "ps-button", type: "button", text: "Reset zoom", onclick: () => self.shown && zoomOut(self) }));
 }
 
-const PREFIXES = { "": 1, k: 1e3, M: 1e6, G: 1e9, T: 1e12, Ki: 2 ** 10, Mi: 2 ** 20, Gi: 2 ** 30, Ti: 2 ** 40 };
+const PREFIXES = { "": 1, k: 1e3, m: 1e6, g: 1e9, t: 1e12, ki: 2 ** 10, mi: 2 ** 20, gi: 2 ** 30, ti: 2 ** 40 };
 
 const BOUNDS = { x: "limit", y: "ylimit" };
+
+// Bytes with all their digits, in the unit that reads best.
+function whole(count) {
+  const step = Math.min(4, Math.floor(Math.log10(Math.max(1, count)) / 3));
+  return `${count / 1000 ** step} ${["", "k", "M", "G", "T"][step]}B`;
+}
 
 // A bound on an axis, such as 8 GB or 20: what lies beyond is shaded.
 function limit(start, side) {
@@ -93,10 +99,10 @@ function limit(start, side) {
   const axis = start.axes.find((one) => one.name === (view()[side] || start[side]));
   const bytes = axis?.unit.startsWith("B");
   const now = Number(view()[name]);
-  const shown = now > 0 ? (bytes ? `${now / 1e6} MB` : String(now)) : "";
+  const shown = now > 0 ? (bytes ? whole(now) : String(now)) : "";
   const entered = (event) => {
-    const found = /^\s*([\d.]+)\s*(?:([kMGT]i?)?B?)?\s*$/.exec(event.target.value);
-    const value = found ? Number(found[1]) * PREFIXES[found[2] || ""] : 0;
+    const found = /^\s*([\d.]+)\s*(?:([kMGT]i?)?B?)?\s*$/i.exec(event.target.value);
+    const value = found ? Number(found[1]) * PREFIXES[(found[2] || "").toLowerCase()] : 0;
     event.target.setCustomValidity(event.target.value.trim() && !(value > 0) ? "Write a number, such as 1.2 MB" : "");
     if (event.target.reportValidity()) change({ [name]: value > 0 ? String(value) : "" });
   };
