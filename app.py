@@ -29,20 +29,21 @@ def main() -> None:
 
     from backend.errors import ParetoscopeError
     from backend.limits import AT_HOME, IN_PUBLIC
-    from backend.opening import ending, lends, opened, settings
+    from backend.opening import check_port, ending, lends, opened, settings
     from ui import page
 
     limits, lent = IN_PUBLIC if flags.public or space else AT_HOME, space and lends()
-    told = ending()
+    host, told = flags.host or ("0.0.0.0" if space else "127.0.0.1"), ending()
     with ExitStack() as stack:
         try:
+            check_port(host, flags.port)
             chosen = settings(limits, flags.cluster, flags.gpus, lent=lent)
             service = stack.enter_context(opened(flags.home, **chosen))
         except ParetoscopeError as error:
             raise SystemExit(str(error)) from None
         blocks = page.build(service, limits)
         _, address, _ = blocks.launch(
-            server_name=flags.host or ("0.0.0.0" if space else "127.0.0.1"),
+            server_name=host,
             server_port=flags.port,
             prevent_thread_lock=True,
             **page.launching(service, limits, lent=lent),

@@ -26,7 +26,7 @@ from backend.console import (
     size,
     write_json,
 )
-from backend.errors import ParetoscopeError
+from backend.errors import ParetoscopeError, ResourceError
 from backend.jobs.records import Job, Submission
 from backend.measure.reading import metric
 from backend.plan import SPEEDS, TIERS, WALKS
@@ -201,7 +201,10 @@ def compare(service: Service, options: argparse.Namespace) -> int:
 
 def export(service: Service, options: argparse.Namespace) -> int:
     """Write results as JSON and Parquet into a folder."""
-    count = service.export(options.folder, options.runs)
+    try:
+        count = service.export(options.folder, options.runs)
+    except OSError as error:
+        raise ResourceError(f"{options.folder} cannot be written ({error.strerror}).") from error
     if options.json:
         write_json({"runs": count, "folder": str(options.folder)})
     else:

@@ -131,7 +131,7 @@ def print_answer(answer: Recommendation) -> None:
     for number, choice in enumerate(answer.choices, 1):
         told = ", ".join(
             reading(choice.candidate.values, name)
-            for name in ("resident_bytes", "kld_mean", "decode_tps")
+            for name in ("resident_bytes", "kld_mean", "decode_tps", "decode_speedup")
         )
         print(f"{number}. {choice.candidate.recipe}  ({choice.candidate.run_id})")
         print(f"   {choice.reason}: {told}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,13 +13,14 @@ from queue import SimpleQueue
 from typing import Any
 
 from backend.cluster import placing
+from backend.errors import ResourceError
 from backend.home import home_folder
 from backend.lent import LentLauncher, lends
 from backend.limits import Limits
 from backend.service import Service
 from backend.store.errors import UnwritableError
 
-__all__ = ["ending", "lends", "opened", "settings"]
+__all__ = ["check_port", "ending", "lends", "opened", "settings"]
 
 WARNING = (
     "{error} Until then this page works in a temporary folder: the results that were there are "
@@ -36,6 +38,29 @@ def ending() -> SimpleQueue[int]:
     for one in (signal.SIGTERM, signal.SIGINT):
         signal.signal(one, lambda number, _: told.put(number))
     return told
+
+
+def check_port(host: str, port: int | None) -> None:
+    """Refuse a port that cannot be listened on; of none that is named a free one is found later.
+
+    Raises:
+        ResourceError: another program listens there, or the address is not this machine's.
+    """
+    if port is None:
+        return
+    try:
+        with socket.socket(_family(host)) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one just left is free
+            trial.bind((host, port))
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ResourceError(
+            f"{host}:{port} cannot be listened on ({why}); name another with --port, or none."
+        ) from None
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def settings(limits: Limits, cluster: str = "", gpus: float = 0, *, lent: bool = False) -> Any:

@@ -47,3 +47,10 @@ def test_compared_runs_stand_in_columns_that_never_touch(capsys):
         "KL divergence  0.5816 [0.5602, 0.6039] nats/token  0.0027 [0.0025, 0.0029] nats/token"
     )
     assert len(head) == len(models) == len(line)
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_a_sentence(tmp_path, capsys):
+    (tmp_path / "taken").write_text("a file")
+    home = ["--home", str(tmp_path / "home")]
+    assert program.main(["export", str(tmp_path / "taken"), *home]) == 2
+    assert "taken cannot be written (" in capsys.readouterr().err

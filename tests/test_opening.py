@@ -2,9 +2,15 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+
+import pytest
+
+from backend.errors import ResourceError
+from backend.opening import check_port
 
 WAITING = """
 import os
@@ -44,3 +50,14 @@ def test_a_program_that_waits_without_end_is_woken_by_ctrl_c():
             assert program.wait(30) == 0
         finally:
             program.kill()
+
+
+def test_a_port_that_another_program_listens_on_is_refused_in_a_sentence():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(ResourceError, match=rf"127\.0\.0\.1:{port} cannot be listened on"):
+            check_port("127.0.0.1", port)
+    check_port("127.0.0.1", port)
+    check_port("127.0.0.1", None)
+    with pytest.raises(ResourceError, match="name another with --port"):
+        check_port("127.0.0.1", 99_999)
