@@ -58,8 +58,10 @@ def test_a_recipe_goes_from_the_card_into_the_form(visit):
     expect(page.locator("[data-stage=gptq] [data-setting=bits]")).to_have_value("3")
 
 
-def test_the_axes_are_chosen_and_kept_in_the_address(visit):
+def test_the_axes_are_chosen_told_and_kept_in_the_address(visit):
     page = drawn(visit())
+    told = page.locator("label:has(select[data-axis=y])").get_attribute("title")
+    assert told.startswith("Mean distance from the dense model")
     page.locator("select[data-axis=y]").select_option("top1_agree")
     page.wait_for_function(
         "document.querySelector('.ps-plot').layout.yaxis.title.text.includes('Same first choice')"
@@ -67,7 +69,7 @@ def test_the_axes_are_chosen_and_kept_in_the_address(visit):
     assert "y=top1_agree" in page.url
 
 
-def test_zoom_survives_a_click_and_new_data(visit):
+def test_zoom_survives_a_click_new_data_and_a_link(visit):
     page = drawn(visit())
     before = page.evaluate("document.querySelector('.ps-plot').layout.xaxis.range")
     box = page.locator(".ps-plot").bounding_box()
@@ -83,9 +85,15 @@ def test_zoom_survives_a_click_and_new_data(visit):
     page.wait_for_timeout(600)  # a click while it is drawn, or the second of two, opens nothing
     click_dot(page, MIDDLE)
     page.wait_for_selector(f".ps-card[data-run='{MIDDLE}']")
-    assert page.evaluate(ranges) == near
+    assert page.evaluate(ranges) == pytest.approx(near, rel=1e-4)
+    other = drawn(visit(page.url.removeprefix(page.evaluate("location.origin"))))
+    for side in ("xaxis", "yaxis"):
+        seen = f"document.querySelector('.ps-plot').layout.{side}.range"
+        other.wait_for_selector(".ps-foot:not(:empty)")  # which comes with the last drawing
+        assert other.evaluate(seen) == pytest.approx(page.evaluate(seen), rel=1e-4)
     page.get_by_role("button", name="Reset zoom").click()
     page.wait_for_function(f"{ranges}[1] === {before[1]}")
+    assert "zoom" not in page.url
 
 
 def test_a_run_without_its_model_offers_to_make_it(visit):

@@ -28,7 +28,7 @@ export async function plot(place, begun, trigger) {
   watch((now, before) => {
     const same = ["x", "y", "limit", "ylimit", "expected"].every((name) => now[name] === before[name])
       && ["family", "model", "hardware", "protocol"].every((name) => now[name].join() === before[name].join());
-    if (!same) { controls(self); refresh(self); } else if (now.run !== before.run) draw(self);
+    if (!same) { controls(self); refresh(self); } else if (now.run !== before.run || (now.zoom && now.zoom !== before.zoom)) draw(self);
   });
   window.addEventListener("paretoscope-runs", (event) => {
     for (const run of event.detail || []) fresh.add(run);
@@ -65,7 +65,7 @@ function controls(self) {
       if (!groups.has(one.group)) groups.set(one.group, make("optgroup", { label: one.group }));
       groups.get(one.group).append(make("option", { value: one.name, text: one.title, selected: one.name === (now[name] || start[name]) }));
     }
-    return labelled(label, make("select", { "data-axis": name, onchange: (event) => change({ [name]: event.target.value === start[name] ? "" : event.target.value, [BOUNDS[name]]: "" }) }, ...groups.values()));
+    return labelled(label, make("select", { "data-axis": name, onchange: (event) => change({ [name]: event.target.value === start[name] ? "" : event.target.value, [BOUNDS[name]]: "", zoom: "" }) }, ...groups.values()), start.axes.find((one) => one.name === (now[name] || start[name]))?.help);
   };
   const choice = (name, label, options) => options.length > 1 && labelled(label,
     make("select", { "data-filter": name, onchange: (event) => change({ [name]: event.target.value ? [event.target.value] : [] }) },
@@ -109,9 +109,9 @@ function limit(start, side) {
   return labelled(axis?.direction === "higher" ? "At least" : "At most", make("input", { "data-limit": side, value: shown, placeholder: bytes ? "MB" : axis?.unit || "any", onchange: entered }));
 }
 
-function labelled(text, control) {
+function labelled(text, control, title) {
   const width = control.dataset.axis ? "ps-wide-field" : control.dataset.limit ? "ps-short-field" : "";
-  return make("label", { class: `ps-field ${width}` }, make("span", { text }), control);
+  return make("label", { class: `ps-field ${width}`, title }, make("span", { text }), control);
 }
 
 function toggle(start, name) {
@@ -165,6 +165,7 @@ function draw(self) {
   data.push(...planned(self));
   if (layout.uirevision !== self.revision) self.near = {};
   self.revision = layout.uirevision;
+  nearer(self, layout);
   for (const side of Object.keys(self.near)) Object.assign(layout[side], OWN_TICKS);
   const options = { responsive: true, displaylogo: false, displayModeBar: false, scrollZoom: false, doubleClick: false, modeBarButtonsToRemove: ["sendChartToCloud"], plotlyServerURL: "" };
   window.Plotly.react(canvas, data, layout, options);
@@ -200,6 +201,7 @@ function pick(self, run) {
 function zoomOut(self) {
   const { xaxis, yaxis } = self.shown.figure.layout;
   self.near = {};
+  change({ zoom: "" });
   window.Plotly.relayout(self.parts.canvas, {
     "xaxis.range": [...xaxis.range], "yaxis.range": [...yaxis.range], "xaxis.tickmode": "array", "yaxis.tickmode": "array",
   });
@@ -208,7 +210,20 @@ function zoomOut(self) {
 // The ticks suit the whole; nearer by, the library finds its own.
 const OWN_TICKS = { tickmode: "auto", tickformat: "~s" };
 
+// A link shows the part of the chart that was looked at.
+function nearer(self, layout) {
+  const ends = view().zoom.split("_").map(Number);
+  if (ends.length !== 4 || !ends.every(Number.isFinite)) return; // none, or of another making
+  layout.xaxis.range = ends.slice(0, 2);
+  layout.yaxis.range = ends.slice(2);
+  self.near = { xaxis: true, yaxis: true };
+}
+
 function ticksFor(self, event) {
+  const { xaxis, yaxis } = self.parts.canvas.layout;
+  if (event["xaxis.range[0]"] !== undefined || event["yaxis.range[0]"] !== undefined) {
+    change({ zoom: [...xaxis.range, ...yaxis.range].map((end) => Number(end).toPrecision(6)).join("_") });
+  }
   const changed = {};
   for (const side of ["xaxis", "yaxis"]) {
     if (event[`${side}.range[0]`] === undefined || self.near[side]) continue;
