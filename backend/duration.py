@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import re
 import statistics
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from backend.calibrate import EACH, MOST_SAMPLES, TOGETHER
@@ -24,7 +25,7 @@ from backend.methods.base import (
     Text,
 )
 from backend.plan import CALIBRATION
-from backend.recipes import Recipe
+from backend.recipes import UNIFORM, Recipe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,6 +64,9 @@ def expected(
         if len(alike):
             seconds = _like(alike, recipe, anatomy)
             return seconds, f"{len(alike)} runs of these methods and model"
+        if recipe.division is not None and (more := _dividing(recipe, source, anatomy, same)):
+            seconds, basis = expected(_undivided(recipe), source, anatomy, known)
+            return seconds + statistics.median(more), f"{basis}, and {len(more)} divided alike"
         family = same[same["family"] == recipe.family]
         runs, what = (family, "this family and model") if len(family) else (same, "this model")
         runs = runs.head(NEWEST)
@@ -117,6 +121,25 @@ def _unlike(runs: pd.DataFrame, recipe: Recipe, anatomy: Anatomy) -> float:
         for seconds, text in zip(runs["seconds"], runs["recipe"], strict=True)
     ]
     return statistics.median(rest) + _treating(recipe, anatomy)
+
+
+def _dividing(
+    recipe: Recipe, source: ModelSource, anatomy: Anatomy, same: pd.DataFrame
+) -> list[float]:
+    """Seconds that dividing a budget took in known runs: beyond those of the run undivided."""
+    found = []
+    key = recipe.division.key() if recipe.division is not None else ""
+    for seconds, text in zip(same["seconds"], same["recipe"], strict=True):
+        theirs = _parsed(text) if " by " in text else None
+        if theirs is None or theirs.division is None or theirs.division.key() != key:
+            continue
+        plain, _ = expected(_undivided(theirs), source, anatomy, same)
+        found.append(max(0.0, seconds - plain))
+    return found[:NEWEST]
+
+
+def _undivided(recipe: Recipe) -> Recipe:
+    return replace(recipe, allocator=UNIFORM)
 
 
 def _told(text: str, anatomy: Anatomy) -> float:

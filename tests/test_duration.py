@@ -196,6 +196,22 @@ def test_what_a_method_says_of_itself_is_added_to_runs_of_others_and_scales_thos
     assert found.seconds == pytest.approx(8 + 10 * 50)
 
 
+def test_dividing_a_budget_takes_as_long_more_as_it_took_in_known_runs():
+    runs = known(
+        ("rtn@3", "quantise", 4),
+        ("gptq@3", "quantise", 9),
+        ("rtn@3 by evopress", "quantise", 30),
+        ("rtn@4 by evopress(generations=5)", "quantise", 14),
+    )
+    found = estimate(Recipe.parse("gptq@3 by evopress"), DEFAULT, runs)
+    assert found.seconds == pytest.approx(9 + (26 + 10) / 2)
+    assert found.basis == "1 runs of these methods and model, and 2 divided alike"
+    known_one = estimate(Recipe.parse("rtn@2 by evopress"), DEFAULT, runs)
+    assert known_one.basis == "2 runs of these methods and model"
+    other = estimate(Recipe.parse("gptq@3 by integer-program"), DEFAULT, runs)
+    assert other.basis == "4 runs of this family and model"
+
+
 @dataclass
 class Waiting:
     """What the command line asks of a job."""
