@@ -61,6 +61,11 @@ def test_what_is_set_survives_a_reload(visit):
 def test_a_link_to_one_model_and_a_recipe_from_a_card_set_the_model_too(visit, folder):
     page = drawn(visit("/?model=tales"))
     expect(model_of(page)).to_have_value("tales")
+    page.get_by_role("button", name="Short link").click()
+    page.wait_for_function("document.querySelector('.ps-link').value.includes('share=')")
+    short = page.locator(".ps-link").input_value()
+    page = drawn(visit(f"/?{short.partition('?')[2]}"))
+    expect(model_of(page)).to_have_value("tales")
     page = drawn(visit(f"/?run={TALES}"))
     expect(model_of(page)).to_have_value("default")
     page.get_by_role("button", name="Use recipe").click()

@@ -49,6 +49,7 @@ async function begin() {
   if (slug) {
     try {
       change(await get(`api/v1/shares/${encodeURIComponent(slug)}`));
+      window.dispatchEvent(new CustomEvent("paretoscope-shared"));
     } catch {
       change({});
     }

@@ -30,6 +30,7 @@ export async function setup(place) {
     if (!self.start.public) self.place.querySelector("[aria-label=Model]").value = self.model = detail.wish;
     compose(detail.recipe);
   });
+  window.addEventListener("paretoscope-shared", shared);
   window.addEventListener("paretoscope-runs", () => ahead());
   draw();
   ahead();
@@ -51,10 +52,18 @@ function restore() {
   const keys = self.start.groups.flatMap((group) => group.methods.map((one) => one.key));
   for (const name of KEPT) if (typeof told?.[name] === typeof self[name]) self[name] = told[name];
   for (const key of told?.chosen || [self.start.first]) if (keys.includes(key)) self.chosen.add(key);
-  if (!told && view().model.length === 1) [self.model] = view().model;
+  self.fresh = !told || performance.getEntriesByType("navigation")[0]?.type === "navigate";
+  if (self.fresh && view().model.length === 1) [self.model] = view().model;
   if (self.start.public) self.model = "default";
   self.followed = self.model;
   return told?.recipe || "dense";
+}
+
+// A short link tells its view only after a moment.
+function shared() {
+  if (!self.fresh || self.start.public || view().model.length !== 1) return;
+  self.place.querySelector("[aria-label=Model]").value = self.model = self.followed = view().model[0];
+  ahead();
 }
 
 function build() {
