@@ -138,9 +138,7 @@ def print_answer(answer: Recommendation) -> None:
     for change in answer.changes:
         print(f"With {limit_text(change.limit, change.bound)}: {change.candidate.recipe}")
     if answer.nearest is not None:
-        missed = " and ".join(
-            f"{limit_text(limit)} by {100 * share:.0f} %" for limit, share in answer.missed
-        )
+        missed = " and ".join(missed_text(*one) for one in answer.missed)
         print(
             f"Nothing measured meets this. {answer.nearest.recipe} comes nearest: misses {missed}."
         )
@@ -159,3 +157,10 @@ def limit_text(limit: Limit, bound: float | None = None) -> str:
     unit = "B" if limit.metric == HELD else metric(limit.metric).unit
     value = cell({"value": limit.bound if bound is None else bound, "unit": unit})
     return f"{name} {'at most' if limit.side == 'most' else 'at least'} {value}"
+
+
+def missed_text(limit: Limit, share: float) -> str:
+    """A bound and by how much it is missed: `... by 12 %`, or as a factor from twice on."""
+    if share < 1 or limit.side == "least":
+        return f"{limit_text(limit)} by {_digits(float(f'{100 * share:.3g}'))} %"
+    return f"{limit_text(limit)}, with {_digits(float(f'{1 + share:.3g}'))} times as much"

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from backend import __main__ as program
 from backend import console
 from backend.measure.reading import Reading
+from backend.measure.recommend import Limit
 
 
 def reading(name, value, unit, low=None, high=None):
@@ -47,6 +48,19 @@ def test_compared_runs_stand_in_columns_that_never_touch(capsys):
         "KL divergence  0.5816 [0.5602, 0.6039] nats/token  0.0027 [0.0025, 0.0029] nats/token"
     )
     assert len(head) == len(models) == len(line)
+
+
+def test_by_how_much_a_bound_is_missed_is_a_share_or_a_factor():
+    bound = Limit("resident_bytes", "most", 1000.0)
+    assert console.missed_text(bound, 0.968) == "Resident memory at most 1 kB by 96.8 %"
+    assert console.missed_text(bound, 189.02) == (
+        "Resident memory at most 1 kB, with 190 times as much"
+    )
+
+
+def test_a_speed_of_nothing_misses_by_all_of_it():
+    bound = Limit("decode_tps", "least", 20.0)
+    assert console.missed_text(bound, 1.0) == "Decode at least 20 tok/s by 100 %"
 
 
 def test_a_folder_that_cannot_be_written_is_told_in_a_sentence(tmp_path, capsys):

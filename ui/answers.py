@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from backend.console import HELD, limit_text
+from backend.console import HELD, limit_text, missed_text
 from backend.errors import ParetoscopeError, UnknownNameError
 from backend.service import Filter, Service
 from ui import numbers, safe
@@ -23,9 +23,7 @@ def answer(service: Service, budget: str, model: str, chosen: Filter) -> dict[st
         further = isinstance(error, UnknownNameError)
         return {"error": safe.plain(error, 600), "further": further}
     first = found.choices[0].candidate if found.choices else found.nearest
-    missed = " and ".join(
-        f"{limit_text(limit)} by {numbers.number(100 * share)} %" for limit, share in found.missed
-    )
+    missed = " and ".join(missed_text(*one) for one in found.missed)
     return {
         "error": "",
         "choices": [
