@@ -94,7 +94,7 @@ def test_what_nothing_meets_gets_the_nearest_and_what_cannot_be_read_a_sentence(
     found = client.get("/page/answer", params={"budget": "350 kB"}).json()
     assert found["choices"] == []
     assert found["nearest"]["run_id"] == SMALL
-    assert "at most 350 kB by 100 %" in found["nearest"]["reason"]
+    assert "at most 350 kB, with 2 times as much" in found["nearest"]["reason"]
     assert "6 GB" in client.get("/page/answer", params={"budget": "much"}).json()["error"]
 
 
