@@ -39,6 +39,7 @@ def main(arguments: list[str]) -> int:
     if shutil.which("chromium") is None and shutil.which("chromium-browser") is None:
         print("NO CHROMIUM FOUND: the browser tests are left out. Install it with the system.")
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes read the same modules
     return subprocess.run(
         [sys.executable, "-m", "pytest", *chosen(arguments)],
         cwd=ROOT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import hashlib
 import math
@@ -21,6 +22,15 @@ from tests import tiny_transformers as tiny
 WINDOWS = tiny.tokens(4, 16)
 WIDTHS = 192, 384
 """Where the matrices of the tiny model are too narrow for what a method holds beside each row."""
+
+FEW = 16
+
+
+def brief(method):
+    """The method with at most a few steps of descent, where no fact hangs on how far it learns."""
+    if method.settings().get("steps", 0) <= FEW:
+        return method
+    return dataclasses.replace(method, steps=FEW)
 
 
 def state_of(view):

@@ -18,6 +18,7 @@ from backend.methods.base import (
     Needs,
     RepairMethod,
 )
+from tests.compressed import brief
 
 METHODS = catalogue()
 LAYER = [key for key, cls in METHODS.items() if issubclass(cls, LayerMethod)]
@@ -66,7 +67,7 @@ def least(cls, weight, statistics):
     level = next(field for field in dataclasses.fields(cls) if field.name == cls.level)
     bits = -(-level.metadata["low"] * 4 // 1) / 4
     while bits <= 16:
-        method = cls().at(bits)
+        method = brief(cls().at(bits))
         try:
             method.fit(weight, statistics)
         except OutOfReachError:
@@ -80,9 +81,9 @@ def least(cls, weight, statistics):
 
 
 @functools.cache
-def fitted(cls, bits, shape):
+def fitted(method, shape):
     """What a method makes of the matrix of this shape; nobody may change it."""
-    return cls().at(bits).fit(*case(*shape))
+    return method.fit(*case(*shape))
 
 
 def budgets(cls, weight, statistics):
@@ -102,7 +103,7 @@ def settings_of(cls):
 
 
 VARIANTS = [
-    pytest.param(method, id=f"{key}-{index}")
+    pytest.param(brief(method), id=f"{key}-{index}")
     for key in LAYER
     for index, method in enumerate(settings_of(METHODS[key]))
 ]

@@ -18,6 +18,7 @@ from backend.models.session import key_value_shape
 from backend.recipes import Recipe
 from tests import looking
 from tests import tiny_transformers as tiny
+from tests.compressed import brief
 
 METHODS = methods.catalogue()
 WEIGHTS = [key for key, cls in METHODS.items() if issubclass(cls, LayerMethod | ModelMethod)]
@@ -32,7 +33,7 @@ def fitted(cls, treat):
     """What `treat` makes of a method at the least budget in reach."""
     for bits in range(3, 18):
         try:
-            return treat(cls().at(float(bits)))
+            return treat(brief(cls().at(float(bits))))
         except OutOfReachError:
             continue
     raise AssertionError(f"{cls.key()} treats no tiny model.")

@@ -27,6 +27,7 @@ from backend.plan import plan
 from backend.recipes import Recipe
 from backend.sources import ModelSource
 from tests import tiny_transformers as tiny
+from tests.compressed import brief
 from tests.pretended_gpu import GPU, OnGpu, PlaceError, pretended
 
 METHODS = catalogue()
@@ -46,7 +47,7 @@ def recipe_of(key):
     before = (
         (METHODS["rtn"]().at(4),) if issubclass(METHODS[key], RepairMethod | TuneMethod) else ()
     )
-    return Recipe((*before, method))
+    return Recipe((*before, brief(method)))
 
 
 def tensors_of(model):

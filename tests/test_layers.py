@@ -1,6 +1,7 @@
 """The architecture: who may import whom, and a few things nobody may do."""
 
 import ast
+import functools
 import graphlib
 import subprocess
 import sys
@@ -104,7 +105,7 @@ def imports(path, at_once=False):
 
     Those for type checkers alone are left out, and with `at_once` those inside functions.
     """
-    waiting = [ast.parse(path.read_text())]
+    waiting = [parsed(path)]
     while waiting:
         node = waiting.pop()
         if is_typing_block(node):
@@ -133,7 +134,14 @@ def ours(name):
     return name.split(".")[0] in ("backend", "kernels", "ui", "data", "app")
 
 
-EDGES = [(name_of(path), target) for path in sources() for target in imports(path)]
+@functools.cache  # by the one process that runs this file, not by all that look into it
+def edges():
+    return [(name_of(path), target) for path in sources() for target in imports(path)]
+
+
+@functools.cache
+def parsed(path):
+    return ast.parse(path.read_text())
 
 
 @pytest.mark.parametrize("room", TABLE)
@@ -141,7 +149,7 @@ def test_a_room_imports_only_what_the_table_allows(room):
     allowed = TABLE[room] | VALUES | {room}
     wrong = [
         f"{source} imports {target}"
-        for source, target in EDGES
+        for source, target in edges()
         if room_of(source) == room and ours(target) and room_of(target) not in allowed
     ]
     assert not wrong
@@ -173,7 +181,7 @@ def test_neither_the_service_nor_a_recipe_loads_a_model_library():
 def test_the_page_knows_the_service_and_values_alone():
     wrong = [
         f"{source} imports {target}"
-        for source, target in EDGES
+        for source, target in edges()
         if source.split(".")[0] == "ui"
         and (
             target.split(".")[0] in UI_NEVER
@@ -186,7 +194,7 @@ def test_the_page_knows_the_service_and_values_alone():
 def test_nothing_below_imports_the_page_or_the_app():
     wrong = [
         f"{source} imports {target}"
-        for source, target in EDGES
+        for source, target in edges()
         if target.split(".")[0] in ("ui", "app") and source.split(".")[0] not in ("ui", "app")
     ]
     assert not wrong
@@ -195,7 +203,7 @@ def test_nothing_below_imports_the_page_or_the_app():
 def test_nothing_below_the_service_imports_it():
     wrong = [
         f"{source} imports {target}"
-        for source, target in EDGES
+        for source, target in edges()
         if target in DOORS and source.split(".")[0] not in ("ui", "app") and source not in DOORS
     ]
     assert not wrong
@@ -205,7 +213,7 @@ def test_nothing_below_the_service_imports_it():
 def test_a_third_party_package_is_imported_in_its_own_rooms_alone(package):
     wrong = [
         f"{source} imports {target}"
-        for source, target in EDGES
+        for source, target in edges()
         if target.split(".")[0] == package
         and not any(source == home or source.startswith(f"{home}.") for home in HOMES[package])
     ]
@@ -221,7 +229,7 @@ def test_kernels_say_nothing_at_import():
 @pytest.mark.security
 @pytest.mark.parametrize("path", list(sources()), ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_is_unpickled_or_run_from_text(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             called = f"{node.value.id}.{node.attr}"
             assert called not in ("torch.load", "torch.save"), called
@@ -237,7 +245,7 @@ def test_nothing_is_unpickled_or_run_from_text(path):
 @pytest.mark.parametrize("path", list(sources()), ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_file_says_what_it_is_and_stays_readable(path):
     text = path.read_text()
-    assert ast.get_docstring(ast.parse(text)), "a file opens with what it is"
+    assert ast.get_docstring(parsed(path)), "a file opens with what it is"
     assert len(text.splitlines()) <= 350
 
 

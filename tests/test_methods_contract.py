@@ -27,13 +27,13 @@ from backend.methods.base import (
     TuneMethod,
 )
 from backend.recipes import Recipe
+from tests.compressed import brief
 from tests.contract import (
     FLOORED,
     LAYER,
     LEVELED,
     METHODS,
     SHAPES,
-    VARIANTS,
     budgets,
     case,
     error,
@@ -116,7 +116,7 @@ def test_a_budget_above_reach_gives_all_there_is(key):
 def test_a_matrix_takes_at_most_its_budget(key, shape):
     cls, (weight, statistics) = METHODS[key], case(*shape)
     for bits in budgets(cls, weight, statistics):
-        held = fitted(cls, bits, shape)
+        held = fitted(brief(cls().at(bits)), shape)
         assert held.shape == shape
         assert held.bits <= bits + 1e-9
         outline = cls().at(bits).outline(*shape)
@@ -142,20 +142,11 @@ def test_a_matrix_too_small_for_the_budget_is_refused_by_its_reach(key):
     assert f"not {lowest:g}" in refusal
 
 
-@pytest.mark.parametrize("method", VARIANTS)
-def test_positions_of_settings_keep_the_budget_and_the_shape(method):
-    weight, statistics = case(33, 172)
-    held = method.fit(weight, statistics)
-    assert held.shape == weight.shape
-    assert held.bits <= method.settings()[method.level]
-    assert torch.isfinite(held.dense()).all()
-
-
 @pytest.mark.parametrize("key", LAYER)
 def test_what_is_held_yields_a_format_that_the_method_declares(key):
     cls, (weight, statistics) = METHODS[key], case(64, 128)
     for bits in budgets(cls, weight, statistics):
-        assert fitted(cls, bits, (64, 128)).key in cls.yields
+        assert fitted(brief(cls().at(bits)), (64, 128)).key in cls.yields
 
 
 @pytest.mark.parametrize("shape", SHAPES[:3], ids=str)
@@ -165,7 +156,7 @@ def test_a_larger_budget_is_never_worse(key, shape):
     low = least(cls, weight, statistics)
     high = next(f for f in dataclasses.fields(cls) if f.name == cls.level).metadata["high"]
     ladder = [low + (high - low) * step / 5 for step in range(6)]
-    errors = [error(weight, fitted(cls, bits, shape), statistics) for bits in ladder]
+    errors = [error(weight, fitted(cls().at(bits), shape), statistics) for bits in ladder]
     whole = error(weight, formats.Dense.pack(torch.zeros_like(weight)), statistics)
     for before, after in itertools.pairwise(errors):
         assert after <= 1.02 * before + 1e-5 * whole
@@ -209,7 +200,7 @@ def test_a_method_beats_its_familys_naive_floor_at_equal_bytes(key, bits):
     cls, (weight, statistics) = METHODS[key], case(64, 128)
     if issubclass(cls, StackMethod):
         bits = min(bits, 3.25)  # one-bit blocks are for small budgets: each leaves a third
-    held = fitted(cls, max(bits, least(cls, weight, statistics)), (64, 128))
+    held = fitted(cls().at(max(bits, least(cls, weight, statistics))), (64, 128))
     floor = FLOORS[cls.family()](weight, held)
     assert floor.nbytes <= held.nbytes
     assert floor.nbytes > 0.9 * held.nbytes
@@ -224,7 +215,7 @@ def test_a_method_beats_its_familys_naive_floor_at_equal_bytes(key, bits):
 @pytest.mark.parametrize("key", LAYER)
 def test_what_is_saved_is_all_that_is_needed(key, shape):
     weight, statistics = case(*shape)
-    held = METHODS[key]().fit(weight, statistics)
+    held = brief(METHODS[key]()).fit(weight, statistics)
     activation = normal(3, shape[1], seed=9)
     expected, matrix = held.multiply(activation), held.dense()
     saved = {name: tensor.clone() for name, tensor in held.state_dict().items()}

@@ -13,6 +13,7 @@ from backend.errors import OutOfReachError
 from backend.methods.base import (
     Needs,
 )
+from tests.compressed import brief
 from tests.contract import (
     ENCODE,
     LAYER,
@@ -31,9 +32,10 @@ from tests.contract import (
 
 
 @pytest.mark.parametrize("method", VARIANTS)
-def test_fitting_twice_gives_the_same_and_leaves_its_inputs_as_they_were(method):
+def test_positions_of_settings_keep_budget_and_shape_and_fit_the_same_again(method):
+    """What is fitted is finite, and once more the same, and inputs stay as they were."""
     for weight, inputs in (
-        (normal(33, 172), inputs_of(172)),
+        (case(33, 172)[0], inputs_of(172)),
         (normal(172, 33).T, inputs_of(172)),  # a view whose transpose is contiguous
         (normal(1, 64), inputs_of(64)),
     ):
@@ -44,11 +46,14 @@ def test_fitting_twice_gives_the_same_and_leaves_its_inputs_as_they_were(method)
         except OutOfReachError:
             assert weight.shape[0] == 1
             continue
+        assert first.shape == weight.shape
+        assert first.bits <= method.settings()[method.level]
+        assert torch.isfinite(first.dense()).all()
         second = method.fit(weight, statistics)
-        fresh = method.fit(before[0], statistics_of(inputs))
         assert torch.equal(weight, before[0])
         assert torch.equal(statistics.products, before[1])
         assert statistics.count == before[2]
+        fresh = method.fit(before[0], statistics_of(inputs))
         for again in (second, fresh):
             assert again.header() == first.header()
             assert torch.equal(again.dense(), first.dense())
@@ -87,8 +92,10 @@ def hard_cases():
 @pytest.mark.parametrize("name", hard_cases())
 @pytest.mark.parametrize("key", LAYER)
 def test_a_hard_case_gives_finite_weights_within_the_budget(key, name):
+    """At its own settings, and with fewer steps at every other position of each."""
     weight, statistics = hard_cases()[name]
-    for method in settings_of(METHODS[key]):
+    own, *others = settings_of(METHODS[key])
+    for method in (own, *map(brief, others)):
         held = method.fit(weight, statistics)
         assert torch.isfinite(held.dense()).all()
         assert held.bits <= method.settings()[method.level]
@@ -100,8 +107,9 @@ def test_a_hard_case_gives_finite_weights_within_the_budget(key, name):
 def test_what_a_method_needs_suffices(key):
     cls = METHODS[key]
     statistics = statistics_of(inputs_of(64), cls.needs)
-    held = cls().fit(normal(32, 64), statistics).dense()
-    more = cls().fit(normal(32, 64), statistics_of(inputs_of(64))).dense()
+    method = brief(cls())
+    held = method.fit(normal(32, 64), statistics).dense()
+    more = method.fit(normal(32, 64), statistics_of(inputs_of(64))).dense()
     assert (held - more).norm() <= 1e-4 * more.norm()  # squares are added in another order
 
 

@@ -23,7 +23,7 @@ from backend.methods.base import LayerMethod, RepairMethod
 from backend.models import artefact
 from backend.recipes import Recipe, digest
 from tests import tiny_transformers as tiny
-from tests.compressed import WIDTHS, WINDOWS, assert_within, fit_once, made, tiny_source
+from tests.compressed import WIDTHS, WINDOWS, assert_within, brief, fit_once, made, tiny_source
 
 ALLOCATORS = ("uniform", *search.catalogue())
 METHODS = methods.catalogue()
@@ -41,8 +41,8 @@ def shaped(cls):
     if issubclass(cls, RepairMethod):
         return cls(bits=4.0)
     if "quantise" in cls.__module__:
-        return cls().at(8.5)
-    return cls(bits=15.2) if "vocab" in cls.__module__ else cls()
+        return brief(cls().at(8.5))
+    return brief(cls(bits=15.2) if "vocab" in cls.__module__ else cls())
 
 
 def pairs():
