@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from dataclasses import dataclass
 
 from backend.dimensions import Dimensions
@@ -168,6 +169,7 @@ def _lowest_level(method: LayerMethod, shape: tuple[int, int]) -> tuple[int, boo
     return _held((method,), shape)  # says why it cannot
 
 
+@functools.lru_cache(maxsize=8192)  # many recipes and levels ask for the same matrix
 def _held(methods: tuple[LayerMethod, ...], shape: tuple[int, int]) -> tuple[int, bool]:
     nbytes, leaves, exact = 0, [shape], True
     for method in methods:
