@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from backend.formats.binary import BinaryCodes
 from backend.formats.dense import Dense
 from backend.formats.entropy import EntropyCoded
 from backend.formats.group_sparse import GroupSparse
@@ -89,3 +90,20 @@ def test_exponents_of_the_longest_codes_come_back_wherever_a_row_begins(symbols,
     for count in (1, 4, 5):
         found = matrix.multiply(x[:count])
         assert torch.equal(found, Dense.pack(weight.float()).matrix().multiply(x[:count]))
+
+
+@pytest.mark.parametrize("planes", [1, 3])
+@pytest.mark.parametrize(
+    ("rows", "columns", "group_size"),
+    [(33, 172, 32), (64, 128, 128), (17, 20, 20), (7, 256, 64), (300, 300, 160), (40, 9, 9)],
+)
+def test_planes_of_signs_meet_any_number_of_activations(planes, rows, columns, group_size, loops):
+    groups = -(-columns // group_size)
+    signs, scales = random(planes, rows, columns) > 0, random(planes, rows, groups, seed=1)
+    held = BinaryCodes.pack(signs, scales, random(rows, groups, seed=2), group_size)
+    x = random(6, columns, seed=3)
+    wanted = x.double() @ held.dense().double().T
+    looked_up = columns <= 256 and loops in ("AVX-512", "VNNI")  # in float32
+    for count in (1, 3, 6):
+        tolerance = 2e-6 if looked_up and count < 4 else COARSE
+        near(held.matrix().multiply(x[:count]), wanted[:count], tolerance)

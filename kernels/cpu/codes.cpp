@@ -44,11 +44,8 @@ void dots_of_integers(const IntegerGroups &held, const Run &run, const Fixed &ac
             std::fill_n(rest, size, 0.0f);
         loops->combine(rest, scales, -held.middle, size);
     } else {
-        for (int64_t row = 0; row < run.count; row++) {
-            const Lines zeros(held.zero_points, run.first + row, groups);
-            for (int64_t at = row * groups; at < (row + 1) * groups; at++)
-                rest[at] = -scales[at] * static_cast<float>(zeros.code(at - row * groups));
-        }
+        decode_codes(held.zero_points, groups, {run.first, run.count, 0, groups}, rest);
+        for (int64_t i = 0; i < size; i++) rest[i] *= -scales[i];
     }
     begin_with_groups(run, rest, groups, activations, held.group_size);
     if (const int planes = planes_of(held.codes); loops->code_dots[planes]) {

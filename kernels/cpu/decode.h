@@ -114,6 +114,9 @@ struct Excerpt {
 // An excerpt [rows, count] in float32: rows that lie behind one another at once, and groups of codes.
 void decode_excerpt(const Packed *matrix, const Excerpt &of, float *out, State &state);
 
+// An excerpt [rows, count] of codes [.., columns] as numbers.
+void decode_codes(const Codes &codes, int64_t columns, const Excerpt &of, float *out);
+
 // Whole rows that follow each other.
 inline void decode_run(const Packed *matrix, int64_t row, int64_t rows, float *out, State &state) {
     decode_excerpt(matrix, {row, rows, 0, matrix->columns}, out, state);

@@ -38,13 +38,8 @@ CodeBlock take_block(const IntegerGroups &held, const Excerpt &of, State &state)
     else
         std::fill_n(offsets, several, 0.0f);
     if (planes_of(held.zero_points)) {
-        state.places.resize(groups);
-        for (int64_t row = 0; row < of.rows; row++) {
-            const Lines zeros(held.zero_points, of.row + row, held.scales->columns);
-            unpack(zeros, first, groups, state.places.data());
-            for (int64_t i = 0, at = row * groups; i < groups; i++, at++)
-                offsets[at] = (held.middle - static_cast<float>(state.places[i])) * factors[at];
-        }
+        decode_codes(held.zero_points, held.scales->columns, inner, offsets);
+        for (int64_t i = 0; i < several; i++) offsets[i] = (held.middle - offsets[i]) * factors[i];
     }
     CodeBlock found = {{},         {},           columns,  of.rows, of.column,
                        of.count, size, groups, held.middle, factors, offsets};
@@ -72,6 +67,18 @@ void decode_turned(const IntegerGroups &held, const Excerpt &of, float *out, Sta
 }
 
 }  // namespace
+
+void decode_codes(const Codes &codes, int64_t columns, const Excerpt &of, float *out) {
+    const float one = 1, none = 0;  // of all rows
+    CodeBlock block = {{}, {}, columns, of.rows, of.column, of.count, (columns + 7) / 8 * 8,
+                       0,  0,  &one,    &none};
+    for (int plane = 0; plane < 4; plane++) {
+        if (!codes.planes[plane]) continue;
+        block.bytes[plane] = bytes_of(columns, 1 << plane);
+        block.lines[plane] = codes.planes[plane] + of.row * block.bytes[plane];
+    }
+    loops->write_block[planes_of(codes)](block, out);
+}
 
 void decode_excerpt(const Packed *matrix, const Excerpt &of, float *out, State &state) {
     const int64_t columns = matrix->columns, count = of.count;

@@ -95,6 +95,13 @@ struct TableRows {
     int64_t group_size, groups;  // sixteen divides the first, or it is all columns
 };
 
+// Planes of signs of some rows.
+struct SignPlanes {
+    const uint8_t *signs;  // [rows, bytes]; of the next plane so many bytes apart
+    int64_t bytes, rows, planes, apart;
+    int64_t group_bytes;  // of a row's groups; four divides them, or they are all bytes
+};
+
 // The loops of one kind of processor; the first four by the planes that there are.
 struct Loops {
     void (*unpack[16])(const uint8_t *const *, int64_t, int64_t, uint32_t *);
@@ -107,6 +114,9 @@ struct Loops {
     void (*spread_fours)(const uint8_t *, const float *, int64_t, float *);
     int64_t (*ones)(const uint8_t *, int64_t);
     void (*sign_sums)(const uint8_t *, int64_t, int64_t, const float *, int64_t, float *, int64_t);
+    void (*sign_groups)(const SignPlanes &, const float *, float *);  // null: as integers
+    // Adds to y [rows] worth [rows, groups] times sums [groups, rows], of which groups lie apart.
+    void (*add_groups)(const float *, const float *, int64_t, int64_t, int64_t, float *);
     void (*widen)(const uint16_t *, int64_t, float *);
     // Codes of one bit, of two, and of both: eight at a time as codes of four bits.
     void (*spread_to_four[4])(const uint8_t *, const uint8_t *, int64_t, uint8_t *);

@@ -155,6 +155,34 @@ void combine(float *out, const float *line, float factor, int64_t count) {
     for (int64_t i = 0; i < count; i++) out[i] += factor * line[i];
 }
 
+template <int GROUPS>
+void add_few_groups(const float *worth, const float *sums, int64_t rows, int64_t apart, float *y) {
+    for (int64_t row = 0; row < rows; row++) {
+        float sum = 0;
+        for (int64_t group = 0; group < GROUPS; group++)
+            sum += worth[row * GROUPS + group] * sums[group * apart + row];
+        y[row] += sum;
+    }
+}
+
+void add_groups(const float *worth, const float *sums, int64_t rows, int64_t groups, int64_t apart,
+                float *y) {
+    if (groups == 1) {
+        add_few_groups<1>(worth, sums, rows, apart, y);
+    } else if (groups == 2) {
+        add_few_groups<2>(worth, sums, rows, apart, y);
+    } else if (groups == 4) {
+        add_few_groups<4>(worth, sums, rows, apart, y);
+    } else {
+        for (int64_t row = 0; row < rows; row++) {
+            float sum = 0;
+            for (int64_t group = 0; group < groups; group++)
+                sum += worth[row * groups + group] * sums[group * apart + row];
+            y[row] += sum;
+        }
+    }
+}
+
 void join(const uint8_t *rest, const uint8_t *exponents, int64_t count, float *out) {
     for (int64_t i = 0; i < count; i++) {
         const uint32_t bits = static_cast<uint32_t>(rest[i] & 0x80) << 24 |
@@ -189,6 +217,12 @@ const Loops LOOPS = {FOR_ALL_PLANES(unpack),
                      spread_fours,
                      ones,
                      sign_sums,
+#ifdef HAS_AVX512
+                     sign_groups,
+#else
+                     nullptr,
+#endif
+                     add_groups,
                      widen,
                      {nullptr, spread_to_four<1>, spread_to_four<2>, spread_to_four<3>},
                      product_in_place,

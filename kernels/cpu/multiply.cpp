@@ -105,15 +105,11 @@ void rows_of_vectors(const Work &work, int64_t, int64_t first, int64_t end) {
         work.y[row] = dot_of_vectors(work.matrix, row, work.x);
 }
 
-void rows_of_groups(const Work &work, int64_t, int64_t first, int64_t end) {
-    dots_of_groups(work.matrix, first, end, work.x, work.y);
-}
-
-void rows_of_tables(const Work &work, int64_t, int64_t first, int64_t end) {
+template <void (*DOTS)(const Packed *, int64_t, int64_t, const float *, float *)>
+void rows_one_by_one(const Work &work, int64_t, int64_t first, int64_t end) {
     const Packed *matrix = work.matrix;
     for (int64_t one = 0; one < work.count; one++)
-        dots_of_tables(matrix, first, end, work.x + one * matrix->columns,
-                       work.y + one * matrix->rows);
+        DOTS(matrix, first, end, work.x + one * matrix->columns, work.y + one * matrix->rows);
 }
 
 // Whether codes meet tiles of activations, which keeps up with a dense matrix however many there are.
@@ -131,7 +127,8 @@ typedef void (*MakeRows)(const Work &, int64_t, int64_t, int64_t);
 MakeRows way_of(const Packed *matrix, int64_t count) {
     const Decode kind = matrix->decode;
     if (kind == decode_codebook && count > FEWER && loops->look_up_codes) return nullptr;
-    if (count <= FEWER && has_short_tables(matrix, count)) return rows_of_tables;
+    if (count <= FEWER && has_short_tables(matrix, count)) return rows_one_by_one<dots_of_tables>;
+    if (count <= FEWER && has_short_signs(matrix)) return rows_one_by_one<dots_of_signs>;
     if (has_codes(matrix)) return rows_of_codes;
     if (kind == decode_float32 || kind == decode_bfloat16)
         return count <= FEW || matrix->columns <= loops->short_columns ? rows_of_numbers : nullptr;
@@ -142,7 +139,7 @@ MakeRows way_of(const Packed *matrix, int64_t count) {
     if (kind == decode_two_of_four && count == 1 &&
         as<TwoOfFour>(matrix).values->decode == decode_bfloat16)
         return rows_of_fours;
-    if (kind == decode_groups && count == 1) return rows_of_groups;
+    if (kind == decode_groups && count == 1) return rows_one_by_one<dots_of_groups>;
     return has_vectors(matrix) && count == 1 ? rows_of_vectors : nullptr;
 }
 

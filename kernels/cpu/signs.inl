@@ -30,35 +30,100 @@ inline __attribute__((always_inline)) __m512i sign_words(const uint8_t *signs, i
     return behind > 0 ? _mm512_srl_epi32(found, _mm_cvtsi64_si128(8 * behind)) : found;
 }
 
+// Four words of each of sixteen rows, which four lanes each hold of one row at first.
+inline __attribute__((always_inline)) void four_sign_words(const uint8_t *signs, int64_t bytes,
+                                                           __m512i (&words)[4]) {
+    const auto row = [&](int i) __attribute__((always_inline)) {
+        return _mm_loadu_si128(reinterpret_cast<const __m128i *>(signs + i * bytes));
+    };
+    __m512i held[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        held[i] = _mm512_castsi128_si512(row(i));
+        held[i] = _mm512_inserti32x4(held[i], row(4 + i), 1);
+        held[i] = _mm512_inserti32x4(held[i], row(8 + i), 2);
+        held[i] = _mm512_inserti32x4(held[i], row(12 + i), 3);
+    }
+    const __m512i low = _mm512_unpacklo_epi32(held[0], held[1]);
+    const __m512i next = _mm512_unpacklo_epi32(held[2], held[3]);
+    const __m512i high = _mm512_unpackhi_epi32(held[0], held[1]);
+    const __m512i last = _mm512_unpackhi_epi32(held[2], held[3]);
+    words[0] = _mm512_unpacklo_epi64(low, next);
+    words[1] = _mm512_unpackhi_epi64(low, next);
+    words[2] = _mm512_unpacklo_epi64(high, last);
+    words[3] = _mm512_unpackhi_epi64(high, last);
+}
+
 constexpr int64_t SIGN_BYTES = 32;  // of a row, for which tables lie in a core's first cache
 
-// MANY sums of all rows over a part of the columns: what four signs make of four numbers is looked
-// up, of sixteen rows at once.
+// What four signs make of four numbers, for a part of the columns.
 template <int MANY>
-void add_sign_sums(const uint8_t *signs, int64_t bytes, int64_t first, int64_t end, int64_t rows,
-                   const float *x, float *y, int64_t apart) {
-    alignas(64) float ways[MANY][2 * SIGN_BYTES][16];
-    for (int one = 0; one < MANY; one++)
-        for (int64_t four = 0; four < 2 * (end - first); four++)
-            _mm512_store_ps(ways[one][four], ways_of(x + 8 * (one * bytes + first) + 4 * four));
+struct Ways {
+    alignas(64) float of[MANY][2 * SIGN_BYTES][16];
+
+    __attribute__((always_inline)) Ways(const float *x, int64_t apart, int64_t bytes) {
+        for (int one = 0; one < MANY; one++)
+            for (int64_t four = 0; four < 2 * bytes; four++)
+                _mm512_store_ps(of[one][four], ways_of(x + one * apart + 4 * four));
+    }
+};
+
+// Adds MANY sums of all rows over a part of the columns, looked up for sixteen rows at once.
+template <int MANY>
+inline __attribute__((always_inline)) void add_sign_sums(const uint8_t *signs, int64_t bytes,
+                                                         int64_t first, int64_t end, int64_t rows,
+                                                         const Ways<MANY> &ways, float *y,
+                                                         int64_t apart) {
     for (int64_t row = 0; row < rows; row += 16) {
         const __mmask16 there = rows - row >= 16 ? 0xFFFF : (1u << (rows - row)) - 1;
         __m512 sums[MANY];
         for (int one = 0; one < MANY; one++)
             sums[one] = _mm512_maskz_loadu_ps(there, y + one * apart + row);
-        for (int64_t byte = first; byte < end; byte += 4) {
-            __m512i words = sign_words(signs + row * bytes, bytes, byte / 4, there);
-            const int64_t fours = 2 * std::min<int64_t>(4, end - byte);
+        const auto add = [&](__m512i words, int64_t byte, int64_t fours)
+                             __attribute__((always_inline)) {
             for (int64_t four = 2 * (byte - first); four < 2 * (byte - first) + fours; four++) {
                 for (int one = 0; one < MANY; one++)
                     sums[one] = _mm512_add_ps(
                         sums[one],
-                        _mm512_permutexvar_ps(words, _mm512_load_ps(ways[one][four])));
+                        _mm512_permutexvar_ps(words, _mm512_load_ps(ways.of[one][four])));
                 words = _mm512_srli_epi32(words, 4);
             }
+        };
+        int64_t byte = first;
+        for (; MANY == 1 && byte + 16 <= end && there == 0xFFFF; byte += 16) {
+            __m512i words[4];
+            four_sign_words(signs + row * bytes + byte, bytes, words);
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) add(words[i], byte + 4 * i, 8);
         }
+        for (; byte < end; byte += 4)
+            add(sign_words(signs + row * bytes, bytes, byte / 4, there), byte,
+                2 * std::min<int64_t>(4, end - byte));
         for (int one = 0; one < MANY; one++)
             _mm512_mask_storeu_ps(y + one * apart + row, there, sums[one]);
+    }
+}
+
+template <int MANY>
+void some_sign_sums(const uint8_t *signs, int64_t bytes, int64_t first, int64_t end, int64_t rows,
+                    const float *x, float *y, int64_t apart) {
+    const Ways<MANY> ways(x + 8 * first, 8 * bytes, end - first);
+    add_sign_sums<MANY>(signs, bytes, first, end, rows, ways, y, apart);
+}
+
+// Sums [groups, planes, rows] of numbers x [8 * bytes] with the signs of each group of columns.
+void sign_groups(const SignPlanes &held, const float *x, float *sums) {
+    for (int64_t group = 0; group < held.bytes; group += held.group_bytes) {
+        const int64_t behind = std::min(held.bytes, group + held.group_bytes);
+        std::fill_n(sums, held.planes * held.rows, 0.0f);
+        for (int64_t first = group; first < behind; first += SIGN_BYTES) {
+            const int64_t end = std::min(behind, first + SIGN_BYTES);
+            const Ways<1> ways(x + 8 * first, 0, end - first);
+            for (int64_t plane = 0; plane < held.planes; plane++)
+                add_sign_sums<1>(held.signs + plane * held.apart, held.bytes, first, end, held.rows,
+                                 ways, sums + plane * held.rows, 0);
+        }
+        sums += held.planes * held.rows;
     }
 }
 #else
@@ -85,10 +150,10 @@ void sign_sums(const uint8_t *signs, int64_t bytes, int64_t rows, const float *x
         const int64_t end = std::min(bytes, first + SIGN_BYTES);
         int64_t one = 0;
         for (; one + 4 <= many; one += 4)
-            add_sign_sums<4>(signs, bytes, first, end, rows, x + 8 * one * bytes, y + one * apart,
+            some_sign_sums<4>(signs, bytes, first, end, rows, x + 8 * one * bytes, y + one * apart,
                              apart);
         for (; one < many; one++)
-            add_sign_sums<1>(signs, bytes, first, end, rows, x + 8 * one * bytes, y + one * apart,
+            some_sign_sums<1>(signs, bytes, first, end, rows, x + 8 * one * bytes, y + one * apart,
                              apart);
     }
 #else

@@ -16,6 +16,12 @@ bool has_short_tables(const Packed *matrix, int64_t count);
 // The products of some such rows with an activation.
 void dots_of_tables(const Packed *matrix, int64_t first, int64_t end, const float *x, float *y);
 
+// Whether rows are short and of signs, which loops look up for sixteen rows at once.
+bool has_short_signs(const Packed *matrix);
+
+// The products of some such rows with an activation.
+void dots_of_signs(const Packed *matrix, int64_t first, int64_t end, const float *x, float *y);
+
 // The products of some rows of kept groups with an activation.
 void dots_of_groups(const Packed *matrix, int64_t first, int64_t end, const float *x, float *y);
 
