@@ -15,9 +15,11 @@ from typing import Annotated, Any, Literal
 
 import pandas as pd
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.background import BackgroundTask
+from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, JSONResponse
 
 from backend.errors import ParetoscopeError, UnknownNameError
@@ -69,7 +71,11 @@ def serving(service: Service, limits: Limits = AT_HOME) -> dict[str, Any]:
 
     return {
         "routes": router.routes,
-        "exception_handlers": {ParetoscopeError: refuse, RequestValidationError: refuse_form},
+        "exception_handlers": {
+            ParetoscopeError: refuse,
+            RequestValidationError: refuse_form,
+            HTTPException: refuse_way,
+        },
         "openapi_url": None,
         "docs_url": None,
         "redoc_url": None,
@@ -86,6 +92,17 @@ def refuse(_: Request, error: Exception) -> JSONResponse:
     elif isinstance(error, LimitError):
         status = 403
     return JSONResponse({"error": str(error)}, status)
+
+
+async def refuse_way(request: Request, error: Exception) -> Response:
+    """A sentence for what is not there, or not asked so; the page's own answer beside the API."""
+    assert isinstance(error, HTTPException)
+    if not request.url.path.startswith("/api/"):
+        return await http_exception_handler(request, error)
+    said = {404: "There is nothing here", 405: f"This is not asked by {request.method}"}
+    told = said.get(error.status_code, str(error.detail).rstrip("."))
+    sentence = f"{told}; /openapi.json lists what there is."
+    return JSONResponse({"error": sentence}, error.status_code, headers=error.headers)
 
 
 def refuse_form(_: Request, error: Exception) -> JSONResponse:

@@ -32,6 +32,15 @@ def test_in_public_only_the_embedded_model_is_compressed(public):
     assert "default" in answer.json()["error"]
 
 
+@pytest.mark.parametrize(("method", "status"), [("GET", 404), ("DELETE", 405)])
+def test_what_the_api_does_not_have_is_told_in_a_sentence(public, method, status):
+    answer = public.request(method, f"{V1}/nothing" if status == 404 else f"{V1}/methods")
+    assert answer.status_code == status
+    assert list(answer.json()) == ["error"]
+    assert public.get(answer.json()["error"].split("; ")[1].split()[0]).status_code == 200
+    assert "error" not in public.get("/nothing-of-the-page").json()
+
+
 @pytest.mark.security
 def test_in_public_a_job_is_its_owners(public):
     mine, other = {"X-Visitor": "a" * 32}, {"X-Visitor": "b" * 32}
