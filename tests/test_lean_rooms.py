@@ -82,3 +82,16 @@ def test_reading_multiplies_the_head_by_one_position():
     plain.lm_head.register_forward_hook(lambda _, given, found: seen.append(found.shape))
     TransformersModel(plain).session(1, 9).read(tiny.tokens(1, 9))
     assert [shape[1] for shape in seen] == [1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_a_broken_model_left_reaches_no_heads_that_fill_no_whole_eights(dtype):
+    """The attention of a step keeps the room of the model before."""
+    tokens = tiny.tokens(1, 12)
+    ten = tiny.build("llama", head_dim=10).to(dtype)
+    broken = tiny.build("llama", head_dim=26).to(dtype)
+    for block in broken.model.layers:
+        block.self_attn.k_proj.weight.fill_(torch.nan)
+    before = TransformersModel(ten).session(1, 12).feed(tokens)
+    assert TransformersModel(broken).session(1, 12).feed(tokens).isnan().any()
+    assert torch.equal(TransformersModel(ten).session(1, 12).feed(tokens), before)

@@ -122,9 +122,10 @@ def test_two_of_four_are_multiplied_where_they_lie_whatever_the_columns(columns)
     near(held.matrix().multiply(x[None])[0], held.dense().double() @ x.double())
 
 
-def test_a_part_without_columns_adds_nothing():
-    coarse = Dense.pack(random(8, 64))
-    held = Columns.pack(torch.zeros(64), Dense.pack(random(8, 0)), coarse, torch.ones(64))
+@pytest.mark.parametrize("none", [Dense.pack(torch.zeros(8, 0)), integers(8, 0, 4, 16, "float")])
+def test_a_part_without_columns_adds_nothing(none):
+    held = Columns.pack(torch.zeros(64), none, Dense.pack(random(8, 64)), torch.ones(64))
+    near(held.matrix().dense(), held.dense())
     for count in (1, 5):
         x = random(count, 64, seed=count)
         near(held.multiply(x), x.double() @ held.dense().double().T)

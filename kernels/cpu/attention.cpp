@@ -184,10 +184,13 @@ void look_back(const Past &past, int64_t heads, Queries &queries) {
     }
 }
 
-// States of a few tokens of one head where they lie, or widened and padded into `spare`.
+// States of a few tokens of one head where they lie, or widened and padded with zeros into `spare`,
+// which others were in before: a query's zeros times what is no number would be none either.
 template <typename Number>
 const float *near_states(const Number *from, int64_t count, int64_t size, int64_t stride,
                          float *spare) {
+    for (int64_t i = 0; i < count && size < stride; i++)
+        std::fill_n(spare + i * stride + size, stride - size, 0.0f);
     if constexpr (sizeof(Number) == 4) {
         if (size == stride) return from;
         for (int64_t i = 0; i < count; i++) std::copy_n(from + i * size, size, spare + i * stride);

@@ -108,7 +108,8 @@ bool is_even(const CodeRows &rows, const PlaneView &view, int64_t one) {
 }
 
 // The products of up to sixteen short rows with an activation whose blocks are even, times their
-// factor, added to y [rows, apart]. A block's sum is exact: 128 columns by 15, or 64 by 255.
+// factor, added to y [rows, apart]. A block's sum is exact: 32639 by 512 columns of 1, 256 of 7, 128
+// of 127, or 64 of 255.
 template <int PLANES, bool BYTES, bool WHOLE>
 inline __attribute__((always_inline)) void even_code_dots(const CodeRows &rows, int64_t row,
                                                           int64_t count, const PlaneView &view,

@@ -83,6 +83,7 @@ void decode_codes(const Codes &codes, int64_t columns, const Excerpt &of, float 
 void decode_excerpt(const Packed *matrix, const Excerpt &of, float *out, State &state) {
     const int64_t columns = matrix->columns, count = of.count;
     const bool whole = count == columns;
+    if (!count || !of.rows) return;  // a part that holds nothing has no group
     if (matrix->decode == decode_entropy && whole) {
         decode(matrix, of.row, 0, of.rows * columns, out, state);
     } else if (matrix->decode == decode_bfloat16 && whole) {
