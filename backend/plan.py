@@ -124,6 +124,11 @@ def resolve(source: ModelSource) -> tuple[ModelSource, str]:
                 f"copy (SHA-256 {found[:12]}...); install it again."
             )
         return source, found
+    if "/" not in source.name:  # the Hub may have another of this name
+        raise ModelError(
+            f"The model {source.name} was a folder that is not on this machine any more; write "
+            "where it is now."
+        )
     commit = hub.pinned(source)
     return ModelSource(source.name, None, commit), f"hub:{source.name}@{commit}"
 

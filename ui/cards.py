@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter
 from typing import Any
 
@@ -192,7 +193,11 @@ def _wish(model: dict[str, Any]) -> str:
 
 
 def _command(recipe: str, model: str, tier: str) -> str:
-    quoted = safe.plain(recipe).replace('"', "")
-    told = "" if model == "default" else f' --model "{model}"'
+    told = "" if model == "default" else f" --model {_quoted(model)}"
     effort = "" if tier == "quick" else f" --tier {safe.plain(tier, 20)}"
-    return f'python -m backend run "{quoted}"{told}{effort}'
+    return f"python -m backend run {_quoted(safe.plain(recipe))}{told}{effort}"
+
+
+def _quoted(text: str) -> str:
+    """Text of unknown origin as one word of a shell, in which nothing is run."""
+    return shlex.quote(text) if set(text) & set('"$`\\!') else f'"{text}"'
