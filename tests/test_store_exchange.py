@@ -61,6 +61,28 @@ def test_a_zip_of_an_export_is_taken_in_and_nothing_else_in_it(here, there, tmp_
         import_results(there.results, there.shares, tmp_path / "other.zip")
 
 
+def test_a_zip_that_cannot_be_unpacked_is_refused_in_a_sentence(here, there, tmp_path, monkeypatch):
+    here.results.add(document(RUN))
+    export_results(here.results, here.shares, tmp_path / "out")
+    packed = Path(shutil.make_archive(str(tmp_path / "out"), "zip", tmp_path / "out"))
+    whole = packed.read_bytes()
+    with zipfile.ZipFile(packed) as read:
+        about = read.getinfo(f"results/{RUN}.json")
+    body = about.header_offset + 30 + len(about.filename)
+    torn = whole[:body] + bytes(16) + whole[body + 16 :]
+    listed = whole.index(b"PK\x01\x02")
+    locked = bytearray(whole)
+    for start in (at for at in range(listed, len(whole)) if whole[at : at + 4] == b"PK\x01\x02"):
+        locked[start + 8] |= 1  # says that it is encrypted
+    for damaged in (torn, bytes(locked)):
+        (tmp_path / "damaged.zip").write_bytes(damaged)
+        with pytest.raises(StoreError, match="damaged or has a password"):
+            import_results(there.results, there.shares, tmp_path / "damaged.zip")
+    monkeypatch.setattr("backend.store.exchange.SIZE_LIMIT", 500)
+    with pytest.raises(StoreError, match=rf"{RUN}\.json holds .* may hold 500"):
+        import_results(there.results, there.shares, packed)
+
+
 def test_more_than_are_taken_in_at_once_all_come(here, there, tmp_path, monkeypatch):
     monkeypatch.setattr("backend.store.exchange.TOGETHER", 2)
     runs = tuple(f"{number:016x}" for number in range(1, 6))

@@ -12,6 +12,7 @@ import re
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
@@ -79,7 +80,7 @@ def import_results(results: Results, shares: Shares, folder: Path) -> Imported:
     A run that is known here stays as it is, and is listed as conflicting where the two differ.
 
     Raises:
-        StoreError: The folder holds no export that this version can read.
+        StoreError: The folder holds no export that this version can read, or the zip is damaged.
     """
     found = Imported((), (), (), ())
     with _unpacked(folder) as place:
@@ -114,12 +115,23 @@ def _unpacked(folder: Path) -> Iterator[Path]:
     if not zipfile.is_zipfile(folder):
         yield folder
         return
-    with tempfile.TemporaryDirectory() as place, zipfile.ZipFile(folder) as packed:
-        for one in packed.infolist():
-            known = one.filename == _MANIFEST or _RESULT.fullmatch(one.filename)
-            if known and one.file_size <= SIZE_LIMIT:
-                packed.extract(one, place)
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            with zipfile.ZipFile(folder) as packed:
+                for one in packed.infolist():
+                    if one.filename == _MANIFEST or _RESULT.fullmatch(one.filename):
+                        _extract(packed, one, place)
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+            raise StoreError(f"{folder} is damaged or has a password: {error}.") from None
         yield Path(place)
+
+
+def _extract(packed: zipfile.ZipFile, one: zipfile.ZipInfo, place: str) -> None:
+    if one.file_size > SIZE_LIMIT:
+        raise StoreError(
+            f"{one.filename} holds {one.file_size:,} bytes; a result file may hold {SIZE_LIMIT:,}."
+        )
+    packed.extract(one, place)
 
 
 def _read_manifest(place: Path, folder: Path) -> dict:
