@@ -8,10 +8,12 @@ from backend.formats import (
     Dense,
     EntropyCoded,
     IntegerGroups,
+    Monarch,
     Outliers,
     Rows,
     Sparse24,
     Sum,
+    TensorTrain,
     WindowCoded,
     from_header,
 )
@@ -78,6 +80,27 @@ def test_a_header_without_numbers_is_refused_in_words(place, name, value):
     part[name] = value
     with pytest.raises(ValueError, match=f"A header says {value!r} .*, where one or more"):
         from_header(header)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    ("digits", "columns", "bonds"),
+    [([2, -2, -2], [-2, -2, 2], [-3, -3]), ([2, 2, 2], [2, 2, 2], [3.0, 3]), ([0], [8], [])],
+)
+def test_a_chain_of_cores_has_whole_digits_and_bonds(digits, columns, bonds):
+    """The first fits its cores in rows and columns all the same."""
+    sizes = [(2, 6), (6, 6), (6, 2)]
+    cores = {f"core{k}": Dense.pack(torch.ones(*size)) for k, size in enumerate(sizes)}
+    with pytest.raises(ValueError, match="Digits and bonds are whole and 1 or more"):
+        TensorTrain(8, 8, row_digits=digits, column_digits=columns, bonds=bonds, **cores)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(("inputs", "outputs"), [(0, 4), (4, 0), (-4, 4), (-4, -4)])
+def test_a_monarch_has_blocks_on_either_side(inputs, outputs):
+    left, right = Dense.pack(torch.ones(8, 12)), Dense.pack(torch.ones(48, 2))
+    with pytest.raises(ValueError, match="has no"):
+        Monarch(8, 8, left, right, inputs=inputs, outputs=outputs)
 
 
 @pytest.mark.security

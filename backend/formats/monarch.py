@@ -28,7 +28,7 @@ class Monarch(Format):
         self, rows: int, columns: int, left: Format, right: Format, *, inputs: int, outputs: int
     ) -> None:
         super().__init__(rows, columns)
-        if columns % inputs or rows % outputs or left.columns % inputs:
+        if min(inputs, outputs) < 1 or columns % inputs or rows % outputs or left.columns % inputs:
             raise ValueError(
                 f"A matrix {rows} x {columns} has no {outputs} x {inputs} blocks of one size."
             )

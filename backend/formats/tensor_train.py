@@ -34,6 +34,8 @@ class TensorTrain(Format):
         **cores: Format,
     ) -> None:
         super().__init__(rows, columns)
+        if any(type(one) is not int or one < 1 for one in (*row_digits, *column_digits, *bonds)):
+            raise ValueError(f"Digits and bonds are whole and 1 or more, not {bonds}.")
         if math.prod(row_digits) != rows or math.prod(column_digits) != columns:
             raise ValueError(
                 f"Digits {row_digits} and {column_digits} make no matrix {rows} x {columns}."
