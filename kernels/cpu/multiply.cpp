@@ -3,7 +3,7 @@
 // Codes are multiplied as integers (`codes.h`), dense and sparse numbers as they lie; many
 // activations, and what knows neither way, meet rows decoded a tile at a time (`tiles.h`). A sum
 // never depends on the number of threads; of dense numbers it has one order, of codes one for up to
-// three activations and one for more.
+// three activations and one for more, and of short rows in one table with scales one for one alone.
 #include "bfloat16.h"
 #include "codes.h"
 #include "tiles.h"
@@ -35,8 +35,8 @@ void rows_of_codes(const Work &work, int64_t, int64_t first, int64_t end) {
     thread_local State state;  // keeps its rooms
     state.forget();
     const int64_t count = work.count, rows = work.matrix->rows;
-    const int64_t longest =
-        count > FEWER ? LONG_RUN : std::clamp(SHORT_ROWS / work.matrix->columns, RUN, LONG_RUN);
+    const int64_t several = SHORT_ROWS / std::max<int64_t>(work.matrix->columns, 1);
+    const int64_t longest = count > FEWER ? LONG_RUN : std::clamp(several, RUN, LONG_RUN);
     std::vector<float> found(count > 1 ? std::min(end - first, longest) * count : 0);
     for (int64_t row = first; row < end; row += longest) {
         const Run run = {row, std::min(longest, end - row), count > 1 ? found.data() : work.y + row};

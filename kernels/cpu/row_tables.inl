@@ -57,7 +57,7 @@ void table_rows_of(const TableRows &held, int64_t count, const float *x, float *
     for (int64_t row = 0; row < count; row++) {
         if (OWN) table = table_of_row<PLANES>(held.tables + row * held.size);
         __m512 all = _mm512_setzero_ps();
-        const float *scale = held.scales + row * held.groups;
+        const float *scale = SCALED ? held.scales + row * held.groups : nullptr;
         for (int64_t first = 0; first < blocks; first += each) {
             __m512 sum = _mm512_setzero_ps();
             const auto add = [&](int64_t block, bool full) __attribute__((always_inline)) {
