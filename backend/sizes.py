@@ -58,20 +58,21 @@ def size_of(recipe: Recipe, dimensions: Dimensions) -> Size:
         ModelError: a stage cannot treat this model.
         OutOfReachError: this model cannot be held in so little.
     """
-    kept, kv_bits, exact = 1.0, 16.0, True
+    kept, kv_bits, exact, tables = 1.0, 16.0, True, recipe.tables
     for stage in recipe.stages:
         level = stage.settings().get(stage.level, 16.0)
         if isinstance(stage, ModelMethod):
             stage.check(dimensions.anatomy)
             kept, exact = min(kept, level / 16), False
+            tables = None if stage.holds_tables else tables
         elif isinstance(stage, PrefillMethod):
             stage.check(dimensions.anatomy)
         elif isinstance(stage, CacheMethod):
             stage.codec(dimensions.heads, dimensions.head_dim)
             kv_bits = min(16.0, level)
     held, sure = _together(recipe, dimensions)
-    if recipe.tables is not None:
-        saved, known = recipe.tables.saved(dimensions.anatomy)
+    if tables is not None:
+        saved, known = tables.saved(dimensions.anatomy)
         held, sure = held - saved, sure and known
     for stage in recipe.stages:
         for shape, count in dimensions.matrices if isinstance(stage, RepairMethod) else ():

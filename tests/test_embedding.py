@@ -15,11 +15,13 @@ from backend.models.language_model import TransformersModel
 from backend.models.view import View
 from backend.recipes import Recipe
 from backend.sizes import size_of, turned
+from backend.sources import ModelSource
 from tests import tiny_transformers as tiny
 from tests.lean_models import follow, near
 
 EMBEDDING = find("embedding")
 ENDS = ("embedding", "head")
+DEFAULT = Dimensions.of(ModelSource.parse("default"))
 FAMILIES = ["llama", "qwen3", "gpt2", "gemma3", "phi", "opt", "mixtral", "neox"]
 
 
@@ -77,7 +79,10 @@ def test_it_follows_what_treats_the_blocks_and_goes_in_one_call(before):
 def test_tables_that_are_held_already_stay_and_say_so():
     model = tiny.build("llama", dtype=torch.bfloat16)
     source = tiny.loaded_here(model)
-    result = compress(source, Recipe.parse("vocab-trim@15 + embedding"), tiny.tokens(4, 16))
+    recipe = Recipe.parse("vocab-trim@15 + embedding")
+    result = compress(source, recipe, tiny.tokens(4, 16))
+    alone = Recipe.parse("vocab-trim@15")
+    assert size_of(recipe, DEFAULT) == size_of(alone, DEFAULT)  # so none is counted as saved
     assert "held already" in result.remarks[-1]
     assert isinstance(result.view.embedding.held, formats.SharedRows)
 

@@ -276,6 +276,8 @@ class ModelMethod(Leveled):
     """Types of model that it knows; empty where it takes any."""
     keeps: ClassVar[bool] = False
     """Whether it holds the moments of all blocks' heads and neurons at once, and their readers."""
+    holds_tables: ClassVar[bool] = False
+    """Whether it leaves embedding and head held, so that no method for tables treats them."""
 
     @abc.abstractmethod
     def least(self, anatomy: Anatomy) -> int:

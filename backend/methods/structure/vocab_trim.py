@@ -40,6 +40,7 @@ class VocabTrim(ModelMethod):
     claim = "About half of the vocabulary is enough to keep the quality in one language."
     limits = "Tokens that were deleted can be read, not told apart; blocks stay whole."
     yields = ("dense",)
+    holds_tables = True
 
     bits: float = setting(
         14.0, "Bits per original number of the model, 16 for each that stays.", low=1.0, high=16.0
