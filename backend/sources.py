@@ -49,9 +49,12 @@ class ModelSource:
         text = text.strip()
         if text in ("", "default"):
             return cls("default", EMBEDDED)
-        path = Path(text).expanduser()
-        if path.is_dir():
-            return cls(path.name, path.resolve())
+        try:
+            path = Path(text).expanduser()
+            if path.is_dir():
+                return cls(path.name, path.resolve())
+        except (OSError, RuntimeError):  # too long a name, or of nobody's home
+            pass
         name, _, revision = text.partition("@")
         if not _REPOSITORY.fullmatch(name) or (revision and not _REVISION.fullmatch(revision)):
             raise ModelError(

@@ -131,6 +131,18 @@ def test_a_measured_model_in_a_folder_goes_by_its_name_and_by_its_folder(tales):
         service.advice.source("fables")
 
 
+@pytest.mark.security
+@pytest.mark.parametrize("model", ["~nobody/x", "x" * 280, "/" + "x/" * 140, "a\0b"])
+def test_a_model_that_can_be_no_folder_is_told_in_a_sentence(client, model):
+    assert client.get("/page/figure", params={"model": model}).json()["points"] == 0
+    for path, asked in (
+        ("page/answer", {"budget": "2 MB"}),
+        ("api/v1/estimate", {"recipe": "rtn"}),
+    ):
+        answer = client.get(f"/{path}", params=asked | {"model": model})
+        assert "is no model" in answer.json()["error"]
+
+
 def test_a_methods_chart_keeps_to_one_protocol_and_its_runs_name_their_models(tales):
     service, _ = tales
     other = result("e" * 16, "gptq@2", "quantise", (90_000, 0.001, 0.9), protocol="cq-2 smoke")
