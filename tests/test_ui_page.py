@@ -166,6 +166,9 @@ def test_a_reason_is_told_once_and_one_of_the_model_names_no_method(service, tmp
         (refused,) = ahead(service, ["gptq", "rtn"], ["3 bits", "4 bits"], str(folder))["refused"]
         assert refused["recipe"] == "Model"
         assert part in refused["reason"]
+    several = "gptq(bits=3, group_size=64)"  # told once, whatever joins its settings
+    (refused,) = ahead(service, [several, "rtn"], ["much"] * 2)["refused"]
+    assert refused["recipe"] == f"{several}, rtn"
     (refused,) = ahead(service, ["gptq", "rtn"], ["3 bits", "much"])["refused"]
     assert refused["recipe"] == "gptq, rtn"
 

@@ -62,19 +62,16 @@ def look_ahead(service: Service, wish: dict[str, Any]) -> dict[str, Any]:
     model = str(wish.get("model") or "default")
     wanted = list(product(wish.get("recipes") or [], wish.get("budgets") or [""]))[:MOST]
     rows: dict[str, dict[str, Any]] = {}
-    refused: dict[str, dict[str, str]] = {}  # by reason, each told once
+    refused: dict[str, list[str]] = {}  # recipes by reason, each told once
     try:
         service.estimate("dense", model)
     except ParetoscopeError as error:  # which no recipe is to blame for
-        wanted, refused[""] = [], {"recipe": "Model", "reason": safe.plain(error, 400)}
+        wanted, refused[safe.plain(error, 400)] = [], ["Model"]
     for recipe, budget in wanted:
         try:
             row = _row(service, str(recipe), str(budget), model)
         except ParetoscopeError as error:
-            about, reason = safe.plain(recipe, 200), safe.plain(error, 400)
-            told = refused.setdefault(reason, {"recipe": about, "reason": reason})
-            if about not in told["recipe"].split(", "):
-                told["recipe"] += f", {about}"
+            refused.setdefault(safe.plain(error, 400), []).append(safe.plain(recipe, 200))
             continue
         rows.setdefault(row["recipe"], row)
     found = list(rows.values())
@@ -83,7 +80,10 @@ def look_ahead(service: Service, wish: dict[str, Any]) -> dict[str, Any]:
     known = [one for one in found if one["seconds"] is not None]
     return {
         "rows": found,
-        "refused": list(refused.values()),
+        "refused": [
+            {"recipe": ", ".join(dict.fromkeys(recipes)), "reason": reason}
+            for reason, recipes in refused.items()
+        ],
         "lacking": next((one["lacking"] for one in known if one["lacking"]), ""),
         "jobs": len(found),
         "size": _span([one["bytes"] for one in known], "B"),
