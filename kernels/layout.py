@@ -68,8 +68,14 @@ class Matrix:
         return found.to(activation.dtype).view(*activation.shape[:-1], self.shape[0])
 
     def take(self, places: Tensor) -> Tensor:
-        """Rows [number of rows, columns] by their places, in float32."""
+        """Rows [number of rows, columns] by their places, in float32.
+
+        Raises:
+            IndexError: a place is none of the rows, which are read without looking.
+        """
         places = places.to(torch.int64).contiguous()
+        if places.numel() and not 0 <= int(places.min()) <= int(places.max()) < self.shape[0]:
+            raise IndexError(f"Rows of this matrix are 0 to {self.shape[0] - 1}.")
         found = torch.empty(places.numel(), self.shape[1])
         extension.library().decode_some(
             Address(self.address), Address(places.data_ptr()), Number(places.numel()),

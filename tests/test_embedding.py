@@ -104,3 +104,13 @@ def test_a_model_without_tables_is_refused():
 
     with pytest.raises(ModelError, match="embedding needs a table of tokens"):
         EMBEDDING().saved(Bare())
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("token", [-1, 12, 1 << 40])
+def test_an_id_that_a_held_table_does_not_have_is_refused(token):
+    held = EMBEDDING(bits=8.5).hold(torch.ones(12, 128))
+    table = formats.HeldEmbedding(held, torch.bfloat16)
+    assert table(torch.tensor([[0, 11]])).shape == (1, 2, 128)
+    with pytest.raises(IndexError, match="Rows of this matrix are 0 to 11"):
+        table(torch.tensor([[0, token]]))
