@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from backend import formats, methods
@@ -207,10 +208,18 @@ def test_an_artefact_appears_whole_or_not_at_all_and_a_broken_one_is_refused(tmp
     broken("empty-record", lambda folder: (folder / "recipe.json").write_text("{}"))
     broken("fewer-held", lambda folder: forget_one(folder / "recipe.json"))
     broken("no-config", lambda folder: (folder / "config.json").unlink())
+    broken("other-type", lambda folder: as_bytes(next(folder.glob("*.safetensors"))))
 
 
 def cut(path):
     path.write_bytes(path.read_bytes()[:-100])
+
+
+def as_bytes(path):
+    """Scales of as many bytes as there were numbers: half of what is read of them."""
+    held = load_file(path)
+    name = next(name for name in held if name.endswith("scales.values"))
+    save_file(held | {name: held[name].to(torch.uint8)}, path)
 
 
 def forget_one(path):

@@ -236,15 +236,29 @@ def _assign(
     view: View, tensors: dict[str, torch.Tensor], tied: dict[str, str], folder: Path
 ) -> None:
     whole = tensors | {name: tensors[home] for name, home in tied.items()}
+    types = {name: buffer.dtype for name, buffer in _held(view.model)}
     try:
         view.model.load_state_dict(whole, strict=True, assign=True)
     except RuntimeError as error:
         raise ModelError(f"{folder} does not hold what its recipe needs: {error}") from error
+    for name, buffer in _held(view.model):  # whose bytes products read as they are meant to be
+        if buffer.dtype != types[name]:
+            raise ModelError(
+                f"{folder.name} is damaged at {name}: {buffer.dtype} lies where {types[name]} is "
+                "read. Compress the model again."
+            )
     for name, home in tied.items():
         owner, _, attribute = home.rpartition(".")
         parameter = getattr(view.model.get_submodule(owner), attribute)
         parent, _, child = name.rpartition(".")
         setattr(view.model.get_submodule(parent), child, parameter)
+
+
+def _held(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """What formats hold of a model, by name."""
+    for name, module in model.named_modules():
+        if isinstance(module, HeldLinear | HeldEmbedding):
+            yield from module.held.named_buffers(prefix=name)
 
 
 def _write_shards(tensors: dict[str, torch.Tensor], folder: Path) -> list[str]:
