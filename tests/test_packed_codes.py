@@ -10,16 +10,29 @@ from tests.test_packed import COARSE, MANY, ODD, integers, near, random, rounded
 pytestmark = pytest.mark.usefixtures("loops")
 
 
+@pytest.mark.parametrize("bits", [1, 3, 4, 7, 8])
 @pytest.mark.parametrize("group_size", [32, 512])
 @pytest.mark.parametrize(("rows", "columns"), ODD)
-def test_activations_beside_each_other_change_nothing(rows, columns, group_size):
-    held = integers(rows, columns, 4, group_size, "float")
+def test_activations_beside_each_other_change_nothing(rows, columns, group_size, bits):
+    held = integers(rows, columns, bits, group_size, "float")
     x = random(7, columns, seed=1)
     x[1, columns // 2] *= 1000  # its columns are not worth the same
     alone = torch.stack([held.multiply(one) for one in x])
     assert torch.equal(held.multiply(x[:3]), alone[:3])
     assert torch.equal(held.multiply(x)[:4], held.multiply(x[:4]))
     near(held.multiply(x), alone)
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("columns", [128, 512])
+def test_the_largest_codes_and_activations_stay_in_32_bits(bits, columns):
+    codes = torch.full((17, columns), (1 << bits) - 1)
+    held = IntegerGroups.pack(codes, torch.ones(17, 1), bits=bits, group_size=columns)
+    x = torch.ones(6, columns)
+    x[1], x[2, ::2] = -1, -1
+    wanted = x.double() @ held.dense().double().T
+    for count in (1, 2, 3, 6):
+        near(held.multiply(x[:count]), wanted[:count])
 
 
 @pytest.mark.parametrize("group_size", [64, 512])
