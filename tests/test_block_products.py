@@ -53,6 +53,7 @@ def test_no_step_multiplies_by_factors_whose_blocks_cannot_be_read_apart():
     held = Monarch(12, 10, left, Dense.pack(random(24, 5)), inputs=2, outputs=4)
     assert left.matrix() is None
     assert held.product() is None
+    assert held.speed == "emulated"
     x = random(3, 10, seed=3)
     near(held.multiply(x), x.double() @ held.dense().double().T)
 
