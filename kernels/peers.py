@@ -9,6 +9,7 @@ one thread it is the processor's time that counts.
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib.util
 import itertools
 import json
@@ -237,16 +238,21 @@ class _Ggml:
         self._call("build_forward_expand", graph, found, given=None)
         self._call("alloc_ctx_tensors_from_buft", weights, self._place(weight, found))
         self._call("alloc_ctx_tensors", room, self._backend)
-        random = numpy.random.default_rng(0)
-        numbers = random.standard_normal((size, size), dtype=numpy.float32)
+        numbers = numpy.random.default_rng(1).standard_normal((count, size), dtype=numpy.float32)
+        for tensor, part in ((weight, self._quantised(kind, size)), (x, numbers)):
+            sizes = ctypes.c_size_t(0), ctypes.c_size_t(part.nbytes)
+            self._call("tensor_set", tensor, part.ctypes.data, *sizes, given=None)
+        return lambda: self._call("graph_compute", self._backend, graph, given=ctypes.c_int)
+
+    @functools.cache  # noqa: B019 - which takes seconds; there is one library
+    def _quantised(self, kind: int, size: int) -> numpy.ndarray:
+        """A random matrix as a type holds it."""
+        numbers = numpy.random.default_rng(0).standard_normal((size, size), dtype=numpy.float32)
         held = numpy.empty(size * self.row_bytes(kind, size), numpy.uint8)
         shape, scales = (ctypes.c_int64(0), *[ctypes.c_int64(size)] * 2), numpy.ones(size, "f4")
         data = [part.ctypes.data for part in (numbers, held, scales)]
         self._call("quantize_chunk", ctypes.c_int(kind), *data[:2], *shape, data[2])
-        for tensor, part in ((weight, held), (x, numbers[:count].copy())):
-            sizes = ctypes.c_size_t(0), ctypes.c_size_t(part.nbytes)
-            self._call("tensor_set", tensor, part.ctypes.data, *sizes, given=None)
-        return lambda: self._call("graph_compute", self._backend, graph, given=ctypes.c_int)
+        return held
 
     def _place(self, weight: int, product: int) -> int:
         """The kind of buffer that interleaves rows of a weight, or the usual one."""

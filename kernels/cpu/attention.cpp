@@ -129,16 +129,24 @@ void remember(const Room &room, int64_t size, int64_t heads, const float *keys,
         }
 }
 
+// What a thread keeps from one call to the next, so that a token asks for no memory.
+struct Kept {
+    std::vector<float> numbers;
+    std::vector<Asking> askings;
+    std::vector<int64_t> depths;
+};
+
 // All queries of a block, ordered by the head that they ask.
 class Queries {
   public:
-    Queries(const Block &block, int64_t size, const float *queries, int64_t tokens)
+    Queries(const Block &block, int64_t size, const float *queries, int64_t tokens, Kept &kept)
         : stride(eights(size)), rows(tokens * (block.query.rows / block.key.rows)),
-          group_(block.query.rows / block.key.rows), width_(block.query.rows), size_(size) {
+          all(kept.askings), group_(block.query.rows / block.key.rows),
+          width_(block.query.rows), size_(size) {
         const int64_t heads = block.key.rows / size;
-        room_.assign(2 * heads * rows * stride, 0);
+        kept.numbers.assign(2 * heads * rows * stride, 0);
         all.resize(heads * rows);
-        float *next = room_.data();
+        float *next = kept.numbers.data();
         for (int64_t head = 0; head < heads; head++)
             for (int64_t row = 0; row < rows; row++, next += 2 * stride) {
                 all[head * rows + row] = {next, next + stride, -INFINITY, 0};
@@ -158,7 +166,7 @@ class Queries {
     }
 
     const int64_t stride, rows;  // rows: of one head
-    std::vector<Asking> all;
+    std::vector<Asking> &all;
 
   private:
     int64_t place(int64_t head, int64_t row) const {
@@ -166,7 +174,6 @@ class Queries {
     }
 
     const int64_t group_, width_, size_;
-    std::vector<float> room_;
 };
 
 // Tokens that a cache holds: a piece of all heads is read, then every head's queries look at it.
@@ -203,12 +210,11 @@ const float *near_states(const Number *from, int64_t count, int64_t size, int64_
 }
 
 // How many of the new tokens each follows: of a tree, those of its own branch.
-std::vector<int64_t> depths_of(const Tokens &tokens) {
-    std::vector<int64_t> depths(tokens.count, -1);
+void find_depths(const Tokens &tokens, std::vector<int64_t> &depths) {
+    depths.assign(tokens.count, -1);
     for (int64_t token = 0; token < tokens.count; token++)
         for (int64_t i = 0; i < tokens.count; i++)
             depths[token] += tokens.among ? tokens.among[token * tokens.count + i] : i <= token;
-    return depths;
 }
 
 // What one new token sees of the tokens of a room, of which `before` are old.
@@ -272,12 +278,15 @@ void attend_in(const Block &block, const Room &room, int64_t size, const float *
     const int64_t before = tokens.position - (room.past ? room.past->tokens : 0) - room.gone;
     remember<Number>(room, size, heads, keys, values, before, tokens.count);
     if (room.asked) std::copy_n(asked, tokens.count * block.query.rows, room.asked);
-    Queries queries(block, size, asked, tokens.count);
+    thread_local Kept kept;
+    thread_local std::vector<Sight> seen;
+    Queries queries(block, size, asked, tokens.count, kept);
     if (room.past) look_back(*room.past, heads, queries);
-    const std::vector<int64_t> depths = depths_of(tokens);
-    std::vector<Sight> sights;
+    find_depths(tokens, kept.depths);
+    seen.clear();
     for (int64_t token = 0; token < tokens.count; token++)
-        sights.emplace_back(room, tokens, depths, before, token);
+        seen.emplace_back(room, tokens, kept.depths, before, token);
+    const std::vector<Sight> &sights = seen;  // this thread's, whoever looks
     const int64_t products = heads * queries.rows * (before + tokens.count) * size;
     const auto one = [&](int64_t head) {
         look_near<Number>(room, head, size, sights, before + tokens.count, queries);

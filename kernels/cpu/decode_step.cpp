@@ -56,11 +56,15 @@ void product(const Product &p, const float *x, int64_t count, float *y) {
     for (int64_t one = 0; one < count; one++) add_scaled(y + one * p.rows, p.bias, 1, p.rows);
 }
 
+CLONES void scale(const float *x, float factor, const float *weight, int64_t count, float *y) {
+    for (int64_t i = 0; i < count; i++) y[i] = x[i] * factor;
+    if (weight)
+        for (int64_t i = 0; i < count; i++) y[i] *= weight[i];
+}
+
 void normalise_one(const Norm &norm, const float *x, float *y) {
     const float factor = 1 / std::sqrt(dot(x, x, norm.width) / norm.divisor + norm.epsilon);
-    for (int64_t i = 0; i < norm.width; i++) y[i] = x[i] * factor;
-    if (norm.weight)
-        for (int64_t i = 0; i < norm.width; i++) y[i] *= norm.weight[i];
+    scale(x, factor, norm.weight, norm.width, y);
 }
 
 void normalise(const Norm &norm, const float *x, int64_t count, float *y) {
@@ -69,7 +73,7 @@ void normalise(const Norm &norm, const float *x, int64_t count, float *y) {
 }
 
 // Sines of the first half are negative: x * cosine + (x turned by half) * sine.
-void rotate(float *x, const float *cosine, const float *sine, int64_t size) {
+CLONES void rotate(float *x, const float *cosine, const float *sine, int64_t size) {
     const int64_t half = size / 2;
     for (int64_t i = 0; i < half; i++) {
         const float first = x[i], second = x[i + half];
@@ -97,24 +101,46 @@ void carry(const Product &shortcut, float *stream, const float *found, float *sp
     add_scaled(stream, found, 1, count * size);
 }
 
-// The lowest place of the largest number, or of the first that is none.
-CLONES int64_t first_choice(const float *numbers, int64_t count) {
+// The lowest place of the largest of some numbers, or of the first that is none.
+template <typename Number, typename Eight, typename One>
+inline __attribute__((always_inline)) int64_t first_of(const Number *numbers, int64_t count,
+                                                       Eight eight, One one) {
     typedef int32_t EightWhole __attribute__((vector_size(32)));
     EightNumbers tops = EightNumbers{} - INFINITY;
     EightWhole none = {};
     int64_t i = 0;
     for (; i + 8 <= count; i += 8) {
-        const EightNumbers each = eight_numbers(numbers + i);
+        const EightNumbers each = eight(numbers + i);
         tops = each > tops ? each : tops;
         none |= each != each;
     }
     bool missing = false;
     float top = -INFINITY;
     for (int lane = 0; lane < 8; lane++) top = std::max(top, tops[lane]), missing |= none[lane];
-    for (; i < count; i++) top = std::max(top, numbers[i]), missing |= numbers[i] != numbers[i];
-    for (i = 0; missing ? numbers[i] == numbers[i] : numbers[i] != top; i++) {
+    for (; i < count; i++) {
+        const float last = one(numbers[i]);
+        top = std::max(top, last), missing |= last != last;
+    }
+    const auto wanted = [&](float number) __attribute__((always_inline)) {
+        return missing ? number != number : number == top;
+    };
+    for (i = 0; !wanted(one(numbers[i])); i++) {
     }
     return i;
+}
+
+CLONES int64_t first_choice(const float *numbers, int64_t count) {
+    const auto one = [](float number) __attribute__((always_inline)) { return number; };
+    return first_of(numbers, count, eight_numbers, one);
+}
+
+CLONES int64_t first_choice_of_halves(const uint16_t *numbers, int64_t count) {
+    const auto eight = [](const uint16_t *from) __attribute__((always_inline)) {
+        EightNumbers found;
+        for (int i = 0; i < 8; i++) found[i] = widened(from[i]);
+        return found;
+    };
+    return first_of(numbers, count, eight, widened);
 }
 
 // Rows of the tokens; false where an id is none.
@@ -267,17 +293,14 @@ int decode_step(const Step *step, const Room *const *rooms, const int64_t *ids, 
 int64_t write_tokens(const Step *step, const Room *const *rooms, int64_t token,
                      const float *cosine, const float *sine, int64_t position, int64_t count,
                      int64_t end, int64_t *written, void *logits) {
-    const int64_t rows = step->head.rows;
-    std::vector<float> wide(step->halved ? rows : 0);
     for (int64_t i = 0; i < count; i++) {
         if (!decode_step(step, rooms, &token, nullptr, cosine, sine, nullptr, position + i, 1,
                          nullptr, 1, logits))
             return 0;
-        if (step->halved)
-            std::transform(static_cast<uint16_t *>(logits), static_cast<uint16_t *>(logits) + rows,
-                           wide.data(), widened);
-        const auto *given = static_cast<const float *>(logits);
-        token = written[i] = first_choice(step->halved ? wide.data() : given, rows);
+        token = step->halved
+                    ? first_choice_of_halves(static_cast<uint16_t *>(logits), step->head.rows)
+                    : first_choice(static_cast<float *>(logits), step->head.rows);
+        written[i] = token;
         if (token == end) return i + 1;
     }
     return count;
