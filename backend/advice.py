@@ -29,7 +29,7 @@ from backend.measure.recommend import (
 )
 from backend.recipes import Recipe
 from backend.sizes import size_of
-from backend.sources import ModelSource
+from backend.sources import ModelSource, folder_of
 from backend.standing import Summary
 from backend.store.remembered import Remembered
 from backend.store.results import EVERYTHING, Filter
@@ -90,10 +90,14 @@ class Advice:
             known = self._store.results.runs(Filter((model.strip(),)))
             if known.empty:
                 raise
-            run = self._store.results.run(str(known["run_id"].iloc[0]))
-            place = "" if run is None else str(run.model.get("source", ""))
-            here = bool(place) and Path(place).is_dir()
-            return ModelSource(model.strip(), Path(place) if here else None)
+            places = map(self._place_of, known.drop_duplicates("hardware_id")["run_id"])
+            return ModelSource(model.strip(), next(filter(None, places), None))
+
+    def _place_of(self, run_id: str) -> Path | None:
+        """The folder that the model of a run was in, if it is here; other machines have others."""
+        run = self._store.results.run(run_id)
+        place = "" if run is None else str(run.model.get("source", ""))
+        return None if place in ("hub", "embedded") else folder_of(place)
 
     def named(self, model: str) -> str:
         """The name that runs of a model go by.

@@ -8,7 +8,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import ModelError, RecipeError, SettingError, UnknownNameError
@@ -17,7 +16,7 @@ from backend.live.desk import Desk
 from backend.live.records import LONGEST_PROMPT, MOST_PANES, MOST_TOKENS, Pane, Wish, Writing
 from backend.plan import TIERS, resolve
 from backend.recipes import digest
-from backend.sources import ModelSource
+from backend.sources import ModelSource, folder_of
 from backend.store.results import Run
 from backend.store.votes import ANSWERS
 
@@ -249,8 +248,8 @@ def source_of(run: Run) -> ModelSource:
         source = ModelSource.parse(name)
     elif place in ("", "hub"):
         return ModelSource(name, None, run.model.get("revision", ""))
-    elif Path(place).is_dir():
-        source = ModelSource(name, Path(place))
+    elif folder := folder_of(place):
+        source = ModelSource(name, folder)
     else:
         raise ModelError(f"The model {name} was a folder, {place}, that is not on this machine.")
     known = run.model.get("sha256")

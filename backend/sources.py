@@ -49,12 +49,8 @@ class ModelSource:
         text = text.strip()
         if text in ("", "default"):
             return cls("default", EMBEDDED)
-        try:
-            path = Path(text).expanduser()
-            if path.is_dir():
-                return cls(path.name, path.resolve())
-        except (OSError, RuntimeError):  # too long a name, or of nobody's home
-            pass
+        if path := folder_of(text):
+            return cls(path.name or path.resolve().name, path.resolve())
         name, _, revision = text.partition("@")
         if not _REPOSITORY.fullmatch(name) or (revision and not _REVISION.fullmatch(revision)):
             raise ModelError(
@@ -114,6 +110,15 @@ def fingerprint(folder: Path) -> str:
             while block := file.read(1 << 20):
                 total.update(block)
     return total.hexdigest()
+
+
+def folder_of(text: str) -> Path | None:
+    """The folder that a text names, if it is there."""
+    try:
+        path = Path(text).expanduser()
+        return path if text and path.is_dir() else None
+    except (OSError, RuntimeError):  # too long a name, or of nobody's home
+        return None
 
 
 def check_folder(folder: Path) -> Path:

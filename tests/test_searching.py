@@ -196,9 +196,11 @@ def test_a_search_that_breaks_off_does_not_stay_under_way(service, monkeypatch):
     assert searches.now().state == "failed"
 
 
-def test_a_folder_goes_by_its_name(tmp_path):
+def test_a_folder_goes_by_its_name(tmp_path, monkeypatch):
     (tmp_path / "tales").mkdir()
+    monkeypatch.chdir(tmp_path / "tales")
     with Store(tmp_path / "home") as store:
         advice = Advice(store)
         assert advice.named(str(tmp_path / "tales")) == "tales"
+        assert advice.named(".") == "tales"
         assert advice.named("owner/name@main") == "owner/name"

@@ -122,6 +122,10 @@ def test_a_measured_model_in_a_folder_goes_by_its_name_and_by_its_folder(tales):
             wish = {"model": text, "recipes": ["rtn@4"], "budgets": []}
             told = client.post("/page/ahead", json=wish).json()
             assert (told["model"], told["measured"], told["jobs"]) == ("tales", True, 1)
+    elsewhere = {"name": "tales", "source": "/" + "far/" * 99, "revision": "", "parameters": 1}
+    newer = {"model": elsewhere, "hardware_id": "bbbb", "created": "2027-05-01T10:00:00+00:00"}
+    run = result("e" * 16, "gptq@5", "quantise", (880_000, 0.02, 0.9), **newer)
+    service.store.results.add(run)
     assert service.advice.source("tales").folder == folder
     shutil.rmtree(folder)
     assert service.advice.source("tales").folder is None
