@@ -20,7 +20,7 @@ def test_activations_beside_each_other_change_nothing(rows, columns, group_size,
     alone = torch.stack([held.multiply(one) for one in x])
     assert torch.equal(held.multiply(x[:3]), alone[:3])
     assert torch.equal(held.multiply(x)[:4], held.multiply(x[:4]))
-    near(held.multiply(x), alone)
+    near(held.multiply(x), alone, 4 * COARSE if bits == 1 else 2e-6)  # few are not rounded
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
