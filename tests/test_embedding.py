@@ -7,6 +7,7 @@ from backend import formats
 from backend.compress import compress
 from backend.dimensions import Dimensions
 from backend.errors import ModelError, OutOfReachError
+from backend.formats.base import Format
 from backend.layers import describe
 from backend.measure.size import resident
 from backend.methods import find
@@ -18,6 +19,7 @@ from backend.sizes import size_of, turned
 from backend.sources import ModelSource
 from tests import tiny_transformers as tiny
 from tests.lean_models import follow, near
+from tests.test_packed import integers
 
 EMBEDDING = find("embedding")
 ENDS = ("embedding", "head")
@@ -114,3 +116,20 @@ def test_an_id_that_a_held_table_does_not_have_is_refused(token):
     assert table(torch.tensor([[0, 11]])).shape == (1, 2, 128)
     with pytest.raises(IndexError, match="Rows of this matrix are 0 to 11"):
         table(torch.tensor([[0, token]]))
+
+
+@pytest.mark.parametrize("kind", ["one width", "two widths", "zero points", "offsets"])
+def test_a_token_is_read_without_the_rest_of_its_table(kind, monkeypatch):
+    table = torch.randn(40, 128, generator=torch.Generator().manual_seed(0))
+    held = {
+        "one width": lambda: EMBEDDING(bits=8.125).hold(table),
+        "two widths": lambda: EMBEDDING(bits=5.5).hold(table),
+        "zero points": lambda: integers(40, 128, 5, 32, "zero-point"),
+        "offsets": lambda: integers(40, 128, 3, 64, "float"),
+    }[kind]()
+    assert isinstance(held, formats.Rows) == (kind == "two widths")
+    wanted, places = held.dense(), torch.tensor([39, 0, 7, 7])
+    monkeypatch.setattr(Format, "lying", lambda _: None)  # as on a GPU, or without a compiler
+    for whole in (formats.IntegerGroups, formats.Rows):
+        monkeypatch.setattr(whole, "dense", lambda _: pytest.fail("made dense"))
+    assert torch.equal(held.take(places), wanted[places])

@@ -38,9 +38,12 @@ class Planes(nn.Module):
         for width, plane in bitpack.pack(codes, bits).items():
             setattr(self, f"plane{width}", plane)
 
-    def get(self) -> Tensor:
-        """The codes [rows, columns], uint8."""
-        return bitpack.unpack(self.parts(), self.columns)
+    def get(self, rows: Tensor | None = None) -> Tensor:
+        """The codes [rows, columns], uint8; of all rows, or of those at some places."""
+        parts = self.parts()
+        if rows is not None:
+            parts = {width: part[rows] for width, part in parts.items()}
+        return bitpack.unpack(parts, self.columns)
 
     def parts(self) -> dict[int, Tensor]:
         """The planes by their width."""
@@ -125,20 +128,31 @@ class IntegerGroups(Format):
         """Bits of a code, group size, kind of offset."""
         return {"bits": self.code_bits, "group_size": self.group_size, "offset": self.offset}
 
-    def group_values(self) -> tuple[Tensor, Tensor | None]:
-        """Scales and offsets [rows, groups] in float32."""
-        scales = self.scales.dense()
+    def group_values(self, rows: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Scales and offsets [rows, groups] in float32; of all rows, or of those at some places."""
+
+        def of(held: Format) -> Tensor:
+            return held.dense() if rows is None else held.take(rows)
+
+        scales = of(self.scales)
         if self.offset == "zero-point":
             middle = float(1 << (self.code_bits - 1))
-            return scales, (middle - self.zero_points.get().to(torch.float32)) * scales
-        return scales, None if self.offsets is None else self.offsets.dense()
+            return scales, (middle - self.zero_points.get(rows).to(torch.float32)) * scales
+        return scales, None if self.offsets is None else of(self.offsets)
 
     def dense(self) -> Tensor:
         """The matrix in float32."""
-        scales, offsets = self.group_values()
-        return wna16_mm.dequantise(
-            self.codes.get(), scales, offsets, self.code_bits, self.group_size
-        )
+        return self._unpacked(None)
+
+    def take(self, rows: Tensor) -> Tensor:
+        """Some rows, and no other is unpacked."""
+        if rows.device.type == "cpu" and self.lying() is not None:
+            return super().take(rows)
+        return self._unpacked(rows)
+
+    def _unpacked(self, rows: Tensor | None) -> Tensor:
+        codes, (scales, offsets) = self.codes.get(rows), self.group_values(rows)
+        return wna16_mm.dequantise(codes, scales, offsets, self.code_bits, self.group_size)
 
     def matrix(self) -> packed.Matrix | None:
         """Planes, scales and offsets where they lie; scales may be integers themselves."""

@@ -57,6 +57,17 @@ class Rows(Format):
         """The matrix in float32."""
         return torch.cat([self.fine.dense(), self.coarse.dense()])[self._order()]
 
+    def take(self, rows: Tensor) -> Tensor:
+        """Some rows, from either part by their places in it."""
+        if rows.device.type == "cpu" and self.lying() is not None:
+            return super().take(rows)
+        mask = self.fine_rows()
+        fine, coarse = (
+            part.take((marks.cumsum(0) - 1)[rows].clamp(min=0))
+            for part, marks in ((self.fine, mask), (self.coarse, ~mask))
+        )
+        return torch.where(mask[rows].unsqueeze(1), fine, coarse)
+
     def multiply(self, activation: Tensor) -> Tensor:
         """Two products, their outputs put in order; of many on the processor one, of dense rows."""
         here = activation.device.type == "cpu"
