@@ -7,12 +7,16 @@ import struct
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from backend.compress import compress
 from backend.errors import ModelError
-from backend.models import config_gate
+from backend.formats import Dense
+from backend.models import artefact, config_gate
 from backend.models.load import load, read_config
+from backend.recipes import Recipe
 from backend.sources import HEADER_LIMIT, TENSOR_LIMIT, ModelSource, tensor_shapes
+from tests import tiny_transformers as tiny
 
 pytestmark = pytest.mark.security
 LLAMA = {
@@ -152,3 +156,25 @@ def test_a_chat_template_is_never_rendered(tmp_path):
 
     for path in sources():
         assert "apply_chat_template" not in path.read_text(), path
+
+
+@pytest.mark.parametrize("name", ["model.embed_tokens", "lm_head", "model.layers.0.mlp.up_proj"])
+@pytest.mark.parametrize("shape", [(1, 1), (64, 64)])
+def test_what_an_artefact_holds_is_as_large_as_its_place(tmp_path, name, shape):
+    """A matrix that is sound in itself, but smaller or larger than what a step reads of it."""
+    model = tiny.build("llama", dtype=torch.bfloat16)
+    source, recipe = tiny.loaded(model, tmp_path / "dense"), Recipe.parse("rtn@5 + embedding@6")
+    result = compress(source, recipe, tiny.tokens(4, 16))
+    folder = tmp_path / "artefact"
+    artefact.save(result.view, source, recipe, [], folder)
+    assert artefact.load(folder).loaded.parameters
+    record = json.loads((folder / "recipe.json").read_text())
+    held = Dense.pack(torch.ones(*shape))
+    record["held"][name]["header"] = held.header()
+    record["tied"] = {to: of for to, of in record["tied"].items() if not to.startswith(name)}
+    (folder / "recipe.json").write_text(json.dumps(record))
+    (shard,) = folder.glob("model-*.safetensors")
+    kept = {key: one for key, one in load_file(shard).items() if not key.startswith(f"{name}.held")}
+    save_file(kept | {f"{name}.held.values": held.values}, shard)
+    with pytest.raises(ModelError, match=f"artefact is damaged at {name}: .* are needed"):
+        artefact.load(folder)

@@ -142,8 +142,11 @@ def load(
     view = View(model)
     for step in record["structure"]:
         find(step["method"]).rebuild(view, step)
+    places = dict(model.named_modules())
     for name, entry in record["held"].items():
-        view.replace(name, _empty(entry))
+        held = _empty(entry)
+        _check_shape(places.get(name), held, f"{folder.name} is damaged at {name}")
+        view.replace(name, held)
     _assign(view, tensors, record["tied"], folder)
     _check(model, folder)
     if dtype is not None:
@@ -170,6 +173,21 @@ def _check(model: nn.Module, folder: Path) -> None:
                 raise ModelError(
                     f"{folder.name} is damaged at {name}: {error} Compress the model again."
                 ) from error
+
+
+def _check_shape(place: nn.Module | None, module: HeldLinear | HeldEmbedding, what: str) -> None:
+    """Refuse what is smaller or larger than its place in a model: steps read it as that large."""
+    if isinstance(place, nn.Linear):
+        wanted = place.out_features, place.in_features
+    elif isinstance(place, nn.Embedding):
+        wanted = place.num_embeddings, place.embedding_dim
+    else:
+        return
+    if module.held.shape != wanted:
+        raise ModelError(
+            f"{what}: {module.held.shape} numbers are held where {wanted} are needed. Compress the "
+            "model again."
+        )
 
 
 def _describe(module: HeldLinear | HeldEmbedding) -> dict[str, Any]:
