@@ -8,12 +8,14 @@ import struct
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from backend.compress import compress
 from backend.errors import ModelError
 from backend.formats import Dense
 from backend.models import artefact, config_gate
 from backend.models.load import load, read_config
+from backend.models.placed import PlacedLinear
 from backend.recipes import Recipe
 from backend.sources import HEADER_LIMIT, TENSOR_LIMIT, ModelSource, tensor_shapes
 from tests import tiny_transformers as tiny
@@ -178,3 +180,14 @@ def test_what_an_artefact_holds_is_as_large_as_its_place(tmp_path, name, shape):
     save_file(kept | {f"{name}.held.values": held.values}, shard)
     with pytest.raises(ModelError, match=f"artefact is damaged at {name}: .* are needed"):
         artefact.load(folder)
+
+
+@pytest.mark.parametrize("side", ["inputs", "outputs"])
+def test_a_linear_among_more_channels_marks_as_many_as_it_has(tmp_path, side):
+    stay = torch.arange(10) % 3 > 0
+    shape = (5, 6) if side == "inputs" else (6, 5)
+    placed = PlacedLinear.of(torch.ones(*shape), None, stay, side)
+    placed.check()
+    placed.mask[0, 0] ^= 2
+    with pytest.raises(ModelError, match=r"is damaged at 0: A mask marks 5 channels; 6 are held"):
+        artefact._check(nn.Sequential(placed), tmp_path)

@@ -30,6 +30,7 @@ from backend.formats import HeldEmbedding, HeldLinear, from_header
 from backend.methods import find
 from backend.models.load import LoadedModel, attention, read_config
 from backend.models.place import PROCESSOR, put
+from backend.models.placed import PlacedLinear
 from backend.models.precision import recast
 from backend.models.view import View
 from backend.recipes import Recipe
@@ -166,9 +167,9 @@ def load(
 
 def _check(model: nn.Module, folder: Path) -> None:
     for name, module in model.named_modules():
-        if isinstance(module, HeldLinear | HeldEmbedding):
+        if isinstance(module, HeldLinear | HeldEmbedding | PlacedLinear):
             try:
-                module.held.check()
+                (module if isinstance(module, PlacedLinear) else module.held).check()
             except ValueError as error:
                 raise ModelError(
                     f"{folder.name} is damaged at {name}: {error} Compress the model again."

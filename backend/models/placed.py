@@ -46,6 +46,17 @@ class PlacedLinear(nn.Module):
         width = self.out_features if self.side == "outputs" else self.in_features
         return bitpack.unpack_plane(self.mask, 1, width).flatten().nonzero().flatten()
 
+    def check(self) -> None:
+        """Hold what was loaded against itself, since steps read it without looking.
+
+        Raises:
+            ValueError: as many channels are not marked as the smaller linear has.
+        """
+        marked = self.places.numel()
+        kept = self.kept.in_features if self.side == "inputs" else self.kept.out_features
+        if marked != kept:
+            raise ValueError(f"A mask marks {marked:,} channels; {kept:,} are held.")
+
     def forward(self, activation: Tensor) -> Tensor:
         """Activation [..., in_features] to [..., out_features]."""
         if self.side == "inputs":
