@@ -178,12 +178,9 @@ def _check(model: nn.Module, folder: Path) -> None:
 
 def _check_shape(place: nn.Module | None, module: HeldLinear | HeldEmbedding, what: str) -> None:
     """Refuse what is smaller or larger than its place in a model: steps read it as that large."""
-    if isinstance(place, nn.Linear):
-        wanted = place.out_features, place.in_features
-    elif isinstance(place, nn.Embedding):
-        wanted = place.num_embeddings, place.embedding_dim
-    else:
+    if not isinstance(place, nn.Linear | nn.Embedding):
         return
+    wanted = tuple(place.weight.shape)
     if module.held.shape != wanted:
         raise ModelError(
             f"{what}: {module.held.shape} numbers are held where {wanted} are needed. Compress the "

@@ -95,3 +95,4 @@ def narrow(view: View, channels: int) -> None:
         view.head.weight = view.embedding.weight
     else:
         view.head.weight = nn.Parameter(weight.new_empty(vocabulary, channels), requires_grad=False)
+    view.head.in_features = channels
