@@ -55,7 +55,7 @@ def _encode_ends(view: View, work: _Work) -> None:
     if isinstance(head, nn.Linear) and head.weight is not weight:
         found = work.coded(head.weight.detach())
         if found is not None:
-            view.replace(view.name_of(head), HeldLinear(found, head.bias))
+            view.hold_head(found)
 
 
 class _Work:

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from backend.formats import HeldLinear
-
 if TYPE_CHECKING:
     from backend.methods.base import TableMethod
     from backend.models.view import View
@@ -25,6 +23,5 @@ def hold_tables(view: View, method: TableMethod) -> list[str]:
         return []
     if not isinstance(head, nn.Linear):
         return [f"The head is a {type(head).__name__}; it stayed as it was."]
-    found = method.hold(head.weight.detach().float())
-    view.replace(view.name_of(head), HeldLinear(found, head.bias))
+    view.hold_head(method.hold(head.weight.detach().float()))
     return []

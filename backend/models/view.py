@@ -155,7 +155,11 @@ class View:
         scale = float(getattr(embedding, "scalar_embed_scale", 1.0))
         self.replace(self.name_of(embedding), HeldEmbedding(held, weight.dtype, scale))
         if head is not None and head.weight is weight:
-            self.replace(self.name_of(head), HeldLinear(held, head.bias))
+            self.hold_head(held)
+
+    def hold_head(self, held: Format) -> None:
+        """Put a held matrix in the place of the head, which keeps its bias."""
+        self.replace(self.name_of(self.head), HeldLinear(held, self.head.bias))
 
     def replace(self, name: str, module: nn.Module) -> None:
         """Put a module in the place of another."""

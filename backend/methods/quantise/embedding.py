@@ -39,11 +39,11 @@ class Embedding(TableMethod):
 
     def outline(self, rows: int, columns: int) -> Outline:
         """Codes and scales of both widths, and a bit a row where there are two."""
-        plan = _grid.plan(rows, columns, self.bits, self.group_size, symmetric=True)
-        return Outline(plan.nbytes(rows, columns))
+        return Outline(self._plan(rows, columns).nbytes(rows, columns))
 
     def hold(self, table: Tensor) -> Format:
         """Round a table [vocabulary, width]."""
-        rows, columns = table.shape
-        plan = _grid.plan(rows, columns, self.bits, self.group_size, symmetric=True)
-        return _grid.nearest(table, plan)
+        return _grid.nearest(table, self._plan(*table.shape))
+
+    def _plan(self, rows: int, columns: int) -> _grid.Plan:
+        return _grid.plan(rows, columns, self.bits, self.group_size, symmetric=True)

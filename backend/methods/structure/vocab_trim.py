@@ -79,8 +79,7 @@ class VocabTrim(ModelMethod):
         shared = _standing(view, walk.windows, ~kept)
         view.hold_embedding(formats.SharedRows.pack(table, kept, shared if tied else mean))
         if not tied:
-            untied = formats.SharedRows.pack(output, kept, shared)
-            view.replace(view.name_of(head), formats.HeldLinear(untied, head.bias))
+            view.hold_head(formats.SharedRows.pack(output, kept, shared))
         walk.restart()
         return {}
 
