@@ -10,6 +10,7 @@
 #include "bfloat16.h"
 #include "clones.h"
 #include "exponential.h"
+#include "loops.h"
 
 namespace {
 
@@ -17,12 +18,6 @@ constexpr int64_t NEAR = 32;        // tokens of a piece of a room
 constexpr int64_t ALONE = 1 << 19;  // products below which a second thread costs more
 
 int64_t eights(int64_t count) { return (count + 7) / 8 * 8; }
-
-// One query of one head: what it asks, what it found so far, its largest score, its shares' sum.
-struct Asking {
-    float *query, *found;  // padded with zeros to whole eights
-    float top, sum;
-};
 
 // Sums of eight vectors each: neighbours are added until one number of each is left.
 inline __attribute__((always_inline)) EightNumbers sums_of(const EightNumbers *parts) {
@@ -141,8 +136,9 @@ class Queries {
   public:
     Queries(const Block &block, int64_t size, const float *queries, int64_t tokens, Kept &kept)
         : stride(eights(size)), rows(tokens * (block.query.rows / block.key.rows)),
-          all(kept.askings), group_(block.query.rows / block.key.rows),
-          width_(block.query.rows), size_(size) {
+          group(block.query.rows / block.key.rows),
+          whole(loops->look_at[0] && size % 32 == 0 && size <= Asking::WIDEST),
+          all(kept.askings), width_(block.query.rows), size_(size) {
         const int64_t heads = block.key.rows / size;
         kept.numbers.assign(2 * heads * rows * stride, 0);
         all.resize(heads * rows);
@@ -155,8 +151,6 @@ class Queries {
             }
     }
 
-    int64_t token(int64_t row) const { return row / group_; }
-
     void write(int64_t head, float *found) const {
         for (int64_t row = 0; row < rows; row++) {
             const Asking &one = all[head * rows + row];
@@ -165,15 +159,16 @@ class Queries {
         }
     }
 
-    const int64_t stride, rows;  // rows: of one head
+    const int64_t stride, rows, group;  // rows: of one head; a group of them: of a token
+    const bool whole;                   // whether `look_at` knows heads of this size
     std::vector<Asking> &all;
 
   private:
     int64_t place(int64_t head, int64_t row) const {
-        return row / group_ * width_ + (head * group_ + row % group_) * size_;
+        return row / group * width_ + (head * group + row % group) * size_;
     }
 
-    const int64_t group_, width_, size_;
+    const int64_t width_, size_;
 };
 
 // Tokens that a cache holds: a piece of all heads is read, then every head's queries look at it.
@@ -184,10 +179,16 @@ void look_back(const Past &past, int64_t heads, Queries &queries) {
         float *keys = states.data(), *values = keys + heads * piece;
         past.read_keys(past.keys, first, past.piece, queries.stride, keys);
         past.read_values(past.values, first, past.piece, queries.stride, values);
-        for (int64_t head = 0; head < heads; head++)
+        for (int64_t head = 0; head < heads; head++, keys += piece, values += piece) {
+            Asking *asking = &queries.all[head * queries.rows];
+            if (queries.whole) {
+                loops->look_at[0](asking, queries.rows, keys, values, past.piece, queries.stride,
+                                  nullptr);
+                continue;
+            }
             for (int64_t row = 0; row < queries.rows; row++)
-                look(queries.all[head * queries.rows + row], keys + head * piece,
-                     values + head * piece, past.piece, queries.stride, nullptr, scores.data());
+                look(asking[row], keys, values, past.piece, queries.stride, nullptr, scores.data());
+        }
     }
 }
 
@@ -251,22 +252,31 @@ template <typename Number>
 void look_near(const Room &room, int64_t head, int64_t size, const std::vector<Sight> &sights,
                int64_t whole, Queries &queries) {
     const int64_t start = head * room.capacity * size, stride = queries.stride;
+    const Number *all_keys = static_cast<const Number *>(room.keys) + start;
+    const Number *all_values = static_cast<const Number *>(room.values) + start;
     float scores[NEAR];
     uint8_t seen[NEAR];
     thread_local std::vector<float> spare;  // keeps its room
     spare.resize(std::max<size_t>(spare.size(), 2 * NEAR * stride));
     for (int64_t first = 0; first < whole; first += NEAR) {
-        const int64_t count = std::min(NEAR, whole - first), at = start + first * size;
-        const float *keys = near_states(static_cast<const Number *>(room.keys) + at, count, size,
-                                        stride, spare.data());
-        const float *values = near_states(static_cast<const Number *>(room.values) + at, count,
-                                          size, stride, spare.data() + NEAR * stride);
-        for (int64_t row = 0; row < queries.rows; row++) {
-            const Sight &sight = sights[queries.token(row)];
+        const int64_t count = std::min(NEAR, whole - first), at = first * size;
+        const float *keys = nullptr, *values = nullptr;
+        if (!queries.whole) {
+            keys = near_states(all_keys + at, count, size, stride, spare.data());
+            values = near_states(all_values + at, count, size, stride,
+                                 spare.data() + NEAR * stride);
+        }
+        for (int64_t row = 0; row < queries.rows; row += queries.group) {
+            const Sight &sight = sights[row / queries.group];
             const int64_t visible = std::min(count, sight.end - first);
-            if (visible > 0)
-                look(queries.all[head * queries.rows + row], keys, values, visible, stride,
-                     sight.marks(first, visible, seen), scores);
+            if (visible <= 0) continue;
+            const uint8_t *marks = sight.marks(first, visible, seen);
+            Asking *asking = &queries.all[head * queries.rows + row];
+            if (queries.whole)
+                loops->look_at[sizeof(Number) == 2](asking, queries.group, all_keys + at,
+                                                    all_values + at, visible, size, marks);
+            for (int64_t one = 0; one < (queries.whole ? 0 : queries.group); one++)
+                look(asking[one], keys, values, visible, stride, marks, scores);
         }
     }
 }

@@ -3,35 +3,6 @@
 // A block of 32 rows is unpacked once and turned, so that a register holds four codes of sixteen
 // rows; every activation meets it there (`code_runs.inl`).
 
-// Sixteen registers of sixteen words: rows become columns.
-inline __attribute__((always_inline)) void turn(__m512i (&held)[16]) {
-    __m512i half[16];
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; i++) {
-        half[2 * i] = _mm512_unpacklo_epi32(held[2 * i], held[2 * i + 1]);
-        half[2 * i + 1] = _mm512_unpackhi_epi32(held[2 * i], held[2 * i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++)
-#pragma GCC unroll 2
-        for (int j = 0; j < 2; j++) {
-            held[4 * i + 2 * j] = _mm512_unpacklo_epi64(half[4 * i + j], half[4 * i + 2 + j]);
-            held[4 * i + 2 * j + 1] = _mm512_unpackhi_epi64(half[4 * i + j], half[4 * i + 2 + j]);
-        }
-#pragma GCC unroll 2
-    for (int i = 0; i < 2; i++)
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) {
-            half[8 * i + j] = _mm512_shuffle_i32x4(held[8 * i + j], held[8 * i + 4 + j], 0x88);
-            half[8 * i + 4 + j] = _mm512_shuffle_i32x4(held[8 * i + j], held[8 * i + 4 + j], 0xDD);
-        }
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; j++) {
-        held[j] = _mm512_shuffle_i32x4(half[j], half[8 + j], 0x88);
-        held[8 + j] = _mm512_shuffle_i32x4(half[j], half[8 + j], 0xDD);
-    }
-}
-
 // Eight words of sixteen rows: rows become columns. Rows four apart share a register at once.
 inline __attribute__((always_inline)) void turn_eight(const uint8_t *rows, int64_t apart,
                                                       __m512i (&held)[8]) {
@@ -65,6 +36,13 @@ inline __attribute__((always_inline)) void turn_eight(const uint8_t *rows, int64
     for (int j = 0; j < 8; j++) held[j] = half[j];
 }
 
+// Asks for a line of each of some rows, sixteen at most, as no more of them may have room near a core
+// where rows lie a power of two apart.
+inline void ask_for(const uint8_t *line, int64_t bytes, int64_t several) {
+    for (int64_t i = 0; i < std::min<int64_t>(several, 16); i++)
+        _mm_prefetch(reinterpret_cast<const char *>(line + i * bytes), _MM_HINT_T0);
+}
+
 // A block of some rows, [words of a row's block, codes of a byte, 32 rows, 4].
 template <int PLANES>
 void unpack_tile(const CodeRows &rows, int64_t row, int64_t several, int64_t block, uint8_t *tile) {
@@ -79,8 +57,8 @@ void unpack_tile(const CodeRows &rows, int64_t row, int64_t several, int64_t blo
     for (int64_t half = 0; half < 2 && 16 * half < several; half++, line += 16 * bytes) {
         // whether the widest plane is turned where it lies
         const bool there = (PLANES_FIRST || PLANES == 8) && whole && several >= 16 * (half + 1);
-        for (int64_t i = 0; i < 16 && row == 0; i++)  // nobody asked for these rows before
-            _mm_prefetch(reinterpret_cast<const char *>(line + i * bytes + 3 * 64), _MM_HINT_T0);
+        if (half == 0) ask_for(line + 16 * bytes, bytes, several - 16);
+        if (row == 0) ask_for(line + 3 * 64, bytes, 16);  // nobody did before
         for (int64_t i = 0; i < 16 && (Of::LOWER || !there); i++) {
             const Of one(rows, row + std::min(16 * half + i, several - 1), block, whole);
             const auto keep = [&](int plane, __m512i held) __attribute__((always_inline)) {
@@ -177,38 +155,17 @@ inline void halves_of(const uint8_t *tile, float *found) {
         }
 }
 
-// Numbers [rows, columns] to [columns, 32]; what lies behind the last row is one of its numbers.
-inline void turn_rows(const float *from, int64_t rows, int64_t columns, float *to) {
-    for (int64_t column = 0; column < columns; column += 16)
-        for (int64_t half = 0; half < 2; half++) {
-            const __mmask16 there = columns - column < 16 ? (1u << (columns - column)) - 1 : 0xFFFF;
-            __m512i held[16];
-            for (int64_t i = 0; i < 16; i++)
-                held[i] = _mm512_maskz_loadu_epi32(
-                    there, from + std::min(16 * half + i, rows - 1) * columns + column);
-            turn(held);
-            for (int64_t i = 0; i < std::min<int64_t>(16, columns - column); i++)
-                _mm512_storeu_si512(to + 32 * (column + i) + 16 * half, held[i]);
-        }
-}
-
-// Adds sums [activations, 32], times a factor, to y [rows, activations].
-inline void add_turned(const float *sums, int64_t rows, int64_t several, float factor, float *y) {
-    for (int64_t one = 0; one < several; one += 16)
+// Adds sums [activations, 32] of some rows, times a factor, to y [activations, apart].
+inline void add_sums(const float *sums, int64_t rows, int64_t several, float factor, float *y,
+                     int64_t apart) {
+    for (int64_t one = 0; one < several; one++, sums += 32, y += apart)
         for (int64_t half = 0; 16 * half < rows; half++) {
-            const __mmask16 there = several - one < 16 ? (1u << (several - one)) - 1 : 0xFFFF;
-            __m512i held[16];
-            for (int64_t i = 0; i < 16; i++)
-                held[i] =
-                    _mm512_loadu_si512(sums + 32 * std::min(one + i, several - 1) + 16 * half);
-            turn(held);
-            for (int64_t i = 0; i < std::min<int64_t>(16, rows - 16 * half); i++) {
-                float *to = y + (16 * half + i) * several + one;
-                _mm512_mask_storeu_ps(
-                    to, there,
-                    _mm512_fmadd_ps(_mm512_castsi512_ps(held[i]), _mm512_set1_ps(factor),
-                                    _mm512_maskz_loadu_ps(there, to)));
-            }
+            const int64_t left = std::min<int64_t>(16, rows - 16 * half);
+            const __mmask16 there = static_cast<__mmask16>((1u << left) - 1);
+            _mm512_mask_storeu_ps(y + 16 * half, there,
+                                  _mm512_fmadd_ps(_mm512_loadu_ps(sums + 16 * half),
+                                                  _mm512_set1_ps(factor),
+                                                  _mm512_maskz_loadu_ps(there, y + 16 * half)));
         }
 }
 
@@ -230,24 +187,20 @@ inline void add_part(Meeting &at, bool in_bytes, int64_t pieces, int64_t count, 
 }
 
 // A run of tiles of 32 rows with all activations, added to sums [activations, 32]. Meanwhile the
-// next rows' codes are asked for: so many bits of each, which lie one behind the other.
+// next rows' codes are asked for: so many bits of each, which lie one behind the other, by each part
+// so many lines every four words.
 inline void add_runs(const uint8_t *tile, int64_t run, const PlaneView &view, int64_t several,
-                     const float *scales, int64_t groups, const uint8_t *ahead, int64_t width,
-                     float *sums) {
+                     const float *scales, int64_t pieces, const uint8_t *ahead, int64_t width,
+                     int64_t lines, float *sums) {
     const PanelView &panel = *view.panel;
     const bool in_bytes = panel.width == 4;
     float halves[4 * 32];
     if (view.halves) halves_of(tile, halves);
     Meeting at = {tile, nullptr, nullptr, {}, view.halves ? halves : nullptr, nullptr, ahead, 0};
-    const int64_t lines = (width + panel.parts - 1) / panel.parts;
-    const int64_t size = view.group_size;
-    for (int64_t piece = 0; piece < 4; piece++) {
-        const int64_t column = run * PanelView::RUN + piece * PanelView::PIECE;
-        at.own[piece] = scales + 32 * std::min(column / size, groups - 1);
-    }
-    const int64_t pieces = groups == 1 || size % 128 == 0 ? 4 : size % 64 == 0 ? 2 : 1;
+    for (int64_t piece = 0; piece < 4; piece++)
+        at.own[piece] = scales + 32 * view.groups[4 * run + piece];
     for (int64_t part = 0; part < panel.parts; part++) {
-        const int64_t first = panel.first(part, several), end = panel.first(part + 1, several);
+        const int64_t first = panel.first[part], end = panel.first[part + 1];
         at.bytes = panel.bytes + (run * several + first) * PanelView::WORDS * panel.width;
         at.shared = panel.scales + (run * several + first) * 4;
         at.sums = sums + 32 * first;
@@ -257,31 +210,35 @@ inline void add_runs(const uint8_t *tile, int64_t run, const PlaneView &view, in
     }
 }
 
-// Adds the products of rows of codes with all activations, times their factor, to y [rows,
-// activations]; groups and steps part where 32 columns end.
+// Adds the products of rows of codes with all activations, times their factor, to y [activations,
+// apart]; groups and steps part where 32 columns end.
 template <int PLANES>
 void code_tiles(const CodeRows &rows, int64_t count, const PlaneView &view, int64_t several,
-                float *y) {
+                float *y, int64_t apart) {
     constexpr int64_t RUN = PanelView::RUN, WIDTH = Held<PLANES>::WIDTH;
     constexpr int64_t BLOCK = 512 / WIDTH, COLUMNS = std::max(RUN, BLOCK);  // of a tile
     alignas(64) uint8_t tile[COLUMNS / 4 * TILE_WORD];
-    const int64_t runs = view.panel->runs;
+    const int64_t runs = view.panel->runs, parts = view.panel->parts, size = view.group_size;
+    const int64_t pieces = rows.groups == 1 || size % 128 == 0 ? 4 : size % 64 == 0 ? 2 : 1;
+    const int64_t lines = (WIDTH + parts - 1) / parts;
     std::vector<float> scales(32 * rows.groups), sums;
     for (int64_t row = 0; row < count; row += TILE_OF_CODES) {
         const int64_t here = std::min(TILE_OF_CODES, count - row);
         turn_rows(rows.scales + row * rows.groups, here, rows.groups, scales.data());
         sums.assign(32 * several, 0);
         const int64_t bytes = rows.bytes[Held<PLANES>::WIDEST];
+        const uint8_t *line = rows.lines[Held<PLANES>::WIDEST] + row * bytes;
         const uint8_t *next = rows.lines[Held<PLANES>::WIDEST] + (row + TILE_OF_CODES) * bytes;
         for (int64_t run = 0; run < runs; run += COLUMNS / RUN) {
             for (int64_t start = 0; start < COLUMNS; start += BLOCK)
                 unpack_tile<PLANES>(rows, row, here, (run * RUN + start) / BLOCK,
                                     tile + start / 4 * TILE_WORD);
+            ask_for(line + (run * RUN + COLUMNS) / BLOCK * 64, bytes, here);
             for (int64_t more = 0; more < std::min(COLUMNS / RUN, runs - run); more++)
                 add_runs(tile + more * PanelView::WORDS * TILE_WORD, run + more, view, several,
-                         scales.data(), rows.groups, next + (run + more) * WIDTH * 8 * 64, WIDTH,
-                         sums.data());
+                         scales.data(), pieces, next + (run + more) * WIDTH * 8 * 64, WIDTH,
+                         lines, sums.data());
         }
-        add_turned(sums.data(), here, several, rows.factor, y + row * several);
+        add_sums(sums.data(), here, several, rows.factor, y + row, apart);
     }
 }

@@ -18,7 +18,7 @@ void decode_rows(const Packed *matrix, int64_t first, int64_t count, float *out,
 void begin_with_groups(const Run &run, const float *worth, int64_t groups,
                        const Fixed &activations, int64_t group_size) {
     loops->group_dots(worth, run.count, groups, activations.sums(group_size), activations.count(),
-                      run.y);
+                      run.y, run.apart);
 }
 
 // The plane whose blocks codes of several planes are multiplied by together: the widest.
@@ -57,7 +57,7 @@ void dots_of_integers(const IntegerGroups &held, const Run &run, const Fixed &ac
         }
         loops->code_dots[planes](rows, run.count,
                                  activations.view(widest(planes), held.group_size),
-                                 activations.count(), run.y);
+                                 activations.count(), run.y, run.apart);
         return;
     }
     float factor = 1;
@@ -66,7 +66,8 @@ void dots_of_integers(const IntegerGroups &held, const Run &run, const Fixed &ac
         const int64_t bytes = bytes_of(held.shape.columns, 1 << plane);
         loops->plane_dots[plane](
             {held.codes.planes[plane] + run.first * bytes, bytes, scales, groups, factor},
-            run.count, activations.view(plane, held.group_size), activations.count(), run.y);
+            run.count, activations.view(plane, held.group_size), activations.count(), run.y,
+            run.apart);
         factor *= static_cast<float>(1 << (1 << plane));
     }
 }
@@ -93,11 +94,11 @@ void dots_of_binary(const BinaryCodes &held, const Run &run, const Fixed &activa
                                  rest + (plane + 1) * size,
                                  groups,
                                  2},
-                                run.count, view, activations.count(), run.y);
+                                run.count, view, activations.count(), run.y, run.apart);
         else
             loops->plane_dots[0]({held.signs + (plane * rows + run.first) * bytes, bytes,
                               rest + (plane + 1) * size, groups, 2},
-                             run.count, view, activations.count(), run.y);
+                             run.count, view, activations.count(), run.y, run.apart);
 }
 
 void dots_of_codebook(const Codebook &held, const Run &run, const Fixed &activations,
@@ -108,7 +109,8 @@ void dots_of_codebook(const Codebook &held, const Run &run, const Fixed &activat
     if (held.scales)
         decode_rows(held.scales, run.first, run.count, state.tile.data(), state, 0);
     const PlaneView view = activations.view(Fixed::TABLE, group_of(held));
-    std::fill_n(run.y, run.count * several, 0.0f);
+    for (int64_t one = 0; one < several; one++)
+        std::fill_n(run.y + one * run.apart, run.count, 0.0f);
     float own[16] = {}, scale = 0;
     Table table;
     if (!held.rows) {
@@ -124,7 +126,7 @@ void dots_of_codebook(const Codebook &held, const Run &run, const Fixed &activat
         loops->scale_by(scales, scale, groups);
         loops->table_dots(in_four_bits(held.codes, run.first + row, columns, state.codes),
                           bytes_of(columns, 4), table, view, several, scales,
-                          run.y + row * several);
+                          run.y + row, run.apart);
     }
 }
 
@@ -138,15 +140,16 @@ void dots_of_mixed(const MixedRows &mixed, const Run &run, const Fixed &activati
     };
     const int64_t several = activations.count(), passed = ones_before(run.first);
     const int64_t fine = ones_before(run.first + run.count) - passed;
-    state.tile.resize(run.count * several);
-    float *next[2] = {state.tile.data() + fine * several, state.tile.data()};
-    dots_of_codes(mixed.fine, {passed, fine, next[1]}, activations, state.inner(0));
-    dots_of_codes(mixed.coarse, {run.first - passed, run.count - fine, next[0]}, activations,
+    const int64_t all = run.count;
+    state.tile.resize(all * several);
+    float *found = state.tile.data();
+    dots_of_codes(mixed.fine, {passed, fine, found, all}, activations, state.inner(0));
+    dots_of_codes(mixed.coarse, {run.first - passed, all - fine, found + fine, all}, activations,
                   state.inner(1));
-    for (int64_t row = 0; row < run.count; row++) {
-        float *&from = next[bit_of(mixed.mask, run.first + row)];
-        std::copy_n(from, several, run.y + row * several);
-        from += several;
+    for (int64_t row = 0, of[2] = {fine, 0}; row < all; row++) {
+        const int64_t at = of[bit_of(mixed.mask, run.first + row)]++;
+        for (int64_t one = 0; one < several; one++)
+            run.y[one * run.apart + row] = found[one * all + at];
     }
 }
 

@@ -6,7 +6,8 @@
 // A run of rows of a matrix, and where their products with all activations go.
 struct Run {
     int64_t first, count;
-    float *y;  // [rows, activations]
+    float *y;  // [activations, apart]
+    int64_t apart;
 };
 
 // Whether a matrix is multiplied as integers: its codes in groups that no sum of a block mixes, and

@@ -55,6 +55,7 @@ inline __attribute__((always_inline)) void sums_of_codes(const CodeRows &rows, i
     if (rows.bytes[WIDEST] % 64) add(blocks, false);
 }
 
+#include "turns.inl"
 #include "code_tiles.inl"
 
 // Each row's sixteen sums added up by `add`, in the order of `_mm512_reduce_add_ps`.
@@ -76,7 +77,7 @@ inline __attribute__((always_inline)) __m512 reduced(const __m512 (&sums)[16], A
     return add(_mm512_shuffle_ps(first, second, 0x88), _mm512_shuffle_ps(first, second, 0xDD));
 }
 
-// Adds the products of rows that lie `step` apart to y [rows, apart].
+// Adds the products of rows that lie `step` apart to y [activations, apart].
 template <int PLANES, int ROWS, int MANY, bool BYTES>
 inline __attribute__((always_inline)) void some_code_dots(const CodeRows &rows, int64_t row,
                                                           int64_t step, const PlaneView &view,
@@ -86,13 +87,14 @@ inline __attribute__((always_inline)) void some_code_dots(const CodeRows &rows, 
     if constexpr (ROWS == 16) {
         const auto add = [](__m512 a, __m512 b) __attribute__((always_inline)) { return a + b; };
         const __m512 found = reduced(sums[0], add);
-        _mm512_storeu_ps(y + row, _mm512_fmadd_ps(_mm512_set1_ps(rows.factor), found,
-                                                  _mm512_loadu_ps(y + row)));
+        float *to = y + one * apart + row;
+        _mm512_storeu_ps(
+            to, _mm512_fmadd_ps(_mm512_set1_ps(rows.factor), found, _mm512_loadu_ps(to)));
         return;
     }
     for (int r = 0; r < ROWS; r++)
         for (int i = 0; i < MANY; i++)
-            y[(row + r * step) * apart + one + i] += rows.factor * _mm512_reduce_add_ps(sums[i][r]);
+            y[(one + i) * apart + row + r * step] += rows.factor * _mm512_reduce_add_ps(sums[i][r]);
 }
 
 constexpr int64_t SHORT = 256;  // bytes of a row of which sixteen share the nearest cache
@@ -108,7 +110,7 @@ bool is_even(const CodeRows &rows, const PlaneView &view, int64_t one) {
 }
 
 // The products of up to sixteen short rows with an activation whose blocks are even, times their
-// factor, added to y [rows, apart]. A block's sum is exact: 32639 by 512 columns of 1, 256 of 7, 128
+// factor, added to y [activations, apart]. A block's sum is exact: 32639 by 512 columns of 1, 256 of 7, 128
 // of 127, or 64 of 255.
 template <int PLANES, bool BYTES, bool WHOLE>
 inline __attribute__((always_inline)) void even_code_dots(const CodeRows &rows, int64_t row,
@@ -160,23 +162,19 @@ inline __attribute__((always_inline)) void even_code_dots(const CodeRows &rows, 
         found = _mm512_fmadd_ps(exact, _mm512_mul_ps(own, _mm512_set1_ps(*lanes)), found);
     }
     found = _mm512_mul_ps(_mm512_set1_ps(rows.factor), found);
-    if (WHOLE && apart == 1) {
-        _mm512_storeu_ps(y + row, _mm512_add_ps(found, _mm512_loadu_ps(y + row)));
-        return;
-    }
-    float each[16];
-    _mm512_storeu_ps(each, found);
-    for (int64_t r = 0; r < count; r++) y[(row + r) * apart + one] += each[r];
+    const __mmask16 there = static_cast<__mmask16>((1u << count) - 1);
+    float *to = y + one * apart + row;
+    _mm512_mask_storeu_ps(to, there, _mm512_add_ps(found, _mm512_maskz_loadu_ps(there, to)));
 }
 
-// Adds the products of rows of codes with some activations, times their factor, to y [rows,
-// activations]. A processor that fetches ahead follows four long lines, a quarter of all rows
+// Adds the products of rows of codes with some activations, times their factor, to y [activations,
+// apart]. A processor that fetches ahead follows four long lines, a quarter of all rows
 // apart, at twice the rate of four short ones in one page.
 template <int PLANES, int MANY, bool BYTES>
 void code_dots_of(const CodeRows &rows, int64_t count, const PlaneView &view, int64_t one, float *y,
                   int64_t apart) {
     int64_t row = 0;
-    if (MANY == 1 && apart == 1 && rows.bytes[Held<PLANES>::WIDEST] <= SHORT)
+    if (MANY == 1 && rows.bytes[Held<PLANES>::WIDEST] <= SHORT)
         for (; row + 16 <= count; row += 16)
             some_code_dots<PLANES, 16, 1, BYTES>(rows, row, 1, view, one, y, apart);
     const int64_t step = (count - row) / 4, first = row;
@@ -199,22 +197,22 @@ void even_dots(const CodeRows &rows, int64_t count, const PlaneView &view, int64
 
 template <int PLANES, bool BYTES>
 void few_code_dots(const CodeRows &rows, int64_t count, const PlaneView &view, int64_t several,
-                   float *y) {
+                   float *y, int64_t apart) {
     const bool near = rows.bytes[Held<PLANES>::WIDEST] <= SHORT;
     for (int64_t one = 0; one < several; one++) {
         if (near && is_even<PLANES>(rows, view, one)) {
-            even_dots<PLANES, BYTES>(rows, count, view, one, y, several);
+            even_dots<PLANES, BYTES>(rows, count, view, one, y, apart);
         } else if (one + 2 <= several && !(near && is_even<PLANES>(rows, view, one + 1))) {
-            code_dots_of<PLANES, 2, BYTES>(rows, count, view, one++, y, several);
+            code_dots_of<PLANES, 2, BYTES>(rows, count, view, one++, y, apart);
         } else {
-            code_dots_of<PLANES, 1, BYTES>(rows, count, view, one, y, several);
+            code_dots_of<PLANES, 1, BYTES>(rows, count, view, one, y, apart);
         }
     }
 }
 
 template <int PLANES>
 void code_dots(const CodeRows &rows, int64_t count, const PlaneView &view, int64_t several,
-               float *y) {
+               float *y, int64_t apart) {
     auto run = view.bytes ? few_code_dots<PLANES, true> : few_code_dots<PLANES, false>;
-    (view.panel ? code_tiles<PLANES> : run)(rows, count, view, several, y);
+    (view.panel ? code_tiles<PLANES> : run)(rows, count, view, several, y, apart);
 }

@@ -14,6 +14,8 @@
 
 namespace {
 
+constexpr int64_t NEAR = 4096;  // numbers that have room on the stack
+
 CLONES float dot(const float *a, const float *b, int64_t count) {
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -48,6 +50,10 @@ CLONES void let_through(float *gates, const float *values, int64_t count) {
     std::memcpy(last + 8, values + done, bytes);
     const EightNumbers found = let(last, last + 8);
     std::memcpy(gates + done, &found, bytes);
+}
+
+CLONES void take(const float *from, const int64_t *places, int64_t count, float *to) {
+    for (int64_t i = 0; i < count; i++) to[i] = from[places[i]];
 }
 
 void product(const Product &p, const float *x, int64_t count, float *y) {
@@ -180,8 +186,7 @@ void multiply_gathered(const void *matrix, const float *x, int64_t count, float 
     const int64_t width = held.inner.columns;
     std::vector<float> taken(count * width);
     for (int64_t token = 0; token < count; token++)
-        for (int64_t i = 0; i < width; i++)
-            taken[token * width + i] = x[token * held.columns + held.places[i]];
+        take(x + token * held.columns, held.places, width, taken.data() + token * width);
     product(held.inner, taken.data(), count, y);
 }
 
@@ -215,18 +220,23 @@ void multiply_placed(const void *matrix, const float *x, int64_t count, float *y
     const Placed &placed = *static_cast<const Placed *>(matrix);
     int64_t rows = 0;
     for (int64_t i = 0; i < placed.parts.count; i++) rows += placed.parts.of[i].rows;
-    std::vector<float> found(count * rows), part;
-    for (int64_t i = 0, first = 0; i < placed.parts.count; first += placed.parts.of[i++].rows) {
-        const Product &one = placed.parts.of[i];
-        part.resize(count * one.rows);
-        product(one, x, count, part.data());
-        for (int64_t token = 0; token < count; token++)
-            std::copy_n(part.data() + token * one.rows, one.rows,
-                        found.data() + token * rows + first);
+    float near[NEAR];
+    std::vector<float> far(count * rows > NEAR ? count * rows : 0);
+    float *found = far.empty() ? near : far.data();
+    for (int64_t i = 0, first = 0; i < placed.parts.count; first += placed.parts.of[i++].rows)
+        product(placed.parts.of[i], x, count, found + first * count);
+    if (count == 1) {
+        take(found, placed.places, placed.rows, y);
+        return;
     }
-    for (int64_t token = 0; token < count; token++)
-        for (int64_t row = 0; row < placed.rows; row++)
-            y[token * placed.rows + row] = found[token * rows + placed.places[row]];
+    std::vector<float> side(rows);  // one token's, beside each other
+    for (int64_t token = 0; token < count; token++, y += placed.rows) {
+        for (int64_t i = 0, first = 0; i < placed.parts.count; first += placed.parts.of[i++].rows) {
+            const int64_t several = placed.parts.of[i].rows;
+            std::copy_n(found + first * count + token * several, several, side.data() + first);
+        }
+        take(side.data(), placed.places, placed.rows, y);
+    }
 }
 
 // `rooms` of the blocks, null where one asks or has no attention; `ids` of the tokens, or `stream`

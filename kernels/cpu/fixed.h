@@ -30,7 +30,9 @@ struct PlaneView {
     bool bytes;             // the lower bytes of activations are zero
     bool halves;            // they are 128
     const PanelView *panel;  // activations for tiles of codes, whose groups part where 32 columns
-    int64_t group_size;      // end; null: none
+                             // end; null: none
+    const int32_t *groups;   // [32 columns]: which group each is of; for tiles
+    int64_t group_size;
 };
 
 class Fixed {
@@ -110,6 +112,7 @@ class Fixed {
                 in_bytes(),
                 in_halves(),
                 dealt_[plane] && meets_tiles(group_size) ? &panels_[plane].view() : nullptr,
+                grouping.of.data(),
                 group_size};
     }
 
@@ -123,6 +126,7 @@ class Fixed {
         int64_t time = 0;         // of the activations whose sums these are
         std::vector<float> sums;  // [activations, groups]
         std::vector<int32_t> first[PLANES], places[PLANES];
+        std::vector<int32_t> of;  // [32 columns], for tiles
     };
 
     // Does something for each activation; a loop of threads takes its time, even of one.
@@ -178,6 +182,8 @@ class Fixed {
         if (!at) {
             const int64_t groups = (columns_ + group_size - 1) / group_size;
             room_.emplace_back(at = new Grouping{group_size, columns_, sums_, groups});
+            for (int64_t column = 0; column < columns_ + PanelView::RUN; column += SHARED)
+                at->of.push_back(static_cast<int32_t>(std::min(column / group_size, groups - 1)));
         }
         Grouping &here = *at;
         if (here.time == time_) return here;

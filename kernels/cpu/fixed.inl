@@ -141,7 +141,7 @@ template <int WIDTH, int MANY>
 inline __attribute__((always_inline)) void several_plane_dots(const uint8_t *line, int64_t bytes,
                                                               const PlaneView &view, int64_t first,
                                                               const float *scales, float factor,
-                                                              float *y) {
+                                                              float *y, int64_t apart) {
     constexpr int EACH = 16 / WIDTH;
     EightFloats sums[MANY] = {};
     for (int64_t block = 0; 32 * block < bytes; block++) {
@@ -166,14 +166,14 @@ inline __attribute__((always_inline)) void several_plane_dots(const uint8_t *lin
             sums[i] += __builtin_convertvector(exact[i], EightFloats) * (own * lanes);
         }
     }
-    for (int i = 0; i < MANY; i++) y[first + i] += factor * all_of(sums[i]);
+    for (int i = 0; i < MANY; i++) y[(first + i) * apart] += factor * all_of(sums[i]);
 }
 
 // Four rows with one activation; each sum in the same order as that of a row alone.
 template <int WIDTH>
 inline __attribute__((always_inline)) void four_plane_dots(const Plane &plane,
                                                            const PlaneView &view, int64_t one,
-                                                           float *y, int64_t apart) {
+                                                           float *y) {
     constexpr int EACH = 16 / WIDTH;
     EightFloats sums[4] = {};
     for (int64_t block = 0; 32 * block < plane.bytes; block++) {
@@ -196,29 +196,30 @@ inline __attribute__((always_inline)) void four_plane_dots(const Plane &plane,
                          (scales_of(view, block, plane.scales + row * plane.groups) * lanes);
         }
     }
-    for (int row = 0; row < 4; row++) y[row * apart] += plane.factor * all_of(sums[row]);
+    for (int row = 0; row < 4; row++) y[row] += plane.factor * all_of(sums[row]);
 }
 
-// Adds the products of rows of one plane with all activations, times its factor, to y [rows,
-// activations].
+// Adds the products of rows of one plane with all activations, times its factor, to y [activations,
+// apart].
 template <int WIDTH>
-void plane_dots(const Plane &plane, int64_t rows, const PlaneView &view, int64_t count, float *y) {
+void plane_dots(const Plane &plane, int64_t rows, const PlaneView &view, int64_t count, float *y,
+                int64_t apart) {
     int64_t first = 0;
     for (; first + 4 <= count; first += 4)
         for (int64_t row = 0; row < rows; row++)
             several_plane_dots<WIDTH, 4>(plane.lines + row * plane.bytes, plane.bytes, view, first,
-                                         plane.scales + row * plane.groups, plane.factor,
-                                         y + row * count);
+                                         plane.scales + row * plane.groups, plane.factor, y + row,
+                                         apart);
     for (; first < count; first++) {
         int64_t row = 0;
         for (; row + 4 <= rows; row += 4)
             four_plane_dots<WIDTH>({plane.lines + row * plane.bytes, plane.bytes,
                                     plane.scales + row * plane.groups, plane.groups, plane.factor},
-                                   view, first, y + row * count + first, count);
+                                   view, first, y + row + first * apart);
         for (; row < rows; row++)
             several_plane_dots<WIDTH, 1>(plane.lines + row * plane.bytes, plane.bytes, view, first,
-                                         plane.scales + row * plane.groups, plane.factor,
-                                         y + row * count);
+                                         plane.scales + row * plane.groups, plane.factor, y + row,
+                                         apart);
     }
 }
 
@@ -254,7 +255,8 @@ template <int MANY>
 inline __attribute__((always_inline)) void several_table_dots(const uint8_t *line, int64_t bytes,
                                                               const Table &table,
                                                               const PlaneView &view, int64_t first,
-                                                              const float *scales, float *y) {
+                                                              const float *scales, float *y,
+                                                              int64_t apart) {
     EightFloats sums[MANY] = {};
     for (int64_t block = 0; 32 * block < bytes; block++) {
         Words values[4];
@@ -273,15 +275,15 @@ inline __attribute__((always_inline)) void several_table_dots(const uint8_t *lin
             sums[i] += found * (own * lanes);
         }
     }
-    for (int i = 0; i < MANY; i++) y[first + i] += all_of(sums[i]);
+    for (int i = 0; i < MANY; i++) y[(first + i) * apart] += all_of(sums[i]);
 }
 
-// Adds the products of a row of codes into a table with all activations to y.
+// Adds the products of a row of codes into a table with all activations to y [activations, apart].
 void table_dots(const uint8_t *line, int64_t bytes, const Table &table, const PlaneView &view,
-                int64_t count, const float *scales, float *y) {
+                int64_t count, const float *scales, float *y, int64_t apart) {
     int64_t first = 0;
     for (; first + 4 <= count; first += 4)
-        several_table_dots<4>(line, bytes, table, view, first, scales, y);
+        several_table_dots<4>(line, bytes, table, view, first, scales, y, apart);
     for (; first < count; first++)
-        several_table_dots<1>(line, bytes, table, view, first, scales, y);
+        several_table_dots<1>(line, bytes, table, view, first, scales, y, apart);
 }

@@ -1,6 +1,7 @@
 // What the loops of every kind of processor look up; included by the files that compile them.
 #pragma once
 
+#include "exponential.h"
 #include "loops.h"
 
 #include <algorithm>

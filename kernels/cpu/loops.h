@@ -102,6 +102,14 @@ struct SignPlanes {
     int64_t group_bytes;  // of a row's groups; four divides them, or they are all bytes
 };
 
+// One query of one head: what it asks, what it found so far, its largest score, its shares' sum.
+struct Asking {
+    static constexpr int64_t WIDEST = 256;  // channels, for `look_at`
+
+    float *query, *found;  // padded with zeros to whole eights
+    float top, sum;
+};
+
 // The loops of one kind of processor; the first four by the planes that there are.
 struct Loops {
     void (*unpack[16])(const uint8_t *const *, int64_t, int64_t, uint32_t *);
@@ -130,16 +138,17 @@ struct Loops {
     void (*dots)(const void *, int64_t, const float *, int64_t, int64_t, float *, int64_t);
     void (*dots_of_halves)(const void *, int64_t, const float *, int64_t, int64_t, float *,
                            int64_t);
-    // Rows of a few numbers with activations, whose products with a row lie side by side.
-    void (*group_dots)(const float *, int64_t, int64_t, const float *, int64_t, float *);
+    // Rows of a few numbers with activations, whose products lie apart.
+    void (*group_dots)(const float *, int64_t, int64_t, const float *, int64_t, float *, int64_t);
     float (*masked_dot)(const uint8_t *, const float *, int64_t, const uint16_t *&,
                         const uint16_t *);
     float (*fours_dot)(const uint8_t *, const float *, int64_t, const uint16_t *);
     Fixed::Round round_to_fixed, round_to_codes;  // with a step every 32 columns, or by blocks
     float (*round_table)(const float *, Table &);
-    void (*plane_dots[4])(const Plane &, int64_t, const PlaneView &, int64_t, float *);
+    // Added to products, of which those of an activation lie apart.
+    void (*plane_dots[4])(const Plane &, int64_t, const PlaneView &, int64_t, float *, int64_t);
     void (*table_dots)(const uint8_t *, int64_t, const Table &, const PlaneView &, int64_t,
-                       const float *, float *);
+                       const float *, float *, int64_t);
     // By the length of vectors of a codebook: 1, 2, 4 and 8.
     void (*add_columns[4])(const VectorColumns &, int64_t, int64_t, float *);
     float (*vectors_dot[4])(const uint32_t *, const float *, const float *, int64_t);
@@ -153,11 +162,15 @@ struct Loops {
     void (*place)(const float *, int64_t, float *);
     void (*tile_dots)(const float *, int64_t, const float *, int64_t, int64_t, int64_t, float *);
     void (*finish_tile)(const float *, int64_t, int64_t, float *, int64_t);
+    // Queries of one token at states [tokens, channels] of their head, in float32 or bfloat16, of
+    // which marks may hide some; 32 divides the channels. Null: by attention.cpp's own.
+    void (*look_at[2])(Asking *, int64_t, const void *, const void *, int64_t, int64_t,
+                       const uint8_t *);
     // Columns up to which dense rows meet any number of activations quicker as they lie than in tiles.
     int64_t short_columns;
     int64_t sums;  // of a block, of which `Fixed` lays activations out
     // By the planes; null: each plane by `plane_dots`.
-    void (*code_dots[16])(const CodeRows &, int64_t, const PlaneView &, int64_t, float *);
+    void (*code_dots[16])(const CodeRows &, int64_t, const PlaneView &, int64_t, float *, int64_t);
     Panel::Deal deal_panel;  // for tiles of codes; null: there are none
     // An activation, dealt first, with values in bfloat16 behind a mask; null: by `masked_dot`.
     void (*deal_pairs)(const float *, int64_t, float *);

@@ -202,6 +202,9 @@ void join(const uint8_t *rest, const uint8_t *exponents, int64_t count, float *o
 #include "vector_columns.inl"
 #include "fixed.inl"
 #include "tiles.inl"
+#ifdef HAS_AVX512
+#include "looks.inl"
+#endif
 
 #define FOR_ALL_PLANES(name)                                                                  \
     {                                                                                         \
@@ -258,8 +261,10 @@ const Loops LOOPS = {FOR_ALL_PLANES(unpack),
                      tile_dots,
                      finish_tile,
 #ifdef HAS_AVX512
+                     {look_at<float>, look_at<uint16_t>},
                      256,
 #else
+                     {},
                      0,
 #endif
                      8,

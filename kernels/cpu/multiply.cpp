@@ -34,18 +34,12 @@ struct Work {
 void rows_of_codes(const Work &work, int64_t, int64_t first, int64_t end) {
     thread_local State state;  // keeps its rooms
     state.forget();
-    const int64_t count = work.count, rows = work.matrix->rows;
     const int64_t several = SHORT_ROWS / std::max<int64_t>(work.matrix->columns, 1);
-    const int64_t longest = count > FEWER ? LONG_RUN : std::clamp(several, RUN, LONG_RUN);
-    std::vector<float> found(count > 1 ? std::min(end - first, longest) * count : 0);
-    for (int64_t row = first; row < end; row += longest) {
-        const Run run = {row, std::min(longest, end - row), count > 1 ? found.data() : work.y + row};
-        dots_of_codes(work.matrix, run, *work.activations, state);
-        if (count == 1) continue;
-        for (int64_t one = 0; one < count; one++)
-            for (int64_t i = 0; i < run.count; i++)
-                work.y[one * rows + row + i] = found[i * count + one];
-    }
+    const int64_t longest = work.count > FEWER ? LONG_RUN : std::clamp(several, RUN, LONG_RUN);
+    for (int64_t row = first; row < end; row += longest)
+        dots_of_codes(work.matrix,
+                      {row, std::min(longest, end - row), work.y + row, work.matrix->rows},
+                      *work.activations, state);
 }
 
 void rows_of_numbers(const Work &work, int64_t, int64_t first, int64_t end) {

@@ -36,6 +36,8 @@ inline __attribute__((always_inline)) void some_dots(const Number *rows, int64_t
 }
 
 #ifdef HAS_AVX512
+#include "turns.inl"
+
 // Sixteen columns of two rows, of which `first` is a half of the columns and `second` the other,
 // each as eight of both rows.
 struct OfTwoRows {
@@ -141,29 +143,68 @@ void dots(const void *numbers, int64_t count, const float *x, int64_t several, i
     }
 }
 
-// Rows [count, FEW] with one activation, of which the products lie `apart`.
+// Rows [count, FEW] with one activation.
 template <int FEW>
-void dots_of_few(const float *rows, int64_t count, const float *x, float *y, int64_t apart) {
+void dots_of_few(const float *rows, int64_t count, const float *x, float *y) {
     for (int64_t row = 0; row < count; row++) {
         float sum = rows[row * FEW] * x[0];
         for (int k = 1; k < FEW; k++) sum += rows[row * FEW + k] * x[k];
-        y[row * apart] = sum;
+        y[row] = sum;
     }
 }
 
-// Products y [rows, several] of rows [count, groups] with activations [several, groups]; each sum
-// in one order. Rows of one to four numbers are for a loop over rows, others for one over numbers.
+#ifdef HAS_AVX512
+// Rows [groups, 32], turned, with some activations: each sum in the order of its groups.
+template <int MANY>
+void turned_dots(const float *turned, int64_t count, int64_t groups, const float *x, float *y,
+                 int64_t apart) {
+    __m512 sums[MANY][2];
+    for (auto &both : sums) both[0] = both[1] = _mm512_setzero_ps();
+    for (int64_t group = 0; group < groups; group++, turned += 32) {
+        const __m512 of[2] = {_mm512_loadu_ps(turned), _mm512_loadu_ps(turned + 16)};
+        for (int one = 0; one < MANY; one++)
+            for (int half = 0; half < 2; half++)
+                sums[one][half] = _mm512_fmadd_ps(of[half], _mm512_set1_ps(x[one * groups + group]),
+                                                  sums[one][half]);
+    }
+    const uint32_t there = static_cast<uint32_t>((1ull << count) - 1);
+    for (int one = 0; one < MANY; one++)
+        for (int half = 0; half < 2; half++)
+            _mm512_mask_storeu_ps(y + one * apart + 16 * half,
+                                  static_cast<__mmask16>(there >> 16 * half), sums[one][half]);
+}
+#endif
+
+// Products y [several, apart] of rows [count, groups] with activations [several, groups]; each sum
+// in one order for up to three of them, and in one for more. Rows of one to four numbers are for a
+// loop over rows, others for one over numbers.
 void group_dots(const float *rows, int64_t count, int64_t groups, const float *x, int64_t several,
-                float *y) {
-    typedef void (*Few)(const float *, int64_t, const float *, float *, int64_t);
+                float *y, int64_t apart) {
+    typedef void (*Few)(const float *, int64_t, const float *, float *);
     static const Few few[] = {dots_of_few<1>, dots_of_few<2>, dots_of_few<3>, dots_of_few<4>};
+#ifdef HAS_AVX512
+    if (several > 3) {
+        thread_local std::vector<float> turned;  // keeps its room
+        turned.resize(32 * groups);
+        for (int64_t row = 0; row < count; row += 32) {
+            const int64_t here = std::min<int64_t>(32, count - row);
+            turn_rows(rows + row * groups, here, groups, turned.data());
+            int64_t one = 0;
+            for (; one + 8 <= several; one += 8)
+                turned_dots<8>(turned.data(), here, groups, x + one * groups,
+                               y + one * apart + row, apart);
+            for (; one < several; one++)
+                turned_dots<1>(turned.data(), here, groups, x + one * groups,
+                               y + one * apart + row, apart);
+        }
+        return;
+    }
+#endif
     if (groups <= 4)
         for (int64_t one = 0; one < several; one++)
-            few[groups - 1](rows, count, x + one * groups, y + one, several);
-    else if (several == 1)
-        dots<float>(rows, count, x, 1, groups, y, 0);
-    else  // what is a row and what an activation changes no sum
-        dots<float>(x, several, rows, count, groups, y, several);
+            few[groups - 1](rows, count, x + one * groups, y + one * apart);
+    else
+        dots<float>(rows, count, x, several, groups, y, apart);
 }
 
 // Eight numbers of 16 bits as the upper halves of eight floats, in fewer turns than by widening.

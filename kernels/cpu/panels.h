@@ -6,7 +6,7 @@
 #include <vector>
 
 // Runs of 128 columns, one behind the other; a run's activations stand in parts that are multiplied
-// together, whose first are those of `first`.
+// together.
 struct PanelView {
     static constexpr int64_t RUN = 128, PIECE = 32, WORDS = RUN / 4;
 
@@ -15,9 +15,8 @@ struct PanelView {
     const float *scales;   // [runs, parts, 32 columns, activations of a part]; of upper bytes alone
                            // 256 times as large
     const uint8_t *near;   // [runs, parts]: a bit for each activation with one scale for all columns
+    const int64_t *first;   // [parts + 1]: activations before each
     int64_t runs, parts, width;  // bytes of a word of an activation: 4 or 8
-
-    int64_t first(int64_t part, int64_t several) const { return several * part / parts; }
 };
 
 class Panel {
@@ -43,12 +42,15 @@ class Panel {
         bytes_.resize(view_.runs * run_bytes);
         scales_.resize(view_.runs * several * RUN / PIECE);
         near_.resize(view_.runs * view_.parts);
+        first_.resize(view_.parts + 1);
+        for (int64_t part = 0; part <= view_.parts; part++)
+            first_[part] = several * part / view_.parts;
         view_.bytes = bytes_.data(), view_.scales = scales_.data(), view_.near = near_.data();
+        view_.first = first_.data();
 #pragma omp parallel for if (several * columns >= ALONE)
         for (int64_t run = 0; run < view_.runs; run++)
             for (int64_t part = 0; part < view_.parts; part++) {
-                const int64_t first = view_.first(part, several);
-                const int64_t count = view_.first(part + 1, several) - first;
+                const int64_t first = first_[part], count = first_[part + 1] - first;
                 deal(numbers.data() + first * padded + run * RUN, padded, count, plane, view_.width,
                      bytes_.data() + run * run_bytes + first * PanelView::WORDS * view_.width);
                 float *to = scales_.data() + (run * several + first) * RUN / PIECE;
@@ -71,4 +73,5 @@ class Panel {
     PanelView view_ = {};
     std::vector<uint8_t> bytes_, near_;
     std::vector<float> scales_;
+    std::vector<int64_t> first_;
 };

@@ -106,7 +106,7 @@ void dots_of_signs(const Packed *matrix, int64_t first, int64_t end, const float
     std::copy_n(x, columns, taken);
     for (int64_t k = 0; k < columns; k++) whole[k / size] += x[k];
     take_worth(matrix, first, count, scales, rest, state);
-    loops->group_dots(rest, count, groups, whole, 1, y + first);
+    loops->group_dots(rest, count, groups, whole, 1, y + first, 0);
     const int64_t apart = matrix->rows * bytes;
     loops->sign_groups({signs + first * bytes, bytes, count, planes, apart, (size + 7) / 8}, taken,
                        sums);

@@ -100,7 +100,8 @@ template <int MANY>
 inline __attribute__((always_inline)) void some_table_dots(const uint8_t *line, int64_t bytes,
                                                            const Table &table,
                                                            const PlaneView &view, int64_t one,
-                                                           const float *scales, float *y) {
+                                                           const float *scales, float *y,
+                                                           int64_t apart) {
     __m512 sums[MANY];
     for (auto &sum : sums) sum = _mm512_setzero_ps();
     for (int64_t block = 0; 64 * block < bytes; block++) {
@@ -120,16 +121,16 @@ inline __attribute__((always_inline)) void some_table_dots(const uint8_t *line, 
                                       _mm512_mul_ps(own, lanes), sums[i]);
         }
     }
-    for (int i = 0; i < MANY; i++) y[one + i] += _mm512_reduce_add_ps(sums[i]);
+    for (int i = 0; i < MANY; i++) y[(one + i) * apart] += _mm512_reduce_add_ps(sums[i]);
 }
 
-// Adds the products of a row of codes into a table with all activations to y.
+// Adds the products of a row of codes into a table with all activations to y [activations, apart].
 void table_dots(const uint8_t *line, int64_t bytes, const Table &table, const PlaneView &view,
-                int64_t count, const float *scales, float *y) {
+                int64_t count, const float *scales, float *y, int64_t apart) {
     int64_t one = 0;
     for (; one + 4 <= count; one += 4)
-        some_table_dots<4>(line, bytes, table, view, one, scales, y);
-    for (; one < count; one++) some_table_dots<1>(line, bytes, table, view, one, scales, y);
+        some_table_dots<4>(line, bytes, table, view, one, scales, y, apart);
+    for (; one < count; one++) some_table_dots<1>(line, bytes, table, view, one, scales, y, apart);
 }
 
 // Of every 32 columns the even ones, then the odd ones, as the halves of words come apart.
