@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-pytest_plugins = ["tests.browser", "tests.loops", "tests.staged"]
+pytest_plugins = ["tests.asking", "tests.browser", "tests.loops", "tests.staged"]
 
 LONGEST = (
     "end_to_end", "recipes", "methods_hard_cases", "methods_contract", "browser_page", "nightly",

@@ -15,7 +15,6 @@ from tests.page_results import (
     BROKEN,
     DENSE,
     MIDDLE,
-    PAYLOADS,
     RUNS,
     SMALL,
     fill,
@@ -24,19 +23,6 @@ from ui import routes
 from ui.guard import BODY_LIMIT
 
 V1 = rest.PREFIX
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    home = fill(tmp_path_factory.mktemp("home"), PAYLOADS[0])
-    with Service(home, run_jobs=False) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def client(service):
-    with client_of(service) as opened:
-        yield opened
 
 
 def test_the_program_says_that_it_is_well(client):

@@ -19,7 +19,6 @@ from tests.page_results import (
     DENSE,
     HOSTILE,
     MIDDLE,
-    PAYLOADS,
     SMALL,
     fill,
     result,
@@ -27,19 +26,6 @@ from tests.page_results import (
 from tests.result_documents import reading
 
 V1 = rest.PREFIX
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    home = fill(tmp_path_factory.mktemp("home"), PAYLOADS[0])
-    with Service(home, run_jobs=False) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def client(service):
-    with client_of(service) as opened:
-        yield opened
 
 
 def test_a_preview_names_the_run_and_leads_to_it(client):
