@@ -67,8 +67,7 @@ def document(view: dict[str, Any], told: list[dict[str, Any]]) -> str:
         told: cards of the runs that are told whole.
     """
     several = view["table"]["models"]
-    columns = ["Recipe", *(["Model"] if several else []), "Family", "Standing"]
-    columns += view["table"]["columns"]
+    titles = [one["title"] for one in view["table"]["columns"]]
     rows = (
         [row["recipe"], *([row["model"]] if several else []), row["family"],
          row["standing"] or "–", *row["cells"]]
@@ -77,7 +76,7 @@ def document(view: dict[str, Any], told: list[dict[str, Any]]) -> str:
     return _PAGE.format(
         summary=safe.markup(view["summary"]),
         origin=safe.markup(view["origin"]),
-        head="".join(f"<th>{safe.markup(name)}</th>" for name in columns),
+        head="".join(f"<th>{safe.markup(name)}</th>" for name in titles),
         body="".join(map(_row, rows)),
         front="".join(map(_run, told)) or "<p>No run stands on it.</p>",
         plotly=(STATIC / "vendor" / "plotly-basic.min.js").read_text(encoding="utf-8"),

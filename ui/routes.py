@@ -29,9 +29,10 @@ async def drawing(
     ylimit: float | None = None,
     judged: bool = False,
     expected: bool = False,
+    order: Annotated[str, Query(max_length=80)] = "",
 ) -> views.Drawing:
-    """What is drawn beside the runs, as query parameters."""
-    return views.Drawing(limit, ylimit, judged, expected)
+    """What is drawn beside the runs, and the order of the table, as query parameters."""
+    return views.Drawing(limit, ylimit, judged, expected, order)
 
 
 Drawn = Annotated[views.Drawing, Depends(drawing)]
@@ -71,6 +72,16 @@ def page_routes(service: Service, limits: Limits = AT_HOME) -> list[Any]:
         # What is expected of a folder also follows from its files, so it is not kept.
         give = answer_now if drawn.expected else kept.give
         return await give(request, lambda: views.figure(service, x, y, wanted, drawn))
+
+    @router.get("/page/table")
+    async def table(
+        request: Request,
+        wanted: Chosen,
+        drawn: Drawn,
+        x: Name = views.DEFAULT_X,
+        y: Name = views.DEFAULT_Y,
+    ) -> Response:
+        return await kept.give(request, lambda: views.rows(service, x, y, wanted, drawn))
 
     @router.get("/page/answer")
     def told(

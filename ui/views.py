@@ -1,4 +1,4 @@
-"""What the page shows of many runs: chart, table, choices, as plain values.
+"""What the page shows of many runs: chart, choices, and where they come from, as plain values.
 
 All text is plain text: the browser puts it in as text, never as markup.
 """
@@ -6,7 +6,6 @@ All text is plain text: the browser puts it in as text, never as markup.
 from __future__ import annotations
 
 import json
-import math
 import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,12 +15,10 @@ import pandas as pd
 
 from backend.errors import ModelError, ParetoscopeError
 from backend.service import Filter, Service
-from ui import beside, charts, numbers, safe
+from ui import beside, charts, numbers, safe, table
 from ui.axes import Axis
 from ui.catalogue import GROUPS, axis, family_mark, family_order, hardware_name, known_run
 
-TABLE = ("resident_bytes", "footprint_bytes", "kld_mean", "top1_agree", "decode_speedup")
-ROWS = 500  # of the table; more would only slow the browser
 CROSSES = 12  # failed attempts on the chart; the table has all
 DOTS = 2_000  # of the chart; the frontier is always whole
 DEFAULT_X, DEFAULT_Y = "resident_bytes", "kld_mean"
@@ -63,12 +60,14 @@ class Drawing:
         y: the same up.
         judged: how surely each run stands on the front, its knee and its area; takes a moment.
         expected: what methods are thought to come to on the one model that is chosen.
+        order: of the table, as `table` takes it.
     """
 
     x: float | None = None
     y: float | None = None
     judged: bool = False
     expected: bool = False
+    order: str = ""
 
 
 def figure(
@@ -76,13 +75,7 @@ def figure(
 ) -> dict[str, Any]:
     """The chart, the same as a table, and where it was measured; the dense model always there."""
     across, up = axis(service, x), axis(service, y)
-    if chosen.families:
-        chosen = replace(chosen, families=tuple(sorted({*chosen.families, "dense"})))
-    model = chosen.models[0] if len(chosen.models) == 1 else "default"
-    if len(chosen.models) == 1:  # which may be a folder
-        with suppress(ModelError):
-            chosen = replace(chosen, models=(service.advice.named(model),))
-    frame = (service.advice.standing if wanted.judged else service.frontier)(x, y, chosen)
+    frame, chosen, model = _drawn(service, x, y, chosen, judged=wanted.judged)
     usual = (x, y) == (DEFAULT_X, DEFAULT_Y)
     summary = service.advice.summary(chosen) if usual and wanted.judged else None
     expected = _expected(service, frame, model, chosen) if usual and wanted.expected else []
@@ -102,42 +95,19 @@ def figure(
         "figure": json.loads(drawn.to_json()),
         "points": len(frame),
         "expected": len(expected),
-        "table": table(service, frame, chosen),
+        "table": table.table(service, frame, chosen, wanted.order),
         "origin": origin(service, frame),
         "summary": _summary(frame, across, up),
         "standing": "" if summary is None else _standing(service, summary),
     }
 
 
-def table(service: Service, frame: pd.DataFrame, chosen: Filter) -> dict[str, Any]:
-    """The same runs as rows, the frontier first, failed attempts last with their reason."""
-    known = [service.metric(name) for name in TABLE]
-    runs = service.runs(chosen, TABLE, failed=True)
-    standing = dict(zip(frame["run_id"], frame["on_frontier"], strict=True))
-    tied = set(frame[frame["tied"]]["run_id"]) if "tied" in frame else set()
-    rows = []
-    for run in runs.to_dict("records"):
-        run_id, status = run["run_id"], run["status"]
-        state = "frontier" if standing.get(run_id) else "tie" if run_id in tied else ""
-        rows.append(
-            {
-                "run_id": run_id if status in ("done", "broken") else "",
-                "recipe": safe.plain(run["recipe"]),
-                "family": run["family"],
-                "model": safe.plain(run["model"], 100),
-                "standing": state if status == "done" else status,
-                "reason": safe.plain(run["reason"], 400),
-                "cells": [numbers.quantity(run[one["name"]], one["unit"]) for one in known],
-                "order": run[TABLE[0]] if run[TABLE[0]] == run[TABLE[0]] else math.inf,
-            }
-        )
-    rows.sort(key=lambda row: (not row["run_id"], row["standing"] != "frontier", row["order"]))
-    count, rows = len(rows), rows[:ROWS]
-    for row in rows:
-        del row["order"]
-    several = len({row["model"] for row in rows}) > 1
-    columns = [one["title"] for one in known]
-    return {"columns": columns, "rows": rows, "count": count, "models": several}
+def rows(
+    service: Service, x: str, y: str, chosen: Filter, wanted: Drawing = Drawing()
+) -> dict[str, Any]:
+    """The table of a chart without the chart."""
+    frame, chosen, _ = _drawn(service, x, y, chosen, judged=wanted.judged)
+    return table.table(service, frame, chosen, wanted.order)
 
 
 def origin(service: Service, frame: pd.DataFrame) -> str:
@@ -156,6 +126,19 @@ def origin(service: Service, frame: pd.DataFrame) -> str:
     places = "; ".join(names) + (f" and {more} alike" if more else "")
     told = f"Measured on {places} · {span} · protocol {protocols}"
     return safe.plain(f"{told} · commit {commit}" if commit else told)
+
+
+def _drawn(
+    service: Service, x: str, y: str, chosen: Filter, *, judged: bool
+) -> tuple[pd.DataFrame, Filter, str]:
+    """The runs of a chart, what was chosen as it is meant, and the one model that is asked for."""
+    if chosen.families:
+        chosen = replace(chosen, families=tuple(sorted({*chosen.families, "dense"})))
+    model = chosen.models[0] if len(chosen.models) == 1 else "default"
+    if len(chosen.models) == 1:  # which may be a folder
+        with suppress(ModelError):
+            chosen = replace(chosen, models=(service.advice.named(model),))
+    return (service.advice.standing if judged else service.frontier)(x, y, chosen), chosen, model
 
 
 def _sample(frame: pd.DataFrame) -> pd.DataFrame:

@@ -295,5 +295,5 @@ function below(self) {
   const { shown, parts } = self;
   parts.foot.textContent = shown.standing;
   replace(parts.below, shown.points === 0 && shown.expected > 0 && make("p", { class: "ps-quiet", text: "Nothing of this model is measured yet: hollow is what is expected of each method." }), shown.points > 0 && make("p", {}, make("strong", { text: shown.summary }), " ", make("span", { class: "ps-quiet", text: shown.origin })));
-  window.dispatchEvent(new CustomEvent("paretoscope-figure", { detail: shown }));
+  window.dispatchEvent(new CustomEvent("paretoscope-figure", { detail: { table: shown.table, judged: shown !== self.base } }));
 }

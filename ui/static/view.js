@@ -3,7 +3,7 @@
 import { HUB } from "./dom.js";
 
 const LISTS = ["compare", "family", "model", "hardware", "protocol"];
-const SINGLES = ["run", "x", "y", "budget", "expected", "prompt", "limit", "ylimit", "zoom", "tab", "mode", "say", "writing", "tokens", "temperature", "seed"];
+const SINGLES = ["run", "x", "y", "budget", "expected", "prompt", "limit", "ylimit", "zoom", "order", "tab", "mode", "say", "writing", "tokens", "temperature", "seed"];
 const watchers = new Set();
 let state = read();
 let outside = "";
