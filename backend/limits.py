@@ -31,7 +31,8 @@ class Limits:
         job: bounds of each job, as `Service` takes them.
         prompt: letters of a prompt.
         new_tokens: that are written after one.
-        database: bytes of the results' index; beyond, no job is taken.
+        database: bytes of the results' index; beyond, neither jobs nor results are taken.
+        results: bytes of a file of results that is taken in; 0 where none is.
     """
 
     public: bool = False
@@ -42,6 +43,7 @@ class Limits:
     prompt: int = LONGEST_PROMPT
     new_tokens: int = MOST_TOKENS
     database: int = 4 * 2**30
+    results: int = 256 * 2**20
 
     def admit(self, service: Service, model: str, jobs: int, owner: str) -> None:
         """Pass a request for `jobs` more jobs; hold `ADMISSION` until they are queued.
@@ -54,12 +56,7 @@ class Limits:
                 "This public copy compresses only its embedded model, `default`; "
                 "install Paretoscope to use any other."
             )
-        if (size := service.store.database.size) > self.database:
-            raise LimitError(
-                f"The database of results takes {size / 1e9:.1f} GB and may take "
-                f"{self.database / 1e9:.1f} GB; whoever runs this copy can export what is to be "
-                "kept and start with another home folder."
-            )
+        self._check_database(service)
         active, own = service.load(owner)
         if active + jobs > self.queue:
             raise LimitError(
@@ -84,6 +81,27 @@ class Limits:
                 f"letters; you ask for {new_tokens} after {len(prompt):,}."
             )
 
+    def admit_results(self, service: Service) -> None:
+        """Pass a request to take in a file of results.
+
+        Raises:
+            LimitError: says the limit and what to do instead.
+        """
+        if not self.results:
+            raise LimitError(
+                "This public copy shows only what it measured itself; install Paretoscope to "
+                "take in results of other copies."
+            )
+        self._check_database(service)
+
+    def _check_database(self, service: Service) -> None:
+        if (size := service.store.database.size) > self.database:
+            raise LimitError(
+                f"The database of results takes {size / 1e9:.1f} GB and may take "
+                f"{self.database / 1e9:.1f} GB; whoever runs this copy can export what is to be "
+                "kept and start with another home folder."
+            )
+
     def may_change(self, owner: str, visitor: str) -> bool:
         """Whether a visitor may cancel or repeat a job of this owner."""
         return not self.public or (bool(owner) and owner == visitor)
@@ -102,6 +120,7 @@ IN_PUBLIC = Limits(
         "artefacts_limit_bytes": 10 * 10**9,
     },
     database=2**30,
+    results=0,
     prompt=1_000,
     new_tokens=128,
 )

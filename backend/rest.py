@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 import pandas as pd
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
@@ -43,10 +44,19 @@ from backend.rest_values import (
     Since,
     SweepWish,
     Swept,
+    Taken,
     View,
     answer,
 )
 from backend.service import Service
+
+ZIP = "application/zip"
+ZIPPED = {
+    "requestBody": {
+        "required": True,
+        "content": {ZIP: {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
 
 
 def serving(service: Service, limits: Limits = AT_HOME) -> dict[str, Any]:
@@ -54,6 +64,7 @@ def serving(service: Service, limits: Limits = AT_HOME) -> dict[str, Any]:
     router = APIRouter(responses={400: {"model": Message}, 404: {"model": Message}})
     _add_catalogue(router, service)
     _add_runs(router, service, Answers(service.store.results.version))
+    _add_exchange(router, service, limits)
     _add_jobs(router, service, limits)
     _add_shares(router, service)
     add_comparing(router, service, limits)
@@ -186,12 +197,29 @@ def _add_runs(router: APIRouter, service: Service, answers: Answers) -> None:
             )
         return _archive(folder, f"paretoscope-{run_id}", "tar")
 
+
+def _add_exchange(router: APIRouter, service: Service, limits: Limits) -> None:
     @router.get(f"{PREFIX}/export", tags=["results"])
     def export() -> FileResponse:
         """All results as JSON and Parquet, in a zip file that another copy can take in."""
         with tempfile.TemporaryDirectory() as folder:
             service.export(Path(folder))
             return _archive(Path(folder), "paretoscope-results", "zip")
+
+    @router.post(f"{PREFIX}/import", tags=["results"], openapi_extra=ZIPPED)
+    async def take_in(request: Request) -> Taken:
+        """Take in the zip of another copy's results; what is known here stays as it is."""
+        limits.admit_results(service)
+        # Asked for by name, since a page of another site may send no body of this kind unasked.
+        if request.headers.get("content-type") != ZIP:
+            raise ParetoscopeError(f"Results are sent as {ZIP}: the zip that an export gives.")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "results.zip"
+            with path.open("wb") as file:
+                async for part in request.stream():
+                    file.write(part)
+            found = await run_in_threadpool(service.import_results, path, "This file")
+        return Taken(**asdict(found))
 
 
 def _add_jobs(router: APIRouter, service: Service, limits: Limits) -> None:

@@ -128,6 +128,15 @@ class JobList(BaseModel):
     jobs: list[JobView]
 
 
+class Taken(BaseModel):
+    """What a file of results brought: ids of runs, and why what was refused was."""
+
+    added: list[str]
+    known: list[str]
+    conflicting: list[str] = Field(description="those known that differ from the ones here")
+    refused: list[str]
+
+
 class View(BaseModel):
     """A view of the page to keep under a short name."""
 

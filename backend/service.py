@@ -326,9 +326,9 @@ class Service:
         """Write results as JSON and Parquet; returns how many."""
         return exchange.export_results(self.store.results, self.store.shares, folder, run_ids)
 
-    def import_results(self, folder: Path) -> exchange.Imported:
-        """Take in what another copy exported."""
-        return exchange.import_results(self.store.results, self.store.shares, folder)
+    def import_results(self, folder: Path, called: str = "") -> exchange.Imported:
+        """Take in what another copy exported, a folder or a zip, in messages `called` so."""
+        return exchange.import_results(self.store.results, self.store.shares, folder, called)
 
     def _take_first_results(self) -> None:
         came = {path.stem for path in (FIRST_RESULTS / "results").glob("*.json")}

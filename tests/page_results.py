@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ PAYLOADS = (
 )
 DENSE, SMALL, MIDDLE, BEATEN, BROKEN, HOSTILE = (f"{n:016x}" for n in range(0xA1, 0xA7))
 TEXT = " she walked home and slept well."
+SOUND = {"format": 1, "shares": []}
 RUNS = (
     (DENSE, "dense", "dense", 1_700_000, 0.0, 1.0),
     (SMALL, "gptq@3", "quantise", 700_000, 0.2, 0.8),
@@ -107,3 +111,15 @@ def fill(home: Path, payload: str = "") -> Path:
         if payload:
             store.results.add(hostile(payload))
     return home
+
+
+def packed(*documents, manifest=SOUND, **more):
+    """A zip as an export makes it."""
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("manifest.json", json.dumps(manifest))
+        for one in documents:
+            file.writestr(f"results/{one['run_id']}.json", json.dumps(one))
+        for name, text in more.items():
+            file.writestr(f"results/{name}.json", text)
+    return body.getvalue()

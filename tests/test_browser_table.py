@@ -1,4 +1,4 @@
-"""The table of runs in a real browser: sorted by click and by keyboard, and sent as a link."""
+"""Runs in a real browser: sorted by click and keyboard, sent as a link, taken in from a file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.browser import NEEDS_BROWSER, Server, drawn, expect
-from tests.page_results import fill
+from tests.page_results import PAYLOADS, fill, hostile, packed, result
 
 pytestmark = NEEDS_BROWSER
 
@@ -67,3 +67,43 @@ def test_a_phone_shows_numbers_beside_the_recipe_and_keeps_it_in_sight(visit):
     assert box["x"] + box["width"] <= 390
     page.locator(".ps-table .ps-scroll").evaluate("(one) => { one.scrollLeft = 200; }")
     assert cell.locator("td").first.bounding_box()["x"] < 30
+
+
+def test_a_file_chosen_on_the_page_is_taken_in_and_told_in_a_sentence(visit, server, tmp_path):
+    """Which is text, whatever the file holds; its run is drawn without a reload."""
+    new, wrong = "b" * 16, "c" * 16
+    run = result(new, "rtn@5", "quantise", (900_000, 0.01, 1.0))
+    (tmp_path / "whole.zip").write_bytes(packed(run, hostile(PAYLOADS[0]), **{wrong: "{"}))
+    (tmp_path / (name := "<img src=x onerror=window.pwned=1>.zip")).write_bytes(b"no zip")
+    page = drawn(visit())
+    told = page.locator("#panel-table .ps-told")
+    page.locator("[data-import]").set_input_files(tmp_path / "whole.zip")
+    expect(told).to_contain_text(
+        "2 runs came, 0 were here already and 1 was refused: cccccccccccccccc"
+    )
+    page.wait_for_function(
+        f"document.querySelector('.ps-plot').data.some((t) => t.customdata?.includes('{new}'))"
+    )
+    expect(page.locator(".ps-table summary")).to_have_text("All 7 runs as a table")
+    page.locator("[data-import]").set_input_files(tmp_path / "whole.zip")
+    expect(told).to_contain_text("0 runs came, 2 were here already and 1 was refused")
+    page.locator("[data-import]").set_input_files(tmp_path / name)
+    expect(told.locator("[role=alert]")).to_have_text("This file holds no exported results.")
+    visit.wrong.clear()  # the browser notes the status of what was refused itself
+    page.route("**/page/start", lambda route: as_on_a_copy(route, largest=5))
+    drawn(page.goto(server.address) and page)
+    page.locator("[data-import]").set_input_files(tmp_path / name)
+    expect(told.locator("[role=alert]")).to_have_text(
+        f"{name} holds 6 B; up to 5 B are taken in at once."
+    )
+    assert page.evaluate("window.pwned") is None
+    page.unroute("**/page/start")
+    page.route("**/page/start", lambda route: as_on_a_copy(route, largest=0))
+    drawn(page.goto(server.address) and page)
+    expect(page.get_by_role("link", name="Export all results")).to_be_visible()
+    expect(page.get_by_role("button", name="Import results")).to_be_hidden()
+
+
+def as_on_a_copy(route, **settings):
+    answer = route.fetch()
+    route.fulfill(response=answer, json=answer.json() | settings)

@@ -6,7 +6,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backend.limits import AT_HOME
+from backend.rest import PREFIX
+
 BODY_LIMIT = 64 * 2**10
+LARGE = {f"{PREFIX}/import": AT_HOME.results}  # bytes, by path; other copies refuse it themselves
 SHUT = ("/gradio_api/upload", "/gradio_api/proxy=", "/proxy=", "/upload", "/gradio_api/file=http")
 POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
@@ -25,7 +29,7 @@ class TooLargeError(Exception):
 
 
 class Guard:
-    """Refuses uploads, proxying and large bodies; adds headers to every answer."""
+    """Refuses proxying, large bodies and files for anything but results; adds headers."""
 
     def __init__(self, app: ASGIApp, limit: int = BODY_LIMIT) -> None:
         self._app = app
@@ -40,13 +44,13 @@ class Guard:
         if refusal is not None:
             await refusal(scope, receive, _with_headers(send))
             return
-        taken, begun = 0, False
+        limit, taken, begun = self._limit_of(scope), 0, False
 
         async def bounded() -> Message:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
-            if taken > self._limit:
+            if taken > limit:
                 raise TooLargeError
             return message
 
@@ -59,18 +63,22 @@ class Guard:
             await self._app(scope, bounded, _with_headers(watched))
         except TooLargeError:
             if not begun:
-                await self._too_large()(scope, receive, _with_headers(send))
+                await _too_large(limit)(scope, receive, _with_headers(send))
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         if scope["path"].startswith(SHUT):
             return JSONResponse({"error": "Nothing is taken in this way."}, 403)
         declared = Headers(scope=scope).get("content-length", "0")
-        if not declared.isdigit() or int(declared) > self._limit:
-            return self._too_large()
-        return None
+        limit = self._limit_of(scope)
+        return _too_large(limit) if not declared.isdigit() or int(declared) > limit else None
 
-    def _too_large(self) -> JSONResponse:
-        return JSONResponse({"error": f"A request takes at most {self._limit // 1024} KiB."}, 413)
+    def _limit_of(self, scope: Scope) -> int:
+        return LARGE.get(scope["path"], self._limit)
+
+
+def _too_large(limit: int) -> JSONResponse:
+    told = f"{limit // 2**10} KiB" if limit < 2**20 else f"{limit // 2**20} MiB"
+    return JSONResponse({"error": f"A request here takes at most {told}."}, 413)
 
 
 def _with_headers(send: Send) -> Send:

@@ -59,7 +59,7 @@ def page_routes(service: Service, limits: Limits = AT_HOME) -> list[Any]:
 
     @router.get("/page/start")
     async def start(request: Request) -> Response:
-        return await kept.give(request, lambda: views.start(service, limits.public))
+        return await kept.give(request, lambda: views.start(service, limits))
 
     @router.get("/page/figure")
     async def figure(

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from backend.errors import ModelError, ParetoscopeError
+from backend.limits import Limits
 from backend.service import Filter, Service
 from ui import beside, charts, numbers, safe, table
 from ui.axes import Axis
@@ -24,7 +25,7 @@ DOTS = 2_000  # of the chart; the frontier is always whole
 DEFAULT_X, DEFAULT_Y = "resident_bytes", "kld_mean"
 
 
-def start(service: Service, public: bool) -> dict[str, Any]:
+def start(service: Service, limits: Limits) -> dict[str, Any]:
     """What the page needs once: axes, filters, families, where links lead."""
     axes = [service.metric(name) for name in service.axes()["name"]]
     order = list(GROUPS)
@@ -46,7 +47,8 @@ def start(service: Service, public: bool) -> dict[str, Any]:
         ],
         "protocols": sorted(set(choices["protocol"])),
         "notice": safe.plain(service.notice),
-        "public": public,
+        "public": limits.public,
+        "largest": limits.results,
         "link": f"https://huggingface.co/spaces/{space}" if space else "",
     }
 

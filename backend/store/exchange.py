@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
+UNPACKED_LIMIT = 4 * 2**30
+"""Bytes that what is read of a zip may take on the disk, all together."""
 TOGETHER = 64
 """Results that are taken in at once: a disk and a database take many in the time of one."""
 _MANIFEST = "manifest.json"
@@ -74,22 +76,29 @@ def export_results(
     return len(written)
 
 
-def import_results(results: Results, shares: Shares, folder: Path) -> Imported:
+def import_results(results: Results, shares: Shares, folder: Path, called: str = "") -> Imported:
     """Add the results of an exported folder or zip; doing it again changes nothing.
 
     A run that is known here stays as it is, and is listed as conflicting where the two differ.
 
+    Args:
+        results: where runs go.
+        shares: where shared views go.
+        folder: an exported folder, or a zip of it.
+        called: what messages call it, if not by its path.
+
     Raises:
         StoreError: The folder holds no export that this version can read, or the zip is damaged.
     """
-    found = Imported((), (), (), ())
-    with _unpacked(folder) as place:
-        manifest = _read_manifest(place, folder)
+    found, called = Imported((), (), (), ()), called or str(folder)
+    with _unpacked(folder, called) as place:
+        views = _read_views(place, called)
         paths = sorted((place / "results").glob("*.json"))
         for start in range(0, len(paths), TOGETHER):
             found += _import_some(results, paths[start : start + TOGETHER])
-    for query in manifest["shares"]:
-        shares.keep(query)
+    for view in views:
+        with suppress(StoreError):  # what no copy would keep is no reason to refuse the runs
+            shares.keep(view)
     return found
 
 
@@ -99,7 +108,8 @@ def _import_some(results: Results, paths: Sequence[Path]) -> Imported:
         try:
             documents.append(read_document(path))
         except (OSError, ResultRefusedError) as error:
-            refused.append(str(error))
+            told = str(error)
+            refused.append(told if path.name in told else f"{path.name}: {told}")
     added, known, conflicting = [], [], []
     for document, new in zip(documents, results.add_checked(documents), strict=True):
         run_id = document["run_id"]
@@ -110,7 +120,7 @@ def _import_some(results: Results, paths: Sequence[Path]) -> Imported:
 
 
 @contextmanager
-def _unpacked(folder: Path) -> Iterator[Path]:
+def _unpacked(folder: Path, called: str) -> Iterator[Path]:
     """A folder as it is; of a zip what an import reads, in a folder that is gone afterwards."""
     if not zipfile.is_zipfile(folder):
         yield folder
@@ -118,30 +128,43 @@ def _unpacked(folder: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as place:
         try:
             with zipfile.ZipFile(folder) as packed:
-                for one in packed.infolist():
-                    if one.filename == _MANIFEST or _RESULT.fullmatch(one.filename):
-                        _extract(packed, one, place)
+                wanted = [one for one in packed.infolist() if _is_read(one.filename)]
+                _check_sizes(wanted, called)
+                packed.extractall(place, wanted)
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-            raise StoreError(f"{folder} is damaged or has a password: {error}.") from None
+            raise StoreError(f"{called} is damaged or has a password: {error}.") from None
         yield Path(place)
 
 
-def _extract(packed: zipfile.ZipFile, one: zipfile.ZipInfo, place: str) -> None:
-    if one.file_size > SIZE_LIMIT:
+def _is_read(name: str) -> bool:
+    return name == _MANIFEST or _RESULT.fullmatch(name) is not None
+
+
+def _check_sizes(wanted: Sequence[zipfile.ZipInfo], called: str) -> None:
+    """Pass entries of sizes that may be unpacked; more than an entry says is never unpacked."""
+    for one in wanted:
+        if one.file_size > SIZE_LIMIT:
+            raise StoreError(
+                f"{one.filename} holds {one.file_size:,} bytes; a result file may hold "
+                f"{SIZE_LIMIT:,}."
+            )
+    if (total := sum(one.file_size for one in wanted)) > UNPACKED_LIMIT:
         raise StoreError(
-            f"{one.filename} holds {one.file_size:,} bytes; a result file may hold {SIZE_LIMIT:,}."
+            f"{called} holds {total:,} bytes of results; {UNPACKED_LIMIT:,} are taken in at once, "
+            "so export fewer runs at a time."
         )
-    packed.extract(one, place)
 
 
-def _read_manifest(place: Path, folder: Path) -> dict:
+def _read_views(place: Path, called: str) -> list[dict]:
+    """The shared views of an export's manifest."""
     try:
         manifest = json.loads((place / _MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise StoreError(f"{folder} holds no exported results.") from None
+    except (OSError, ValueError, RecursionError):
+        raise StoreError(f"{called} holds no exported results.") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise StoreError(f"{folder} was exported in a format this version does not read.")
-    return {"shares": [one for one in manifest.get("shares", []) if isinstance(one, dict)]}
+        raise StoreError(f"{called} was exported in a format this version does not read.")
+    views = manifest.get("shares")
+    return [one for one in views if isinstance(one, dict)] if isinstance(views, list) else []
 
 
 def _rows_of(table: pd.DataFrame, run_ids: Sequence[str]) -> pd.DataFrame:

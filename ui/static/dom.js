@@ -76,6 +76,11 @@ export async function post(path, content = {}, method = "POST") {
   return unpack(await reach(path, { method, headers, body: JSON.stringify(content) }));
 }
 
+// A file, as it is.
+export async function send(path, file, type) {
+  return unpack(await reach(path, { method: "POST", headers: { "Content-Type": type, "X-Visitor": visitor() }, body: file }));
+}
+
 // Where the Hub lends GPUs, the page around this one knows whose time is used. Gradio tells if it does.
 function lent() {
   if (window.parent === window || !window.supports_zerogpu_headers) return {};

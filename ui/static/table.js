@@ -1,16 +1,19 @@
 // The runs of the chart as a table, for reading, sorting out and screen readers.
 
 import { address, failure, get, make, replace } from "./dom.js";
+import { chooser } from "./import.js";
 import { question } from "./plot.js";
 import { change, view, watch } from "./view.js";
 
 const CLASSES = { standing: "ps-standing", family: "ps-kin" }; // the latter is left out on a phone
 const self = { shown: null };
 
-export function table(place) {
+export function table(place, begun) {
+  const [choose, told] = chooser(begun);
+  self.choose = choose;
   self.links = make("p", { class: "ps-quiet" });
   self.body = make("details", { class: "ps-table", hidden: true, open: Boolean(view().order) });
-  replace(place, self.links, self.body);
+  replace(place, self.links, told, self.body);
   window.addEventListener("paretoscope-figure", ({ detail }) => { self.shown = detail; refresh(); });
   watch((now, before) => {
     if (now.order === before.order) return;
@@ -43,7 +46,7 @@ function show({ columns, rows, count, models }) {
   body.hidden = !rows.length;
   replace(links, "Solid: surely on the front. Half: perhaps. Faint: surely beaten. Hollow: estimated. Crosses: failed or broken. Shade: beyond a bound. ",
     make("a", { href: address(`page/report?${question()}&order=${encodeURIComponent(order)}`), download: "paretoscope.html", text: "Download report" }), " · ",
-    make("a", { href: address("api/v1/export"), text: "Export all results" }), " · ",
+    make("a", { href: address("api/v1/export"), text: "Export all results" }), " · ", self.choose,
     make("a", { href: address("docs"), text: "REST" }));
   const scroll = make("div", { class: "ps-scroll" }, make("table", {},
     make("thead", {}, make("tr", {}, ...columns.map((one) => heading(one, order)))),
