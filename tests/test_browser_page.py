@@ -28,6 +28,7 @@ def test_the_first_screen_draws_the_frontier(visit):
     assert roles.count("frontier") == 1
     assert roles.count("dots") == 3
     expect(page.locator(".ps-below")).to_contain_text("two cores")
+    expect(page.locator(".ps-sense")).to_be_hidden()  # no run here has a ratio of perplexities
     expect(page.locator("h1")).to_have_count(1)
 
 

@@ -28,8 +28,9 @@ details{{border-top:1px solid var(--line);padding:.5rem 0}}summary{{cursor:point
 mark{{background:var(--mark);color:inherit}}code{{overflow-wrap:anywhere}}</style></head>
 <body><h1>Paretoscope</h1><p>{summary} {origin}</p>
 <div id="plot" role="figure" aria-label="Pareto chart; the table below holds the same runs"></div>
-<h2>Runs</h2><div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>
-</div><h2>The frontier</h2>{front}
+<p>{sense}</p><h2>Runs</h2>
+<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>
+<h2>The frontier</h2>{front}
 <script>{plotly}</script><script>
 const figure = {figure};
 const style = getComputedStyle(document.documentElement);
@@ -76,6 +77,7 @@ def document(view: dict[str, Any], told: list[dict[str, Any]]) -> str:
     return _PAGE.format(
         summary=safe.markup(view["summary"]),
         origin=safe.markup(view["origin"]),
+        sense=safe.markup(view["sense"]),
         head="".join(f"<th>{safe.markup(name)}</th>" for name in titles),
         body="".join(map(_row, rows)),
         front="".join(map(_run, told)) or "<p>No run stands on it.</p>",

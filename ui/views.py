@@ -16,7 +16,7 @@ import pandas as pd
 from backend.errors import ModelError, ParetoscopeError
 from backend.limits import Limits
 from backend.service import Filter, Service
-from ui import beside, charts, numbers, safe, table
+from ui import beside, charts, numbers, safe, sense, table
 from ui.axes import Axis
 from ui.catalogue import GROUPS, axis, family_mark, family_order, hardware_name, known_run
 
@@ -100,6 +100,7 @@ def figure(
         "table": table.table(service, frame, chosen, wanted.order),
         "origin": origin(service, frame),
         "summary": _summary(frame, across, up),
+        "sense": sense.sense(service, frame, x, y),
         "standing": "" if summary is None else _standing(service, summary),
     }
 

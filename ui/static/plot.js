@@ -11,9 +11,10 @@ export async function plot(place, begun, trigger) {
     chips: make("div", { class: "ps-chips", role: "group", "aria-label": "Families shown" }),
     canvas: make("div", { class: "ps-plot", role: "figure", "aria-label": "Pareto chart; the table below holds the same runs" }),
     below: make("div", { class: "ps-below" }),
+    sense: make("p", { class: "ps-quiet ps-sense" }),
     foot: make("p", { class: "ps-quiet ps-foot" }),
   };
-  replace(place, parts.controls, parts.below, parts.chips, parts.canvas, parts.foot);
+  replace(place, parts.controls, parts.below, parts.chips, parts.canvas, parts.sense, parts.foot);
   replace(parts.canvas, loading("Loading the frontier…"));
   let start;
   try {
@@ -293,6 +294,7 @@ function themed(figure, narrow) {
 
 function below(self) {
   const { shown, parts } = self;
+  parts.sense.textContent = shown.sense;
   parts.foot.textContent = shown.standing;
   replace(parts.below, shown.points === 0 && shown.expected > 0 && make("p", { class: "ps-quiet", text: "Nothing of this model is measured yet: hollow is what is expected of each method." }), shown.points > 0 && make("p", {}, make("strong", { text: shown.summary }), " ", make("span", { class: "ps-quiet", text: shown.origin })));
   window.dispatchEvent(new CustomEvent("paretoscope-figure", { detail: { table: shown.table, judged: shown !== self.base } }));
