@@ -38,6 +38,7 @@ TOUCHED = 1e9  # numbers that memory brings and takes back in a second
 MEASURING = 8.0  # seconds to load the embedded model and to look at what became of it
 EACH_BILLION = 120.0  # seconds that loading, writing and measuring a billion numbers take beside
 NEWEST = 100  # known runs that count
+TEXTS = 4096  # recipes of known runs that are read once, as each estimate asks for all of them
 TEXT = Text(
     tokens=CALIBRATION["windows"] * CALIBRATION["length"],
     windows=min(EACH, CALIBRATION["windows"]),
@@ -60,7 +61,7 @@ def expected(
     same = known[known["model"] == source.name] if len(known) else known
     if len(same):
         wanted = _methods(recipe.text())
-        alike = same[[_methods(text) == wanted for text in same["recipe"]]].head(NEWEST)
+        alike = same[[_methods(text) == wanted for text in same["recipe"].tolist()]].head(NEWEST)
         if len(alike):
             seconds = _like(alike, recipe, anatomy)
             return seconds, f"{len(alike)} runs of these methods and model"
@@ -148,7 +149,7 @@ def _told(text: str, anatomy: Anatomy) -> float:
     return 0.0 if recipe is None else _treating(recipe, anatomy)
 
 
-@functools.lru_cache(1024)
+@functools.lru_cache(TEXTS)
 def _parsed(text: str) -> Recipe | None:
     try:
         return Recipe.parse(text)
@@ -156,6 +157,7 @@ def _parsed(text: str) -> Recipe | None:
         return None
 
 
+@functools.lru_cache(TEXTS)
 def _methods(text: str) -> tuple[str, ...]:
     """Keys of a recipe's methods, and the allocator's, by its short form."""
     return tuple(re.findall(r"(?:^| \+ | by )([\w-]+)", text))

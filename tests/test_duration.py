@@ -230,3 +230,17 @@ def test_the_command_line_foretells_what_takes_an_hour_or_more():
 def test_methods_are_told_by_their_keys_and_the_allocator():
     text = "sparsegpt(pattern=2:4) + kv-int(bits=3, keys=by token) by evopress"
     assert duration._methods(text) == ("sparsegpt", "kv-int", "evopress")
+
+
+def test_the_recipes_of_known_runs_are_read_once_however_often_is_asked():
+    """An estimate follows every key that is pressed in a form, and known runs are thousands."""
+    texts = [f"rtn@{2 + place / 1000}" for place in range(300)]
+    known = pd.DataFrame(
+        {"model": "default", "recipe": texts, "family": "quantise", "seconds": 9.0}
+    )
+    anatomy = Dimensions.of(DEFAULT).anatomy
+    duration.expected(Recipe.parse("gptq@3"), DEFAULT, anatomy, known)
+    before = [one.cache_info().misses for one in (duration._methods, duration._parsed)]
+    assert duration.expected(Recipe.parse("rtn@7"), DEFAULT, anatomy, known)[1].startswith("100 ")
+    after = [one.cache_info().misses for one in (duration._methods, duration._parsed)]
+    assert after == [before[0] + 1, before[1]]
