@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.browser import NEEDS_BROWSER, PATIENCE, Server, drawn, expect
-from tests.page_results import MIDDLE, SMALL, fill
+from tests.page_results import BEATEN, MIDDLE, SMALL, fill
 
 pytestmark = NEEDS_BROWSER
 
@@ -96,6 +96,24 @@ def test_a_space_tells_the_page_around_it_what_is_seen(visit):
     assert asked.value.header_value("x-ip-token") == "https://huggingface.co"
 
 
+def test_a_live_pane_gives_the_paired_ratio_and_its_own_seconds_as_no_rate(visit):
+    """What this writing took, 5 seconds against 2, says the contrary of what was measured."""
+    writers = [{"run_id": "", "recipe": "dense"}, {"run_id": BEATEN, "recipe": "svd@8"}]
+    step = {"token": 7, "text": " so", "top": [[" so", 0.9]], "cache_bytes": 9}
+    events = [{"pane": 0, "seconds": 2.0} | step, {"pane": 1, "seconds": 5.0, "kl": 0.5} | step]
+    told = {"prompt": "Once", "panes": writers, "state": "done", "reason": "", "count": 2}
+    page = visit("/health")
+    page.route(
+        "**/api/v1/writings/told*", lambda route: route.fulfill(json=told | {"events": events})
+    )
+    page.goto(page.url.replace("/health", f"/?compare={BEATEN}&mode=live&writing=told"))
+    panes = page.locator(".ps-live .ps-pane")
+    expect(panes.nth(1).locator(".ps-numbers")).to_contain_text("Decode speed-up1.10×")
+    assert "speed" not in panes.nth(0).locator(".ps-numbers").inner_text()
+    expect(panes.nth(1).locator("footer")).to_contain_text("1 token in 5 s this time")
+    assert "/s" not in page.locator(".ps-live .ps-panes").inner_text()
+
+
 @pytest.mark.slow
 def test_a_run_draws_a_new_dot_and_its_model_writes_beside_the_dense_one(visit):
     page = drawn(visit())
@@ -125,7 +143,8 @@ def test_a_run_draws_a_new_dot_and_its_model_writes_beside_the_dense_one(visit):
     assert small[:at] == dense[:at]
     assert small[at] != dense[at]
     expect(panes.nth(1).locator("footer")).to_contain_text(f"at token {at + 1}: there")
-    expect(panes.nth(1).locator(".ps-numbers")).to_contain_text("tokens/s")
+    expect(panes.nth(1).locator("[data-wrote]")).to_contain_text("32 tokens in ")
+    assert "/s" not in panes.nth(1).inner_text()
     strip = panes.nth(1).locator(".ps-heat")
     strip.focus()
     page.keyboard.press("Home")

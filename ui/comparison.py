@@ -125,7 +125,7 @@ def _pane_numbers(service: Service, run: Any) -> list[dict[str, str]]:
         one = run.reading(name)
         # The dense model's own speed-up is a control of the clock, not a speed-up.
         if one is not None and (name, run.recipe) != ("decode_speedup", "dense"):
-            found.append({"title": service.metric(name)["title"],
+            found.append({"name": name, "title": service.metric(name)["title"],
                           "text": numbers.quantity(one.value, one.unit),
                           "interval": "" if one.low == one.high
                           else numbers.interval(one.low, one.high, one.unit)})  # fmt: skip

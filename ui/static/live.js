@@ -175,10 +175,11 @@ function missingQuietly() {
 
 function begin(told) {
   self.prompt.value = told.prompt;
-  const families = new Map(self.found.panes.map((one) => [one.run_id, one.family]));
+  const known = new Map(self.found.panes.map((one) => [one.run_id, one]));
+  const paired = (one) => known.get(one.run_id)?.numbers.find((each) => each.name === "decode_speedup");
   const dense = self.found.panes.find((one) => one.recipe === "dense")?.family || self.found.dense;
   const chosen = (one, at) => replace(self.detail, detail(one, at));
-  self.panes = told.panes.map((one, number) => pane(number, one.recipe, (number && families.get(one.run_id)) || dense, chosen));
+  self.panes = told.panes.map((one, number) => pane(number, one.recipe, (number && known.get(one.run_id)?.family) || dense, number && paired(one), chosen));
   replace(self.row, ...self.panes.map((one) => one.element));
 }
 

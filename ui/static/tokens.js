@@ -5,14 +5,16 @@ import { bytes, make, percent, replace, short, sign } from "./dom.js";
 const HOTTEST = 2; // nats at which the strip is darkest
 const [NEAR_TIE, CLOSE] = [0.8, 0.4]; // of the dense model's share for its own token
 
-export function pane(number, title, family, chosen) {
+// `paired` is how much faster than the dense model the run was measured to write, if it was.
+export function pane(number, title, family, paired, chosen) {
   const parts = {
     numbers: make("dl", { class: "ps-numbers" }),
     text: make("p", { class: "ps-text ps-tokens" }),
     strip: make("div", { class: "ps-heat", tabindex: "0", role: "slider", "aria-label": `Tokens of ${title}`, "aria-valuemin": "1", "aria-valuemax": "1", "aria-valuenow": "1" }),
-    remark: make("footer", { class: "ps-quiet" }),
+    remark: make("p", {}),
+    wrote: make("p", { "data-wrote": true }),
   };
-  const self = { number, title, parts, tokens: [], end: "", weights: 0, parted: null, at: -1, chosen };
+  const self = { number, title, parts, paired, tokens: [], end: "", weights: 0, parted: null, at: -1, chosen };
   const pick = (event) => {
     const at = Number(event.target.dataset?.at ?? -1);
     if (at >= 0) select(self, at);
@@ -27,7 +29,7 @@ export function pane(number, title, family, chosen) {
     select(self, Math.min(last, Math.max(0, to)));
   });
   self.element = make("article", { class: "ps-pane", "data-pane": String(number), "data-recipe": title },
-    make("header", {}, make("h3", {}, sign(family), title), parts.numbers), parts.text, parts.strip, parts.remark);
+    make("header", {}, make("h3", {}, sign(family), title), parts.numbers), parts.text, parts.strip, make("footer", { class: "ps-quiet" }, parts.remark, parts.wrote));
   return self;
 }
 
@@ -63,16 +65,16 @@ export function take(self, event) {
 export function refresh(self, dense, state) {
   const { tokens, parts } = self;
   const last = tokens.at(-1);
-  const rate = last?.seconds > 0 ? tokens.length / last.seconds : 0;
   const mean = tokens.reduce((sum, one) => sum + (one.kl || 0), 0) / Math.max(1, tokens.length);
   const calls = tokens.filter((one) => !one.drafted).length;
   replace(parts.numbers, ...[
-    ["Tokens", tokens.length ? String(tokens.length) : "–"],
-    ["Speed here", rate ? `${short(rate)} tokens/s` : "–"],
+    self.paired && [self.paired.title, self.paired.text, self.paired.interval],
     ["Weights and cache", self.weights ? `${bytes(self.weights)} + ${bytes(last?.cache_bytes || 0)}` : "–"],
     self.number > 0 && ["Mean divergence", tokens.length ? `${short(mean)} nats` : "–"],
     calls < tokens.length && ["Tokens a call", short(tokens.length / calls)],
-  ].filter(Boolean).map(([title, text]) => make("div", {}, make("dt", { text: title }), make("dd", { text }))));
+  ].filter(Boolean).map(([title, text, interval]) => make("div", {}, make("dt", { text: title }), make("dd", { text }), interval && make("small", { class: "ps-quiet", text: `95 %: ${interval}` }))));
+  // Panes take turns and are disturbed by all else: their own seconds are told, never as a rate.
+  parts.wrote.textContent = last ? `${tokens.length === 1 ? "1 token" : `${tokens.length} tokens`} in ${short(last.seconds)} s this time, which is no measurement.` : "";
   if (self.parted === null && self !== dense) {
     const both = Math.min(tokens.length, dense.tokens.length);
     let at = 0;
