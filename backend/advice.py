@@ -69,10 +69,15 @@ GRADED = {
 
 
 class Advice:
-    """Estimates, fits, recommendations and standings over one store."""
+    """Estimates, fits, recommendations and standings over one store.
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    Args:
+        store: what is known.
+        folders: whether a model may be a folder of this machine.
+    """
+
+    def __init__(self, store: Store, *, folders: bool = True) -> None:
+        self._store, self._folders = store, folders
         self._sums = functools.lru_cache(maxsize=4096)(self._sums_of)
         self._judged = Remembered(self._known_runs, self._judge)
         self._summed = Remembered(self._known_runs, self._summarise)
@@ -85,7 +90,7 @@ class Advice:
             ModelError: the text names none.
         """
         try:
-            return ModelSource.parse(model)
+            return ModelSource.parse(model, folders=self._folders)
         except ModelError:
             known = self._store.results.runs(Filter((model.strip(),)))
             if known.empty:
@@ -95,7 +100,7 @@ class Advice:
 
     def _place_of(self, run_id: str) -> Path | None:
         """The folder that the model of a run was in, if it is here; other machines have others."""
-        run = self._store.results.run(run_id)
+        run = self._store.results.run(run_id) if self._folders else None
         place = "" if run is None else str(run.model.get("source", ""))
         return None if place in ("hub", "embedded") else folder_of(place)
 

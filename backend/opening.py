@@ -75,7 +75,8 @@ def settings(limits: Limits, cluster: str = "", gpus: float = 0, *, lent: bool =
     Raises:
         JobError: no cluster answers there.
     """
-    found = {"slots": limits.running, "bounds": limits.job} | placing(cluster, gpus)
+    found = {"slots": limits.running, "bounds": limits.job, "folders": not limits.public}
+    found |= placing(cluster, gpus)
     return found | ({"launcher": LentLauncher} if lent else {})
 
 

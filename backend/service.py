@@ -1,7 +1,6 @@
 """The only door: the page, REST and the command line ask here; imports no torch.
 
-Holds the store and the queue of one home folder. Everything returned is a plain dataclass, a
-dictionary of plain values or a data frame.
+Holds the store and the queue of one home folder; returns plain dataclasses, values, data frames.
 """
 
 from __future__ import annotations
@@ -50,6 +49,7 @@ class Service:
         launcher: makes what runs the jobs of a home; on this machine unless told otherwise.
         bounds: of every job, such as `timeout_seconds`, as an assignment names them.
         notice: a sentence for the page, before any of the store's own.
+        folders: whether a model may be a folder of this machine.
 
     Attributes:
         advice: what is answered from what is known, before or instead of running anything.
@@ -64,11 +64,12 @@ class Service:
         launcher: Callable[[Path], Launcher] = LocalLauncher,
         bounds: Mapping[str, float] | None = None,
         notice: str = "",
+        folders: bool = True,
     ) -> None:
         self.home = home or home_folder()
         elsewhere = keep_results(self.home)
         self.store = Store(self.home)
-        self.advice = Advice(self.store)
+        self.advice = Advice(self.store, folders=folders)
         self._bounds, self._notice = dict(bounds or {}), notice
         try:
             if elsewhere or not self.store.results.count():
@@ -135,7 +136,7 @@ class Service:
     @property
     def notice(self) -> str:
         """A sentence for the page when something had to be repaired, else empty."""
-        return " ".join(filter(None, [self._notice, self.store.notice]))
+        return f"{self._notice} {self.store.notice}".strip()
 
     # Asking for runs
 
@@ -332,8 +333,8 @@ class Service:
 
     def _take_first_results(self) -> None:
         came = {path.stem for path in (FIRST_RESULTS / "results").glob("*.json")}
-        known = set(self.store.results.runs()["run_id"])
-        if came - known and (FIRST_RESULTS / "manifest.json").is_file():
+        came -= set(self.store.results.runs()["run_id"])
+        if came and (FIRST_RESULTS / "manifest.json").is_file():
             self.import_results(FIRST_RESULTS)
 
     def _complete(self, run_id: str) -> str:

@@ -40,8 +40,10 @@ class ModelSource:
     revision: str = ""
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str, *, folders: bool = True) -> Self:
         """Read `default`, a folder, or `owner/name` with an optional `@revision`.
+
+        Without `folders` none is looked for, so that nobody learns whether it exists.
 
         Raises:
             ModelError: the text is none of these.
@@ -49,13 +51,13 @@ class ModelSource:
         text = text.strip()
         if text in ("", "default"):
             return cls("default", EMBEDDED)
-        if path := folder_of(text):
+        if folders and (path := folder_of(text)):
             return cls(path.name or path.resolve().name, path.resolve())
         name, _, revision = text.partition("@")
         if not _REPOSITORY.fullmatch(name) or (revision and not _REVISION.fullmatch(revision)):
             raise ModelError(
-                f"{text!r} is no model: write `default`, a folder that exists, or a Hub name "
-                "such as Qwen/Qwen3-0.6B, with @revision if you like."
+                f"{text!r} is no model: write `default`{', a folder that exists,' * folders} or a "
+                "Hub name such as Qwen/Qwen3-0.6B, with @revision if you like."
             )
         return cls(name, None, revision)
 

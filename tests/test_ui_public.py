@@ -10,7 +10,9 @@ import pytest
 from backend import rest
 from backend.jobs.launchers import assignment
 from backend.limits import AT_HOME, IN_PUBLIC, LimitError
+from backend.opening import settings
 from backend.service import Service
+from backend.sources import EMBEDDED
 from tests.asking import client_of
 from tests.page_results import fill
 
@@ -20,7 +22,9 @@ V1 = rest.PREFIX
 @pytest.fixture(scope="module")
 def public(tmp_path_factory):
     with (
-        Service(fill(tmp_path_factory.mktemp("home")), run_jobs=False) as opened,
+        Service(
+            fill(tmp_path_factory.mktemp("home")), run_jobs=False, **settings(IN_PUBLIC)
+        ) as opened,
         client_of(opened, IN_PUBLIC) as asked,
     ):
         yield asked
@@ -52,6 +56,40 @@ def test_in_public_a_job_is_its_owners(public):
         assert refused.status_code == 403
     assert public.get(f"{V1}/jobs/{job_id}", headers=mine).json()["may_change"]
     assert public.post(f"{V1}/jobs/{job_id}/cancel", headers=mine).status_code == 200
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    ("there", "nowhere"),
+    [
+        (str(EMBEDDED), f"{EMBEDDED}-not"),  # a folder that holds a model
+        ("/usr", "/nowhere"),
+        ("~", "~nobody"),
+        ("docs", "nowhere"),
+        ("data/model", "data/nothing"),  # reads as a name on the Hub too
+    ],
+)
+def test_in_public_nobody_learns_whether_a_folder_exists(public, there, nowhere, monkeypatch):
+    """Every way to name a model answers the same for both, the name aside."""
+    monkeypatch.chdir(EMBEDDED.parents[1])
+    wish = {"recipes": ["rtn@4", "gptq"], "budgets": ["4 bits"]}
+
+    def told(model):
+        answers = [
+            public.get(f"{V1}/estimate", params={"recipe": "rtn@4", "model": model}),
+            public.get("/page/answer", params={"budget": "900 kB", "model": model}),
+            public.get("/page/figure", params={"model": model, "expected": "true"}),
+            public.post("/page/ahead", json=wish | {"model": model}),
+            public.post(f"{V1}/jobs", json={"recipe": "rtn@4", "model": model}),
+            public.post(f"{V1}/sweep", json={"methods": ["rtn"], "budgets": [4], "model": model}),
+            public.post(f"{V1}/search", json={"budget": "900 kB", "model": model}),
+        ]
+        return [
+            (one.status_code, one.text.replace(json.dumps(model)[1:-1], "NAME")) for one in answers
+        ]
+
+    assert told(there) == told(nowhere)
+    assert (told(there)[0][0] == 200) == (there == "data/model")
 
 
 @pytest.mark.security
