@@ -38,9 +38,11 @@ _LIMITS = {
         "nbytes": rf"{_MOST}({_NUMBER})\s*([kmgt]?i?b)",
         "context": rf"({_NUMBER})(k?)\s*(?:tokens|context)(?:\s*x\s*([0-9]+))?",
         "bits": rf"{_MOST}({_NUMBER})[\s-]*bits?",
-        "kld": rf"kld?\s*{_MOST}({_SMALL})",
+        "kld": rf"(?=kl|.*nat)(?:kld?\s*)?{_MOST}({_SMALL})"
+        r"(?:\s*nats?(?:\s*(?:/|per|a)\s*token)?)?",
         "perplexity_ratio": rf"(?:ppl|perplexity)\s*{_MOST}({_NUMBER})\s*(?:x|×)?",
-        "decode_speedup": rf"{_LEAST}({_NUMBER})\s*(?:x|×)",
+        "decode_speedup": rf"(?=>|≥|at least|.*fast)(?:{_LEAST})?({_NUMBER})\s*(?:x|×|times)"
+        r"(?:\s*(?:faster|as fast)(?:\s*(?:as|than)\s*(?:the )?dense(?: model)?)?)?",
         "decode_tps": rf"(?:{_LEAST})?({_NUMBER})\s*"
         r"(?:tok(?:en)?s?\s*(?:/|per|a)\s*s(?:ec(?:ond)?)?|tps|t/s)",
     }.items()

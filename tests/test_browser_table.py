@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.browser import NEEDS_BROWSER, Server, drawn, expect
-from tests.page_results import PAYLOADS, fill, hostile, packed, result
+from tests.page_results import BEATEN, PAYLOADS, fill, hostile, packed, result
 
 pytestmark = NEEDS_BROWSER
 
@@ -60,13 +60,26 @@ def test_the_keyboard_sorts_and_stays_on_the_heading_and_a_link_opens_the_same_o
 
 
 def test_a_phone_shows_numbers_beside_the_recipe_and_keeps_it_in_sight(visit):
-    page = drawn(visit("/?order=kld_mean", width=390, height=844))
+    page = drawn(visit("/?order=resident_bytes", width=390, height=844))
     cell = page.locator(".ps-table tbody tr").nth(1)
-    expect(cell.locator("td").nth(3)).to_have_text("820 kB")
+    expect(cell.locator("td").nth(3)).to_have_text("700 kB")
     box = cell.locator("td").nth(3).bounding_box()
     assert box["x"] + box["width"] <= 390
     page.locator(".ps-table .ps-scroll").evaluate("(one) => { one.scrollLeft = 200; }")
     assert cell.locator("td").first.bounding_box()["x"] < 30
+
+
+def test_what_a_phone_sorts_by_is_in_sight_and_a_run_of_the_table_opens_at_its_head(visit):
+    page = drawn(visit("/?order=-decode_speedup", width=390, height=844))
+    row = page.locator(".ps-table tbody tr").first
+    for cell, text in ((row.locator("td").first, "svd@8"), (row.locator("td").last, "1.10×")):
+        expect(cell).to_have_text(text)
+        box = cell.bounding_box()
+        assert 0 <= box["x"] < box["x"] + box["width"] <= 390
+    row.locator("button").scroll_into_view_if_needed()
+    row.locator("button").click()
+    card = page.locator(f".ps-card[data-run='{BEATEN}']")
+    expect(card.locator("h2")).to_be_in_viewport()
 
 
 def test_a_file_chosen_on_the_page_is_taken_in_and_told_in_a_sentence(visit, server, tmp_path):

@@ -41,6 +41,12 @@ EMBEDDED = Dimensions.of(ModelSource.parse("default"))
         ("4-bit", {"bits": 4.0}),
         ("KL ≤ 5e-3", {"kld": 0.005}),
         ("kld 0.05", {"kld": 0.05}),
+        ("kld <= 0.05 nats", {"kld": 0.05}),
+        ("at most 0.1 nats a token, 2 MB", {"kld": 0.1, "nbytes": 2_000_000}),
+        ("1e-3 nats/token", {"kld": 0.001}),
+        ("kld <= 0.1, 1.2x faster", {"kld": 0.1, "decode_speedup": 1.2}),
+        ("900 kB and 1.5 times as fast as dense", {"nbytes": 900_000, "decode_speedup": 1.5}),
+        ("at least 2× faster than the dense model", {"decode_speedup": 2.0}),
     ],
 )
 def test_a_budget_is_read_as_it_is_said_and_written_as_it_is_read(text, limits):
@@ -57,7 +63,9 @@ def test_a_budget_is_read_as_it_is_said_and_written_as_it_is_read(text, limits):
         ("6 GB, not too slow", "'not too slow' limits nothing"),
         ("0 bits", "'0 bits' limits nothing"),
         ("0 GB, 4 bits", "'0 GB' limits nothing"),
-        ("1.5x", "'1.5x' limits nothing"),
+        ("1.5x", "'1.5x' limits nothing"),  # faster or smaller?
+        ("1.5x smaller", "'1.5x smaller' limits nothing"),
+        ("0.05", "'0.05' limits nothing"),
         ("4 bits, 3 bits", "limited already"),
         ("512 context", "how many bytes"),
         ("ppl <= 0.9", "better than the dense model"),

@@ -58,6 +58,19 @@ def test_the_binding_limit_and_what_would_change_the_answer_are_told():
     assert found.changes[0].bound == 60
 
 
+def test_a_bound_is_moved_for_nothing_that_cannot_be_told_apart():
+    """0.0199 against 0.02 is no gain that twice the bytes are worth; nor are 99.5 bytes of 100."""
+    alike = [run("four", 0.02, 40), run("five", 0.0199, 80, 0.5)]
+    assert recommend(alike, [SIZE]).changes == ()
+    assert (
+        recommend([*alike, run("eight", 0.001, 90)], [SIZE]).changes[0].candidate.run_id == "eight"
+    )
+    floor = Limit("kld_mean", "most", 0.05)
+    alike = [run("four", 0.02, 100), run("three", 0.2, 99.5), run("two", 3.0, 90)]
+    assert recommend(alike[:2], [floor], smallest=True).changes == ()
+    assert recommend(alike, [floor], smallest=True).changes[0].candidate.run_id == "two"
+
+
 def test_a_floor_of_quality_asks_for_the_fewest_bytes():
     found = recommend(RUNS, [Limit("kld_mean", "most", 0.05)], smallest=True)
     assert names(found)[0] == "four-b"

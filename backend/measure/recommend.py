@@ -198,13 +198,19 @@ def _faster(rest: Sequence[Candidate], first: Candidate, smallest: bool) -> Choi
 def _change(
     known: Sequence[Candidate], limits: Sequence[Limit], limit: Limit, smallest: bool
 ) -> Change | None:
-    """The nearest bound of a limit at which a better answer becomes feasible."""
+    """The nearest bound of a limit at which an answer that is surely better becomes feasible."""
     order = _by_size if smallest else _by_quality
     others = [one for one in limits if one is not limit]
     free = [one for one in known if _meets(one, others) and limit.metric in one.values]
     now = [one for one in free if limit.violation(one) == 0]
-    best = min(map(order, now))
-    better = [one for one in free if order(one)[0] < best[0] and limit.violation(one) > 0]
+    best = min(now, key=order)
+
+    def surely_better(one: Candidate) -> bool:
+        if smallest:
+            return _size(one) < _size(best) * (1 - SAME_SIZE)
+        return _quality(one) < _quality(best) and not _tied(one, best)
+
+    better = [one for one in free if limit.violation(one) > 0 and surely_better(one)]
     if not better:
         return None
     near = min(better, key=lambda one: (limit.violation(one), order(one)))

@@ -1,7 +1,7 @@
 // A budget in a sentence: answered from measured runs at once, searched further on request.
 
 import { failure, get, loading, make, post, replace } from "./dom.js";
-import { change, view, watch } from "./view.js";
+import { change, pick, view, watch } from "./view.js";
 
 const EXAMPLES = ["900 kB", "4 MB, 512 context x 8, >= 20 tok/s", "kld <= 0.05"];
 const self = { timer: 0 };
@@ -53,7 +53,7 @@ async function told() {
 function contents(about) {
   const further = make("button", { class: "ps-button", type: "button", text: "Search further", title: "Runs new candidates within this budget; each is a job of its own", onclick: search });
   if (about.error) return [make("p", { class: "ps-error", role: "alert", text: about.error }), about.further && make("p", {}, further)];
-  const run = (one) => make("button", { class: "ps-textual", type: "button", text: one.recipe, onclick: () => { window.dispatchEvent(new CustomEvent("paretoscope-pick")); change({ run: one.run_id }); } });
+  const run = (one) => make("button", { class: "ps-textual", type: "button", text: one.recipe, onclick: () => pick(one.run_id) });
   return [
     about.dense && about.dense.run_id !== about.choices[0].run_id && make("p", {}, "The model fits as it is, uncompressed: ", run(about.dense), ` ${about.dense.text}.`),
     about.choices.length > 0 && make("ol", {}, ...about.choices.map((one) => make("li", {}, run(one), ` ${one.text}`, make("span", { class: "ps-quiet", text: one.reason })))),

@@ -7,6 +7,12 @@ import { written } from "./compare.js";
 export function card(place) {
   const region = make("section", { class: "ps-card", "aria-live": "polite", "aria-label": "Selected run" });
   replace(place, region);
+  let picked = false;
+  const reveal = () => {
+    const { top, height } = region.getBoundingClientRect();
+    if (picked && (top < 0 || top > window.innerHeight - 160)) region.scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth", block: height > window.innerHeight ? "start" : "center" });
+    picked = false;
+  };
   const show = async () => {
     const { run, x, y } = view();
     if (!run) {
@@ -21,6 +27,7 @@ export function card(place) {
       if (view().run !== run) return;
       replace(region, ...contents(about));
       region.dataset.run = about.run_id;
+      reveal();
     } catch (error) {
       replace(region, failure(error), make("button", { class: "ps-button", type: "button", text: "Close", onclick: () => change({ run: "" }) }));
     }
@@ -28,11 +35,10 @@ export function card(place) {
   watch((now, before) => {
     if (now.run !== before.run || (now.run && (now.x !== before.x || now.y !== before.y))) show();
   });
+  // A card that opens out of sight is no answer to a click.
   window.addEventListener("paretoscope-pick", () => {
-    // A card that opens out of sight is no answer to a click.
-    setTimeout(() => {
-      if (region.getBoundingClientRect().top > window.innerHeight - 160) region.scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth", block: "center" });
-    }, 250);
+    picked = true;
+    setTimeout(() => region.dataset.run === view().run && reveal()); // which may be shown already
   });
   show();
 }

@@ -1,7 +1,7 @@
 // The Pareto chart: axes and filters above, the same runs as a table below.
 
 import { address, colour, failure, get, loading, make, replace, sign } from "./dom.js";
-import { change, filters, view, watch } from "./view.js";
+import { change, filters, pick as pickRun, view, watch } from "./view.js";
 
 const fresh = new Set();
 
@@ -194,8 +194,7 @@ function planned(self) {
 
 function pick(self, run) {
   if (!run) return;
-  window.dispatchEvent(new CustomEvent("paretoscope-pick"));
-  change({ run });
+  pickRun(run);
   self.trigger("pick", { run_id: run });
 }
 

@@ -3,7 +3,7 @@
 import { address, failure, get, make, replace } from "./dom.js";
 import { chooser } from "./import.js";
 import { question } from "./plot.js";
-import { change, view, watch } from "./view.js";
+import { change, pick, view, watch } from "./view.js";
 
 const CLASSES = { standing: "ps-standing", family: "ps-kin" }; // the latter is left out on a phone
 const self = { shown: null };
@@ -52,8 +52,16 @@ function show({ columns, rows, count, models }) {
     make("thead", {}, make("tr", {}, ...columns.map((one) => heading(one, order)))),
     make("tbody", {}, ...rows.map((one) => row(one, models)))));
   replace(body, make("summary", { text: count > rows.length ? `The first ${rows.length} of ${count} runs as a table` : count === 1 ? "The run as a table" : `All ${count} runs as a table` }), scroll);
-  scroll.scrollLeft = along;
+  scroll.scrollLeft = self.order === order ? along : 0;
+  self.order = order;
+  inSight(scroll, scroll.querySelector("[aria-sort]"));
   if (focused >= 0) stops()[focused]?.focus();
+}
+
+// What a narrow screen sorts by stands beside the recipe, which stays where it is.
+function inSight(scroll, sorted) {
+  const kept = scroll.querySelector("th")?.offsetWidth;
+  if (sorted && sorted.offsetLeft + sorted.offsetWidth > scroll.clientWidth + scroll.scrollLeft) scroll.scrollLeft = sorted.offsetLeft - kept;
 }
 
 // One press sorts, the best first where there is a best; a second turns it, a third takes it back.
@@ -67,7 +75,7 @@ function heading({ name, title, first, help }, order) {
 
 function row(one, models) {
   const recipe = one.run_id
-    ? make("button", { class: "ps-textual", type: "button", text: one.recipe, onclick: () => change({ run: one.run_id }) })
+    ? make("button", { class: "ps-textual", type: "button", text: one.recipe, onclick: () => pick(one.run_id) })
     : one.recipe;
   return make("tr", { class: one.standing ? `ps-${one.standing}` : "" },
     make("td", {}, recipe),

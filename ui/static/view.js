@@ -54,6 +54,12 @@ function sound(patch) {
   return found;
 }
 
+// A run that somebody picked: its card comes into sight.
+export function pick(run) {
+  window.dispatchEvent(new CustomEvent("paretoscope-pick"));
+  change({ run });
+}
+
 export function watch(watcher) {
   watchers.add(watcher);
 }
