@@ -71,7 +71,7 @@ inline __attribute__((always_inline)) uint64_t bytes_of_row(const CodeBlock &hel
     const auto add = [&](int plane, auto word) __attribute__((always_inline)) {
         const int width = 1 << plane;
         found |= _pdep_u64(word_of<decltype(word)>(held, plane, row, column),
-                           (0x0101010101010101 * ((1u << width) - 1)) << shift);
+                           (0x0101010101010101u * ((1u << width) - 1)) << shift);
         shift += width;
     };
     if (PLANES & 1) add(0, uint8_t{});
