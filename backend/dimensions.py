@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from backend.methods.anatomy import BLOCK, TRANSPOSED, Anatomy
@@ -60,7 +61,7 @@ class Dimensions:
         layers = _first(text, "num_hidden_layers", "n_layer", default=0)
         return cls(
             parameters=sum(math.prod(shape) for shape in shapes.values()),
-            matrices=tuple(sorted(_matrices(shapes, text).items())),
+            matrices=_matrices(shapes, text),
             anatomy=Anatomy(shapes, config),
             heads=kv_heads,
             head_dim=head,
@@ -70,6 +71,11 @@ class Dimensions:
             longest=_first(text, "max_position_embeddings", "n_positions", default=0),
             frequencies=_frequencies(text, head),
         )
+
+    def of_what_is_left(self, anatomy: Anatomy) -> Self:
+        """The same of a model that was made smaller, heads and vocabulary being as they were."""
+        matrices = _matrices(anatomy.shapes, anatomy.text)
+        return replace(self, parameters=anatomy.numbers, matrices=matrices, anatomy=anatomy)
 
     @property
     def linear(self) -> int:
@@ -96,7 +102,9 @@ class Dimensions:
         return 4 * batch * self.vocabulary + 2 * CHUNK * (4 * self.hidden + 2 * widest)
 
 
-def _matrices(shapes: dict[str, tuple[int, ...]], config: dict[str, Any]) -> Counter[Shape]:
+def _matrices(
+    shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]
+) -> tuple[tuple[Shape, int], ...]:
     found: Counter[Shape] = Counter()
     turned = config.get("model_type") in TRANSPOSED
     for name, shape in shapes.items():
@@ -108,7 +116,7 @@ def _matrices(shapes: dict[str, tuple[int, ...]], config: dict[str, Any]) -> Cou
             experts, rows, columns = shape
             halves = 2 if "gate_up" in name else 1
             found[rows // halves, columns] += halves * experts
-    return found
+    return tuple(sorted(found.items()))
 
 
 def _frequencies(config: dict[str, Any], head: int) -> int:

@@ -58,33 +58,48 @@ def size_of(recipe: Recipe, dimensions: Dimensions) -> Size:
         ModelError: a stage cannot treat this model.
         OutOfReachError: this model cannot be held in so little.
     """
-    kept, kv_bits, exact, tables = 1.0, 16.0, True, recipe.tables
+    kv_bits = 16.0
     for stage in recipe.stages:
-        level = stage.settings().get(stage.level, 16.0)
-        if isinstance(stage, ModelMethod):
-            stage.check(dimensions.anatomy)
-            kept, exact = min(kept, level / 16), False
-            tables = None if stage.holds_tables else tables
-        elif isinstance(stage, PrefillMethod):
+        if isinstance(stage, ModelMethod | PrefillMethod):
             stage.check(dimensions.anatomy)
         elif isinstance(stage, CacheMethod):
             stage.codec(dimensions.heads, dimensions.head_dim)
-            kv_bits = min(16.0, level)
+            kv_bits = min(16.0, stage.settings().get(stage.level, 16.0))
+    weights, exact = _weights(recipe, dimensions)
+    if draft := recipe.draft():
+        beside = size_of(draft, dimensions)
+        weights, exact = weights + beside.weights, exact and beside.exact
+    return Size(weights, kv_bits, exact)
+
+
+def _weights(recipe: Recipe, dimensions: Dimensions) -> tuple[int, bool]:
+    """Bytes of all tensors, and whether it is these or the most they can be.
+
+    Of what a model method cuts by the data only the numbers that it leaves are known. They are
+    missing from the matrices, so that so much less is saved there; tables of tokens are whole.
+    """
+    cutting = next((one for one in recipe.stages if isinstance(one, ModelMethod)), None)
+    tables, share, left = recipe.tables, 1.0, None
+    if cutting is not None:
+        left = cutting.left(dimensions.anatomy)
+        dimensions = dimensions if left is None else dimensions.of_what_is_left(left)
+        tables = None if cutting.holds_tables else tables
+    dense, anatomy = dimensions.dense_bytes, dimensions.anatomy
+    if cutting is not None and left is None:
+        gone = anatomy.numbers * (1 - min(1.0, cutting.settings()[cutting.level] / 16))
+        dense -= int(2 * gone)
+        gone += sum(units.bias for units in anatomy.units)  # what some methods write instead
+        share = 1.0 if cutting.holds_tables else max(0.0, 1 - gone / max(1, anatomy.linear))
     held, sure = _together(recipe, dimensions)
-    if tables is not None:
-        saved, known = tables.saved(dimensions.anatomy)
-        held, sure = held - saved, sure and known
     for stage in recipe.stages:
         for shape, count in dimensions.matrices if isinstance(stage, RepairMethod) else ():
             added, known = stage.added(*shape)
             held += count * added
             sure &= known
-    exact &= sure and recipe.encoder is None
-    weights = int(kept * (dimensions.rest_bytes + held))
-    if draft := recipe.draft():
-        beside = size_of(draft, dimensions)
-        weights, exact = weights + beside.weights, exact and beside.exact
-    return Size(weights, kv_bits, exact)
+    saved, known = (0, True) if tables is None else tables.saved(anatomy)
+    weights = dense - round(share * (2 * dimensions.linear - held)) - saved
+    exact = sure and known and recipe.encoder is None
+    return weights, exact and (cutting is None or left is not None)
 
 
 def turned(recipe: Recipe, bits: float) -> Recipe:

@@ -1,5 +1,7 @@
 """Budgets: what people write is read, what is promised is held, what cannot be is said."""
 
+import copy
+import dataclasses
 import math
 
 import pytest
@@ -115,6 +117,39 @@ def test_bytes_said_beforehand_are_the_bytes_held(family, tmp_path):
         assert said.exact
         assert said.weights - dimensions.frequencies == resident(loaded.model).total - made, text
         assert abs(dimensions.frequencies - made) <= 64
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("blocks", ["", "rtn@6 + ", "lord@12 + rtn@9 + ", "svd@8 + "])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_bytes_of_a_narrower_model_are_said_to_the_byte(family, blocks, tied, tmp_path):
+    model = tiny.build(family, dtype=torch.bfloat16, tie_word_embeddings=tied)
+    loaded = tiny.loaded(model, tmp_path)
+    dimensions = Dimensions.of(loaded.source)
+    for tables in ("", "embedding@6 + "):
+        recipe = Recipe.parse(f"slicegpt@14 + {blocks}{tables}".removesuffix(" + "))
+        said = size_of(recipe, dimensions)
+        copied = dataclasses.replace(loaded, model=copy.deepcopy(model))
+        made = sum(buffer.nbytes for buffer in copied.model.buffers())
+        compress(copied, recipe, tiny.tokens(4, 16))
+        assert said.exact
+        held = resident(copied.model).total - made
+        assert said.weights - dimensions.frequencies == held, recipe.text()
+
+
+@pytest.mark.parametrize("tables", ["", " + embedding@6"])
+@pytest.mark.parametrize("cut", ["flap@13", "gqa-fold@15.6", "layer-drop@13", "vocab-trim@15.3"])
+def test_bytes_of_a_cut_model_are_at_most_those_said_and_nearly_so(cut, tables, tmp_path):
+    """What is cut lies in the blocks, whose matrices are then held in 6 bits; tables are whole."""
+    model = tiny.build("llama", dtype=torch.bfloat16, num_hidden_layers=8)
+    loaded = tiny.loaded(model, tmp_path)
+    recipe, dimensions = Recipe.parse(f"{cut} + rtn@6{tables}"), Dimensions.of(loaded.source)
+    said = size_of(recipe, dimensions)
+    made = sum(buffer.nbytes for buffer in model.buffers())
+    compress(loaded, recipe, tiny.tokens(4, 16))
+    held = resident(model).total - made
+    assert not said.exact
+    assert 0.9 * held < held <= said.weights - dimensions.frequencies
 
 
 @pytest.mark.parametrize("recipe", ["gptq", "svd", "wanda", "gptq + kv-int@4", "lord@8 + rtn"])

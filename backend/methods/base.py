@@ -287,6 +287,10 @@ class ModelMethod(Leveled):
             ModelError: a model made like this cannot be treated.
         """
 
+    def left(self, anatomy: Anatomy) -> Anatomy | None:  # noqa: ARG002 - most ask the data
+        """What it leaves of a model, where that follows from shapes alone."""
+        return None
+
     def check(self, anatomy: Anatomy) -> None:
         """Refuse a model that cannot be treated, or not in so little.
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from backend.later import torch
+from backend.methods.anatomy import BLOCK, Anatomy, Shape
 from backend.methods.base import ModelMethod, Needs, Stage, setting
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from backend.calibrate.walk import Walk
-    from backend.methods.anatomy import Anatomy
     from backend.models.view import View
 
 MODELS = ("llama", "mistral", "qwen2", "qwen3")
+WRITING = ("o_proj.weight", "o_proj.bias", "down_proj.weight", "down_proj.bias")
 STEPS = 64  # widths on the way down: a step of 64 channels at 4,096
 
 
@@ -81,7 +81,11 @@ class Slicegpt(ModelMethod):
 
     def least(self, anatomy: Anatomy) -> int:
         """Numbers of the narrowest model."""
-        return _count(anatomy, min(_widths(anatomy)))
+        return _narrowed(anatomy, min(_widths(anatomy))).numbers
+
+    def left(self, anatomy: Anatomy) -> Anatomy:
+        """The narrow model, to the number."""
+        return _narrowed(anatomy, self.channels(anatomy))
 
     def channels(self, anatomy: Anatomy) -> int:
         """The most channels that the budget holds, in steps that hardware likes.
@@ -92,7 +96,8 @@ class Slicegpt(ModelMethod):
         """
         self.check(anatomy)
         budget = self.bits / 16 * anatomy.numbers
-        return next(width for width in _widths(anatomy) if _count(anatomy, width) <= budget)
+        widths = _widths(anatomy)
+        return next(one for one in widths if _narrowed(anatomy, one).numbers <= budget)
 
 
 def _widths(anatomy: Anatomy) -> range:
@@ -101,23 +106,28 @@ def _widths(anatomy: Anatomy) -> range:
     return range(width, 0, -max(1, width // STEPS))
 
 
-def _count(anatomy: Anatomy, channels: int) -> int:
-    """Numbers that the model holds with `channels` channels of its width."""
-    width = anatomy.text["hidden_size"]
-    total = 0
-    for block in anatomy.blocks:
-        for name, shape in block.items():
-            if "layernorm" in name:
-                continue
+def _narrowed(anatomy: Anatomy, channels: int) -> Anatomy:
+    """What the model holds with `channels` channels of its width; norms have no weights left."""
+    shapes: dict[str, Shape] = {}
+    for name, shape in anatomy.shapes.items():
+        block = BLOCK.fullmatch(name)
+        if block is None:
             if len(shape) == 2:
-                total += math.prod(shape) // width * channels
-            elif name.endswith(("o_proj.bias", "down_proj.bias")):
-                total += channels
-            else:
-                total += math.prod(shape)
-        total += 2 * channels**2
-    tables = sum(vocabulary for vocabulary, _ in anatomy.tables)
-    return total + tables * channels + channels**2
+                shapes[name] = shape[0], channels
+        elif "layernorm" in name:
+            shapes[_shortcut(name)] = channels, channels
+        elif name.endswith(WRITING):
+            shapes[name] = channels, *shape[1:]
+        else:
+            shapes[name] = (shape[0], channels) if len(shape) == 2 else shape
+    shapes["model.norm.shortcut.weight"] = channels, channels
+    return replace(anatomy, shapes=shapes)
+
+
+def _shortcut(norm: str) -> str:
+    """The matrix of the shortcut around what a norm of a block stands before."""
+    kind = "attention" if norm.endswith("input_layernorm.weight") else "mlp"
+    return f"{norm.rpartition('.')[0].rpartition('.')[0]}.{kind}_shortcut.weight"
 
 
 def _bases(walk: Walk) -> list[Tensor]:
