@@ -95,8 +95,8 @@ class View:
         prefix = f"{self.blocks_name}.{block}"
         return [
             Site(f"{prefix}.{name}", _role(f"{prefix}.{name}"), block)
-            for name, module in self.blocks[block].named_modules()
-            if isinstance(module, nn.Linear | Conv1D | HeldLinear) and not _is_router(name)
+            for name in _linears(self.blocks[block], "", set())
+            if not _is_router(name)
         ]
 
     def all_sites(self) -> Iterator[Site]:
@@ -285,6 +285,18 @@ def _find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
             "method needs; decoders such as Llama, Qwen, Mistral, Gemma, Phi or GPT-2 have one."
         )
     return best_name, best
+
+
+def _linears(module: nn.Module, prefix: str, seen: set[nn.Module]) -> Iterator[str]:
+    """Names of the linears inside, each once; what one holds is of many parts, and has none."""
+    for name, child in module.named_children():
+        if child in seen:
+            continue
+        seen.add(child)
+        if isinstance(child, nn.Linear | Conv1D | HeldLinear):
+            yield prefix + name
+        else:
+            yield from _linears(child, f"{prefix}{name}.", seen)
 
 
 def _role(name: str) -> str:
