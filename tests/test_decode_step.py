@@ -1,5 +1,6 @@
 """Products that a decode step is made of, against float64."""
 
+import ctypes
 import subprocess
 import sys
 
@@ -74,12 +75,22 @@ def test_results_do_not_depend_on_the_number_of_threads():
 
 
 def test_a_build_appears_whole_and_is_used_again(tmp_path, monkeypatch):
+    """Of two small sources; what those of the folder become all products here are made by."""
+    sources = tmp_path / "cpu"
+    sources.mkdir()
+    (sources / "one.cpp").write_text('extern "C" int one() { return 1; }')
+    declared = 'extern "C" int one(); '
+    (sources / "two.cpp").write_text(declared + 'extern "C" int two() { return one() + one(); }')
+    monkeypatch.setattr(extension, "SOURCES", sources)
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "new"))
     first = extension.built("c++")
     stamp = first.stat().st_mtime_ns
     assert [path.name for path in first.parent.iterdir()] == [first.name]
+    assert ctypes.CDLL(str(first)).two() == 2
     assert extension.built("c++") == first
     assert first.stat().st_mtime_ns == stamp
+    (sources / "one.cpp").write_text('extern "C" int one() { return 2; }')
+    assert ctypes.CDLL(str(extension.built("c++"))).two() == 4
 
 
 @pytest.mark.parametrize(
