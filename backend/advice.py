@@ -18,7 +18,7 @@ from backend.compose import Composition, compose
 from backend.dimensions import Dimensions
 from backend.errors import ModelError, OutOfReachError, UnknownNameError
 from backend.estimate import Estimate, estimate
-from backend.forecast import METRIC, Forecaster
+from backend.forecast import METRIC, Forecast, Forecaster
 from backend.measure.recommend import (
     HELD,
     Candidate,
@@ -115,6 +115,10 @@ class Advice:
     def estimate(self, recipe: Recipe, source: ModelSource) -> Estimate | None:
         """What a run will take; None for a model whose files are not here yet."""
         return estimate(recipe, source, *self._known())
+
+    def quality(self, recipe: Recipe, model: str) -> Forecast | None:
+        """The divergence to expect of a recipe; None where nothing like it was ever run."""
+        return self._known()[1].quality(recipe, self.named(model))
 
     def compose(self, recipe: str | dict[str, Any]) -> Composition:
         """A recipe in either form, with its stages, their settings and what may be added.

@@ -61,6 +61,7 @@ class Forecaster:
 
     def __init__(self, measured: dict[tuple[str, str], float], curves: dict[Key, Curve]) -> None:
         self._measured, self._curves = measured, curves
+        self._spreads: dict[str, float] = {}
 
     @classmethod
     def of(cls, known: pd.DataFrame) -> Self:
@@ -111,7 +112,7 @@ class Forecaster:
             (model, name, "uniform")
         )
         if own:
-            spread = self._spread({model}) * (1.0 + _distance(own, level))
+            spread = self._spread(model) * (1.0 + _distance(own, level))
             return _Guess(_read(own, level), spread, f"{len(own)} runs of it on this model")
         others = [
             curve
@@ -139,12 +140,17 @@ class Forecaster:
         spread = math.hypot(math.sqrt(apart) if len(logs) > 1 else UNKNOWN, 0.3)
         return _Guess(middle, spread, f"{sum(map(len, chosen))} runs of {told}")
 
-    def _spread(self, models: Iterable[str]) -> float:
+    def _spread(self, model: str) -> float:
         """How far off interpolation lands, in logs, when each run is left out in turn."""
+        if model not in self._spreads:
+            self._spreads[model] = self._spread_of(model)
+        return self._spreads[model]
+
+    def _spread_of(self, model: str) -> float:
         squares = []
-        for (model, _, _), curve in self._curves.items():
+        for (own, _, _), curve in self._curves.items():
             levels = sorted(curve)
-            if model not in models or len(levels) < 3:
+            if own != model or len(levels) < 3:
                 continue
             for level in levels[1:-1]:
                 rest = {one: curve[one] for one in levels if one != level}

@@ -127,10 +127,9 @@ def candidates(service: Service, limits: Budget, budget: str, model: str) -> lis
                 nearest = min(filter(None, [nearest, (fitted.missing, fitted.recipe)]))
                 continue
             recipe = Recipe.parse(fitted.recipe)
-            known = service.estimate(fitted.recipe, model)
+            quality = service.advice.quality(recipe, model)
         except (OutOfReachError, ModelError):  # not in so little, or not this type of model
             continue
-        quality = None if known is None else known.quality
         expected = 1.0 if quality is None else quality.value
         if recipe.division is not None and quality is not None and "measured" not in quality.basis:
             expected *= DIVIDED
