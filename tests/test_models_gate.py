@@ -191,3 +191,23 @@ def test_a_linear_among_more_channels_marks_as_many_as_it_has(tmp_path, side):
     placed.mask[0, 0] ^= 2
     with pytest.raises(ModelError, match=r"is damaged at 0: A mask marks 5 channels; 6 are held"):
         artefact._check(nn.Sequential(placed), tmp_path)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    ("recipe", "ending"),
+    [("rtn@5", "scales.values"), ("squeezellm@8", "tables"), ("embedding@6", "scales.values")],
+)
+def test_scales_and_codebooks_that_are_no_numbers_are_refused(tmp_path, recipe, ending, value):
+    """Products of integers would make numbers of them."""
+    model = tiny.build("llama", dtype=torch.bfloat16, hidden_size=128)
+    source, recipe = tiny.loaded(model, tmp_path / "dense"), Recipe.parse(recipe)
+    folder = tmp_path / "artefact"
+    artefact.save(compress(source, recipe, tiny.tokens(4, 16)).view, source, recipe, [], folder)
+    (shard,) = folder.glob("model-*.safetensors")
+    parts = load_file(shard)
+    name = [one for one in parts if ".held." in one and one.endswith(ending)][-1]
+    parts[name].view(-1)[-1] = float(value)
+    save_file(parts, shard)
+    with pytest.raises(ModelError, match=f"artefact is damaged at {name}: not all .* finite"):
+        artefact.load(folder)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from transformers import (
 
 from backend.errors import ModelError
 from backend.faults import fault_point
-from backend.formats import HeldEmbedding, HeldLinear, from_header
+from backend.formats import Dense, HeldEmbedding, HeldLinear, from_header
 from backend.methods import find
 from backend.models.load import LoadedModel, attention, read_config
 from backend.models.place import PROCESSOR, put
@@ -38,6 +39,7 @@ from backend.sources import ModelSource
 
 DRAFT = "draft"  # folder of the second model beside an artefact, an artefact itself
 SHARD = 2 << 30  # bytes
+SMALL = 8  # of a matrix: more numbers than one in so many are no scales
 TABLES = "cache.safetensors"  # what a cache method found of the model
 SIDE_FILES = (
     "config.json",
@@ -174,6 +176,24 @@ def _check(model: nn.Module, folder: Path) -> None:
                 raise ModelError(
                     f"{folder.name} is damaged at {name}: {error} Compress the model again."
                 ) from error
+        if isinstance(module, HeldLinear | HeldEmbedding):
+            _check_finite(name, module, folder)
+
+
+def _check_finite(name: str, module: HeldLinear | HeldEmbedding, folder: Path) -> None:
+    """Refuse scales and codebooks that are no numbers, which products of integers would hide.
+
+    Large dense matrices are left out, for reading them takes long and products show what they hold.
+    """
+    least = math.prod(module.held.shape) // SMALL
+    for inner, owner in module.held.named_modules(prefix=f"{name}.held"):
+        for part, buffer in owner.named_buffers(recurse=False):
+            large = isinstance(owner, Dense) and buffer.numel() > least
+            if buffer.is_floating_point() and not large and not buffer.float().isfinite().all():
+                raise ModelError(
+                    f"{folder.name} is damaged at {inner}.{part}: not all that it holds are finite "
+                    "numbers. Compress the model again."
+                )
 
 
 def _check_shape(place: nn.Module | None, module: HeldLinear | HeldEmbedding, what: str) -> None:
