@@ -8,6 +8,7 @@ place as soon as there are any. Imports no torch.
 from __future__ import annotations
 
 import functools
+import math
 import re
 import statistics
 from dataclasses import replace
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from backend.sources import ModelSource
 
 MULTIPLIED = 1e10  # multiplications in products that a core makes in a second
+WIDE, FASTER = 1024, 4  # sides of matrices from which text passes blocks so many times as fast
 TOUCHED = 1e9  # numbers that memory brings and takes back in a second
 MEASURING = 8.0  # seconds to load the embedded model and to look at what became of it
 EACH_BILLION = 120.0  # seconds that loading, writing and measuring a billion numbers take beside
@@ -88,8 +90,15 @@ def compressing(recipe: Recipe, anatomy: Anatomy) -> float:
         read += back * TEXT.tokens
     if Needs.EACH_GRADIENT in needs:  # block by block, of the whole model as it is by then
         read += back * len(anatomy.blocks) * TEXT.windows * CALIBRATION["length"]
-    reading = read / (MULTIPLIED * cores())
+    reading = read / (MULTIPLIED * _gain(anatomy) * cores())
     return reading + _treating(recipe, anatomy)
+
+
+def _gain(anatomy: Anatomy) -> float:
+    """How much faster text passes large matrices than small ones, beside which all else counts."""
+    matrices = [part for block in anatomy.blocks for part in block.values() if len(part) > 1]
+    side = math.sqrt(anatomy.linear / max(1, len(matrices)))
+    return min(FASTER, max(1.0, FASTER * side / WIDE))
 
 
 def _treating(recipe: Recipe, anatomy: Anatomy) -> float:

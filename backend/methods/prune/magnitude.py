@@ -30,6 +30,7 @@ class Magnitude(Pruner):
 
     version = 2
     paper = "arXiv 1710.01878"
+    pace = 0.11
     claim = "A large sparse model beats a small dense one of the same size."
 
     steps: int = setting(

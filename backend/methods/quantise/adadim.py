@@ -33,6 +33,7 @@ class Adadim(IntegerQuantiser):
 
     needs = Needs.HESSIAN
     paper = "arXiv 2309.15531"
+    pace = 0.44
     claim = "Up to 4.7 points more on MMLU than the method that it wraps."
     accepts = ("dense", "low-rank")
     yields = ("integer-groups", "rows", "transposed")

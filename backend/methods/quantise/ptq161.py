@@ -37,6 +37,7 @@ class Ptq161(LayerMethod):
     stage = Stage.QUANTISE
     needs = Needs.HESSIAN
     paper = "arXiv 2502.13179"
+    pace = 0.34
     claim = "The first to work at 1.61 bits a weight, masks counted."
     limits = (
         "An eighth of the columns stay signs. A number a column takes 16 bits over the rows, much "

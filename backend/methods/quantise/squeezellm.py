@@ -30,6 +30,7 @@ class Squeezellm(LayerMethod):
     stage = Stage.QUANTISE
     needs = Needs.GRADIENTS | Needs.NORMS
     paper = "arXiv 2306.07629"
+    pace = 0.48
     claim = "At 3 bits the gap in perplexity shrinks up to 2.1 times; 2.3x faster than 16-bit."
     limits = (
         "Tables cost 16 * 2^b / columns bits a weight, much in narrow matrices. One whose rows "
