@@ -193,12 +193,11 @@ def test_a_linear_among_more_channels_marks_as_many_as_it_has(tmp_path, side):
         artefact._check(nn.Sequential(placed), tmp_path)
 
 
-@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 @pytest.mark.parametrize(
     ("recipe", "ending"),
     [("rtn@5", "scales.values"), ("squeezellm@8", "tables"), ("embedding@6", "scales.values")],
 )
-def test_scales_and_codebooks_that_are_no_numbers_are_refused(tmp_path, recipe, ending, value):
+def test_scales_and_codebooks_that_are_no_numbers_are_refused(tmp_path, recipe, ending):
     """Products of integers would make numbers of them."""
     model = tiny.build("llama", dtype=torch.bfloat16, hidden_size=128)
     source, recipe = tiny.loaded(model, tmp_path / "dense"), Recipe.parse(recipe)
@@ -207,7 +206,8 @@ def test_scales_and_codebooks_that_are_no_numbers_are_refused(tmp_path, recipe, 
     (shard,) = folder.glob("model-*.safetensors")
     parts = load_file(shard)
     name = [one for one in parts if ".held." in one and one.endswith(ending)][-1]
-    parts[name].view(-1)[-1] = float(value)
-    save_file(parts, shard)
-    with pytest.raises(ModelError, match=f"artefact is damaged at {name}: not all .* finite"):
-        artefact.load(folder)
+    for value in ("nan", "inf", "-inf"):
+        parts[name].view(-1)[-1] = float(value)
+        save_file(parts, shard)
+        with pytest.raises(ModelError, match=f"artefact is damaged at {name}: not all .* finite"):
+            artefact.load(folder)
