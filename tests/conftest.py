@@ -10,7 +10,7 @@ pytest_plugins = ["tests.asking", "tests.browser", "tests.loops", "tests.staged"
 
 LONGEST = (
     "end_to_end", "recipes", "methods_hard_cases", "methods_contract", "browser_page", "nightly",
-    "browser_views", "triton", "decode_step", "faults_everywhere", "solve",
+    "browser_views", "triton", "faults_everywhere", "solve",
     "composition", "device", "faults_store", "caches_contract", "security_page", "space",
     "browser_hostile", "models", "reach", "jobs_attempts", "held_operation", "data_training",
     "hub", "jobs_limits", "jobs_faults", "jobs_cluster", "ui_page", "compress", "trees", "lean",
