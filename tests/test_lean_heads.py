@@ -31,7 +31,7 @@ def build(size, heads, dtype=torch.float32):
 
 
 def write(model, by_torch):
-    """Logits of a prompt, of tokens that fill pieces of 32 and begin others, of a tree and after."""
+    """Logits of a prompt, of tokens that fill and begin pieces of 32, of a tree and after."""
     session = model.session(1, 96)
     if by_torch:
         session._step = None
