@@ -71,9 +71,7 @@ GRADED = {
 class Advice:
     """Estimates, fits, recommendations and standings over one store.
 
-    Args:
-        store: what is known.
-        folders: whether a model may be a folder of this machine.
+    A model may be a folder of this machine where `folders` says so.
     """
 
     def __init__(self, store: Store, *, folders: bool = True) -> None:

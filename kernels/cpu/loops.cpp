@@ -17,7 +17,8 @@ bool has_avx512() {
 
 bool has_vnni() {
     return has_avx512() && __builtin_cpu_supports("avx512vnni") &&
-           __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2");
+           __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") &&
+           __builtin_cpu_supports("gfni");
 }
 
 const Loops *best() {
@@ -34,8 +35,8 @@ const Loops *loops = best();
 
 extern "C" {
 
-// Takes the loops of a kind, 0 portable, 1 AVX2, 2 AVX-512, 3 AVX-512 with VNNI and VBMI, the best
-// below 0; returns which run.
+// Takes the loops of a kind, 0 portable, 1 AVX2, 2 AVX-512, 3 AVX-512 with VNNI, VBMI and GFNI, the
+// best below 0; returns which run.
 int use_loops(int kind) {
     if (kind == 0) loops = &portable::LOOPS;
     if (kind < 0) loops = best();

@@ -1,4 +1,4 @@
-// The loops for processors with AVX-512, VNNI and VBMI, where they differ from those of AVX-512.
+// The loops for processors with AVX-512, VNNI, VBMI and GFNI, where those of AVX-512 differ.
 #include "code_runs.h"
 #include "lookups.h"
 

@@ -1,4 +1,4 @@
-// Loops of AVX-512 with VNNI and VBMI, where they differ from those of AVX-512; included by
+// Loops of AVX-512 with VNNI, VBMI and GFNI, where those of AVX-512 differ; included by
 // loops.cpp alone.
 //
 // Codes stay bytes: `vpdpbusd` takes each with the upper byte of an activation and with its lower
@@ -33,8 +33,12 @@ inline __attribute__((always_inline)) __m512i spread_codes(const uint8_t *from, 
     return _mm512_multishift_epi64_epi8(turns, wide);
 }
 
-inline __attribute__((always_inline)) __m512i turned(__m512i held, int right) {
-    return right >= 0 ? _mm512_srli_epi16(held, right) : _mm512_slli_epi16(held, -right);
+// So many bits of each byte, from one place to another, by one product of matrices of bits: a row of
+// the matrix, the highest byte first, names what makes a bit.
+inline __attribute__((always_inline)) __m512i moved(__m512i held, int from, int bits, int to) {
+    uint64_t rows = 0;
+    for (int i = 0; i < bits; i++) rows |= 1ull << (from + i) << 8 * (7 - to - i);
+    return _mm512_gf2p8affine_epi64_epi8(held, _mm512_set1_epi64(static_cast<int64_t>(rows)), 0);
 }
 
 // What a block of a row holds in each of its planes; what lies behind the row's end is not read.
@@ -64,17 +68,12 @@ struct Held {
     // The j-th code of each byte.
     __attribute__((always_inline)) __m512i codes(int j) const {
         if (WIDTH == 8) return widest;
-        constexpr int NARROW = LOWER == 3 ? 3 : LOWER == 2 ? 2 : LOWER;
-        const __m512i mask = _mm512_set1_epi8(((1 << WIDTH) - 1) << NARROW);
-        const __m512i upper = turned(widest, WIDTH * j - NARROW);
-        if (!LOWER) return _mm512_and_si512(upper, mask);
-        __m512i lower = _mm512_setzero_si512();
-        if (LOWER & 1) lower = _mm512_and_si512(turned(ones, j), _mm512_set1_epi8(1));
-        if (LOWER == 2) lower = _mm512_and_si512(turned(twos, 2 * j), _mm512_set1_epi8(3));
-        if (LOWER == 3)
-            lower = _mm512_ternarylogic_epi64(turned(twos, 2 * j - 1), _mm512_set1_epi8(6), lower,
-                                              0xEA);
-        return _mm512_ternarylogic_epi64(upper, mask, lower, 0xEA);  // upper & mask | lower
+        if (!LOWER && !j) return _mm512_and_si512(widest, _mm512_set1_epi8((1 << WIDTH) - 1));
+        const __m512i upper = moved(widest, WIDTH * j, WIDTH, LOWER);
+        if (!LOWER) return upper;
+        const __m512i two = LOWER & 2 ? moved(twos, 2 * j, 2, LOWER & 1) : upper;
+        const __m512i one = LOWER & 1 ? moved(ones, j, 1, 0) : upper;
+        return _mm512_or_si512(_mm512_or_si512(upper, two), one);
     }
 };
 
