@@ -90,7 +90,8 @@ def test_a_manifest_of_another_format_is_refused(send, manifest):
         (b"", "This file holds no exported results."),
         (packed()[:60], "This file holds no exported results."),
     ],
-)  # fmt: skip
+    ids=["words", "nothing", "a part"],
+)
 def test_what_is_no_export_is_refused_in_a_sentence(send, body, told):
     answer = send(body)
     assert answer.status_code == 400
