@@ -89,7 +89,7 @@ def test_a_file_chosen_on_the_page_is_taken_in_and_told_in_a_sentence(visit, ser
     (tmp_path / "whole.zip").write_bytes(packed(run, hostile(PAYLOADS[0]), **{wrong: "{"}))
     (tmp_path / (name := "<img src=x onerror=window.pwned=1>.zip")).write_bytes(b"no zip")
     page = drawn(visit())
-    told = page.locator("#panel-table .ps-told")
+    told = page.locator(".ps-taken")
     page.locator("[data-import]").set_input_files(tmp_path / "whole.zip")
     expect(told).to_contain_text(
         "2 runs came, 0 were here already and 1 was refused: cccccccccccccccc"

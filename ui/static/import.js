@@ -7,7 +7,7 @@ const NEW = 24; // runs that are ringed on the chart; with more the rings hide i
 
 // The control, and where it says what became of the file; nothing on a copy that takes in none.
 export function chooser(begun) {
-  const told = make("p", { class: "ps-told", role: "status" });
+  const told = make("p", { class: "ps-taken", role: "status" });
   const input = make("input", { type: "file", accept: ".zip,application/zip", hidden: true, "data-import": true });
   const button = make("button", { class: "ps-anchor", type: "button", title: "The zip that another copy exported", text: "Import results", onclick: () => input.click() });
   const whole = make("span", { hidden: true }, button, input, " · ");
