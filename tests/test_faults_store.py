@@ -19,6 +19,7 @@ from backend import service as service_module
 from backend.errors import ModelError
 from backend.jobs.launchers import LocalLauncher
 from backend.jobs.ledger import Ledger
+from backend.limits import AT_HOME
 from backend.opening import opened
 from backend.sources import EMBEDDED, ModelSource
 from backend.store.database import MIGRATIONS, Database
@@ -123,7 +124,7 @@ def test_the_page_starts_without_a_folder_that_can_be_written_and_says_so(filled
         shelf = service.home
         assert shelf != home
         service.store.results.add(document("f" * 16))
-        told = views.start(service, False)["notice"]
+        told = views.start(service, AT_HOME)["notice"]
     for part in (str(home), "cannot be written", "PARETOSCOPE_HOME", "is gone when the program"):
         assert part in told
     assert not shelf.exists()
