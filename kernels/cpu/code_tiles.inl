@@ -36,7 +36,7 @@ inline __attribute__((always_inline)) void turn_eight(const uint8_t *rows, int64
     for (int j = 0; j < 8; j++) held[j] = half[j];
 }
 
-// Asks for a line of each of some rows, sixteen at most, as no more of them may have room near a core
+// Asks for a line of each of some rows, sixteen at most: no more of them may have room near a core
 // where rows lie a power of two apart.
 inline void ask_for(const uint8_t *line, int64_t bytes, int64_t several) {
     for (int64_t i = 0; i < std::min<int64_t>(several, 16); i++)
@@ -187,8 +187,8 @@ inline void add_part(Meeting &at, bool in_bytes, int64_t pieces, int64_t count, 
 }
 
 // A run of tiles of 32 rows with all activations, added to sums [activations, 32]. Meanwhile the
-// next rows' codes are asked for: so many bits of each, which lie one behind the other, by each part
-// so many lines every four words.
+// next rows' codes are asked for: so many bits of each, one behind the other, so many lines every four
+// words by each part.
 inline void add_runs(const uint8_t *tile, int64_t run, const PlaneView &view, int64_t several,
                      const float *scales, int64_t pieces, const uint8_t *ahead, int64_t width,
                      int64_t lines, float *sums) {

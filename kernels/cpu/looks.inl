@@ -68,11 +68,13 @@ inline __attribute__((always_inline)) __m512 pairs_of_eight(const __m512 *sums) 
 
 constexpr int64_t SEEN = 32;  // tokens at a time
 
+typedef __m512 Asked[Asking::WIDEST / 16];  // a query, dealt
+
 // Scores of sixteen keys; behind the last token its key stands again.
 template <typename Number, int MANY>
-inline __attribute__((always_inline)) void sixteen_scores(const __m512 (*queries)[Asking::WIDEST / 16],
-                                                          const Number *keys, int64_t left,
-                                                          int64_t size, __m512 (&scores)[MANY]) {
+inline __attribute__((always_inline)) void sixteen_scores(const Asked *queries, const Number *keys,
+                                                          int64_t left, int64_t size,
+                                                          __m512 (&scores)[MANY]) {
     __m512 pairs[MANY][2];
 #pragma GCC unroll 2
     for (int odd = 0; odd < 2; odd++) {
@@ -130,7 +132,7 @@ inline __attribute__((always_inline)) void add_values(const float (*shares)[SEEN
 template <typename Number, int MANY>
 void look_at_some(Asking *askings, const Number *keys, const Number *values, int64_t count,
                   int64_t size, const uint8_t *seen) {
-    __m512 queries[MANY][Asking::WIDEST / 16];
+    Asked queries[MANY];
     for (int one = 0; one < MANY; one++)
         for (int64_t at = 0; at < size; at += 32) {
             __m512 dealt[2];
@@ -189,7 +191,7 @@ void look_at(Asking *askings, int64_t queries, const void *keys, const void *val
              int64_t size, const uint8_t *seen) {
     const auto *key = static_cast<const Number *>(keys);
     const auto *value = static_cast<const Number *>(values);
-    for (int64_t first = 0; first < count; first += SEEN, key += SEEN * size, value += SEEN * size) {
+    for (int64_t first = 0; first < count; first += SEEN) {
         const int64_t several = std::min(SEEN, count - first);
         const uint8_t *marks = seen ? seen + first : nullptr;
         int64_t one = 0;
@@ -197,5 +199,6 @@ void look_at(Asking *askings, int64_t queries, const void *keys, const void *val
             look_at_some<Number, 2>(askings + one, key, value, several, size, marks);
         if (one < queries)
             look_at_some<Number, 1>(askings + one, key, value, several, size, marks);
+        key += SEEN * size, value += SEEN * size;
     }
 }
