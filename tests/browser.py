@@ -98,6 +98,16 @@ def context(chromium):
     opened.close()
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A home of a few results, where no jobs run; a module with one of its own says so."""
+    from tests.page_results import fill
+
+    started = Server(fill(tmp_path_factory.mktemp("home"))).start()
+    yield started
+    started.stop()
+
+
 @pytest.fixture
 def visit(context, server):
     """Opens pages, and at the end finds neither errors nor requests to other hosts."""

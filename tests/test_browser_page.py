@@ -8,18 +8,11 @@ import urllib.request
 
 import pytest
 
-from tests.browser import NEEDS_BROWSER, PATIENCE, Server, click_dot, drawn, expect, look_now
-from tests.page_results import BEATEN, MIDDLE, SMALL, fill
+from tests.browser import NEEDS_BROWSER, PATIENCE, click_dot, drawn, expect, look_now
+from tests.page_results import BEATEN, MIDDLE, SMALL
 from ui import programs
 
 pytestmark = NEEDS_BROWSER
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    started = Server(fill(tmp_path_factory.mktemp("home"))).start()
-    yield started
-    started.stop()
 
 
 def test_the_first_screen_draws_the_frontier(visit):

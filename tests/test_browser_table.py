@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import re
 
-import pytest
-
-from tests.browser import NEEDS_BROWSER, Server, drawn, expect
-from tests.page_results import BEATEN, PAYLOADS, fill, hostile, packed, result
+from tests.browser import NEEDS_BROWSER, drawn, expect
+from tests.page_results import BEATEN, PAYLOADS, hostile, packed, result
 
 pytestmark = NEEDS_BROWSER
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    started = Server(fill(tmp_path_factory.mktemp("home"))).start()
-    yield started
-    started.stop()
 
 
 def recipes(page):
