@@ -272,10 +272,12 @@ void look_near(const Room &room, int64_t head, int64_t size, const std::vector<S
             if (visible <= 0) continue;
             const uint8_t *marks = sight.marks(first, visible, seen);
             Asking *asking = &queries.all[head * queries.rows + row];
-            if (queries.whole)
+            if (queries.whole) {
                 loops->look_at[sizeof(Number) == 2](asking, queries.group, all_keys + at,
                                                     all_values + at, visible, size, marks);
-            for (int64_t one = 0; one < (queries.whole ? 0 : queries.group); one++)
+                continue;
+            }
+            for (int64_t one = 0; one < queries.group; one++)
                 look(asking[one], keys, values, visible, stride, marks, scores);
         }
     }

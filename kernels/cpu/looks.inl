@@ -1,5 +1,7 @@
 // Attention by AVX-512, two queries of a head at a time; a part of loops.inl.
 
+#include "halves.inl"
+
 // 32 channels of a state: of bfloat16 the even ones, then the odd ones; of float32 as they lie.
 struct Channels {
     __m512 first, second;
@@ -9,9 +11,7 @@ struct Channels {
 
     __attribute__((always_inline)) explicit Channels(const uint16_t *from) {
         const __m512i pairs = _mm512_loadu_si512(from);
-        first = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
-        second = _mm512_castsi512_ps(
-            _mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xFFFF0000))));
+        first = lower_halves(pairs), second = upper_halves(pairs);
     }
 };
 

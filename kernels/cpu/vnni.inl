@@ -78,6 +78,7 @@ struct Held {
 };
 
 #include "codes_vnni.inl"
+#include "halves.inl"
 
 // Codes of four bits as numbers of 16 bits, in the order of bytes that `Fixed` deals them in.
 inline __attribute__((always_inline)) void look_up_words(__m512i held, const Table &table,
@@ -166,16 +167,6 @@ inline __attribute__((always_inline)) __m512i next_pairs(const uint8_t *mask, in
     _mm_prefetch(reinterpret_cast<const char *>(values + ahead), _MM_HINT_T0);
     values += __builtin_popcount(marked);
     return expanded(marked, next);
-}
-
-// Of pairs of numbers in bfloat16 the first, and the second, in float32.
-inline __attribute__((always_inline)) __m512 lower_halves(__m512i pairs) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
-}
-
-inline __attribute__((always_inline)) __m512 upper_halves(__m512i pairs) {
-    return _mm512_castsi512_ps(
-        _mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xFFFF0000))));
 }
 
 // One activation, dealt, with the values in bfloat16 that a mask marks; moves behind those.
