@@ -140,6 +140,15 @@ def drawn(page):
     return page
 
 
+def box(locator):
+    """Where something is drawn; asked again where the page just draws it anew."""
+    for _ in range(PATIENCE // 100):
+        if found := locator.bounding_box():
+            return found
+        locator.page.wait_for_timeout(100)
+    raise TimeoutError(f"{locator} is not drawn")
+
+
 def look_now(page):
     """Have a page ask for news as if it had just been brought to the front."""
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.browser import NEEDS_BROWSER, drawn, expect
+from tests.browser import NEEDS_BROWSER, box, drawn, expect
 from tests.page_results import BEATEN, PAYLOADS, hostile, packed, result
 
 pytestmark = NEEDS_BROWSER
@@ -54,10 +54,10 @@ def test_a_phone_shows_numbers_beside_the_recipe_and_keeps_it_in_sight(visit):
     page = drawn(visit("/?order=resident_bytes", width=390, height=844))
     cell = page.locator(".ps-table tbody tr").nth(1)
     expect(cell.locator("td").nth(3)).to_have_text("700 kB")
-    box = cell.locator("td").nth(3).bounding_box()
-    assert box["x"] + box["width"] <= 390
+    number = box(cell.locator("td").nth(3))
+    assert number["x"] + number["width"] <= 390
     page.locator(".ps-table .ps-scroll").evaluate("(one) => { one.scrollLeft = 200; }")
-    assert cell.locator("td").first.bounding_box()["x"] < 30
+    assert box(cell.locator("td").first)["x"] < 30
 
 
 def test_what_a_phone_sorts_by_is_in_sight_and_a_run_of_the_table_opens_at_its_head(visit):
@@ -65,8 +65,8 @@ def test_what_a_phone_sorts_by_is_in_sight_and_a_run_of_the_table_opens_at_its_h
     row = page.locator(".ps-table tbody tr").first
     for cell, text in ((row.locator("td").first, "svd@8"), (row.locator("td").last, "1.10×")):
         expect(cell).to_have_text(text)
-        box = cell.bounding_box()
-        assert 0 <= box["x"] < box["x"] + box["width"] <= 390
+        place = box(cell)
+        assert 0 <= place["x"] < place["x"] + place["width"] <= 390
     row.locator("button").scroll_into_view_if_needed()
     row.locator("button").click()
     card = page.locator(f".ps-card[data-run='{BEATEN}']")

@@ -48,6 +48,9 @@ function show({ columns, rows, count, models }) {
     make("a", { href: address(`page/report?${question()}&order=${encodeURIComponent(order)}`), download: "paretoscope.html", text: "Download report" }), " · ",
     make("a", { href: address("api/v1/export"), text: "Export all results" }), " · ", self.choose,
     make("a", { href: address("docs"), text: "REST" }));
+  const told = JSON.stringify([columns, rows, count, order]);
+  if (told === self.told) return; // whoever reads or presses something is not disturbed
+  self.told = told;
   const scroll = make("div", { class: "ps-scroll" }, make("table", {},
     make("thead", {}, make("tr", {}, ...columns.map((one) => heading(one, order)))),
     make("tbody", {}, ...rows.map((one) => row(one, models)))));
