@@ -133,13 +133,8 @@ void dots_of_codebook(const Codebook &held, const Run &run, const Fixed &activat
 // Rows of either kind lie behind each other: both are multiplied, then dealt.
 void dots_of_mixed(const MixedRows &mixed, const Run &run, const Fixed &activations,
                    State &state) {
-    const auto ones_before = [&](int64_t place) {
-        int64_t found = loops->ones(mixed.mask, place / 8);
-        for (int64_t i = place / 8 * 8; i < place; i++) found += bit_of(mixed.mask, i);
-        return found;
-    };
-    const int64_t several = activations.count(), passed = ones_before(run.first);
-    const int64_t fine = ones_before(run.first + run.count) - passed;
+    const int64_t several = activations.count(), passed = ones_before(mixed.mask, run.first);
+    const int64_t fine = ones_before(mixed.mask, run.first + run.count) - passed;
     const int64_t all = run.count;
     state.tile.resize(all * several);
     float *found = state.tile.data();

@@ -149,6 +149,13 @@ inline uint32_t bit_of(const uint8_t *bytes, int64_t place) {
     return (bytes[place / 8] >> place % 8) & 1;
 }
 
+// Ones of a mask before a place.
+inline int64_t ones_before(const uint8_t *mask, int64_t place) {
+    int64_t found = loops->ones(mask, place / 8);
+    for (int64_t i = place / 8 * 8; i < place; i++) found += bit_of(mask, i);
+    return found;
+}
+
 // Which row of which matrix a mixed row is; quickest where rows follow each other.
 struct RowOf {
     const Packed *held;
@@ -156,11 +163,7 @@ struct RowOf {
     State *state;
 
     RowOf(const MixedRows &mixed, int64_t place, State &whole) {
-        if (place != whole.row + 1) {
-            whole.passed = loops->ones(mixed.mask, place / 8);
-            for (int64_t before = place / 8 * 8; before < place; before++)
-                whole.passed += bit_of(mixed.mask, before);
-        }
+        if (place != whole.row + 1) whole.passed = ones_before(mixed.mask, place);
         const bool fine = bit_of(mixed.mask, place);
         held = fine ? mixed.fine : mixed.coarse;
         row = fine ? whole.passed : place - whole.passed;

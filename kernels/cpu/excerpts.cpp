@@ -21,6 +21,15 @@ bool are_bytes(const Packed *matrix) {
            !zeros[1] && !zeros[2] && !zeros[3] && held.group_size >= matrix->columns;
 }
 
+// Where the codes of a block lie, whose first row is `row`.
+void place_lines(CodeBlock &block, const Codes &codes, int64_t row) {
+    for (int plane = 0; plane < 4; plane++) {
+        if (!codes.planes[plane]) continue;
+        block.bytes[plane] = bytes_of(block.columns, 1 << plane);
+        block.lines[plane] = codes.planes[plane] + row * block.bytes[plane];
+    }
+}
+
 // What the codes of the groups of an excerpt are worth, in a room: factors and offsets [rows, groups].
 CodeBlock take_block(const IntegerGroups &held, const Excerpt &of, State &state) {
     const int64_t columns = held.shape.columns;
@@ -43,12 +52,61 @@ CodeBlock take_block(const IntegerGroups &held, const Excerpt &of, State &state)
     }
     CodeBlock found = {{},         {},           columns,  of.rows, of.column,
                        of.count, size, groups, held.middle, factors, offsets};
-    for (int plane = 0; plane < 4; plane++) {
-        if (!held.codes.planes[plane]) continue;
-        found.bytes[plane] = bytes_of(columns, 1 << plane);
-        found.lines[plane] = held.codes.planes[plane] + of.row * found.bytes[plane];
-    }
+    place_lines(found, held.codes, of.row);
     return found;
+}
+
+// Codes into a table of up to 256 numbers, in groups that eight divides.
+bool has_entries(const Packed *matrix, int64_t column) {
+    if (matrix->decode != decode_codebook || column % 8) return false;
+    const Codebook &held = as<Codebook>(matrix);
+    const int planes = planes_of(held.codes);
+    const bool fitting = !held.scales || held.group_size % 8 == 0 || held.scales->columns == 1;
+    return held.dimension == 1 && held.size <= 256 && fitting && loops->write_looked_up[planes];
+}
+
+void decode_entries(const Codebook &held, const Excerpt &of, float *out, State &state) {
+    CodeBlock block = {{}, {}, held.shape.columns, of.rows, of.column, of.count, 0, 0, 0, nullptr,
+                       nullptr};
+    if (held.scales) {
+        const int64_t first = of.column / held.group_size;
+        block.group_size = held.group_size;
+        block.groups = (of.column + of.count - 1) / held.group_size - first + 1;
+        state.tile.resize(of.rows * block.groups);
+        decode_excerpt(held.scales, {of.row, of.rows, first, block.groups}, state.tile.data(),
+                       state.inner(0));
+        block.factors = state.tile.data();
+    }
+    place_lines(block, held.codes, of.row);
+    const uint16_t *own = held.rows ? held.rows + of.row * held.size : nullptr;
+    loops->write_looked_up[planes_of(held.codes)](block, {held.table, own, held.size}, out);
+}
+
+// Values of all rows first, as they lie behind each other.
+void decode_fours(const TwoOfFour &held, const Excerpt &of, float *out, State &state) {
+    const int64_t columns = held.shape.columns, half = columns / 2, bytes = bytes_of(half, 2);
+    state.tile.resize(of.rows * half + 8);
+    const float *values = state.tile.data();
+    decode_run(held.values, of.row, of.rows, state.tile.data(), state.inner(0));
+    const uint8_t *positions = held.positions + of.row * bytes;
+    for (int64_t i = 0; i < of.rows; i++, positions += bytes, values += half, out += columns)
+        loops->spread_fours(positions, values, columns / 8, out);
+}
+
+// Rows of either kind first.
+void decode_parted(const MixedRows &mixed, const Excerpt &of, float *out, State &state) {
+    const int64_t before = ones_before(mixed.mask, of.row);
+    const int64_t fine = ones_before(mixed.mask, of.row + of.rows) - before;
+    state.tile.resize(of.rows * of.count);
+    float *next[2] = {state.tile.data() + fine * of.count, state.tile.data()};
+    decode_excerpt(mixed.fine, {before, fine, of.column, of.count}, next[1], state.inner(0));
+    decode_excerpt(mixed.coarse, {of.row - before, of.rows - fine, of.column, of.count}, next[0],
+                   state.inner(1));
+    for (int64_t i = 0; i < of.rows; i++, out += of.count) {
+        float *&from = next[bit_of(mixed.mask, of.row + i)];
+        std::copy_n(from, of.count, out);
+        from += of.count;
+    }
 }
 
 void decode_turned(const IntegerGroups &held, const Excerpt &of, float *out, State &state) {
@@ -72,11 +130,7 @@ void decode_codes(const Codes &codes, int64_t columns, const Excerpt &of, float 
     const float one = 1, none = 0;  // of all rows
     CodeBlock block = {{}, {}, columns, of.rows, of.column, of.count, (columns + 7) / 8 * 8,
                        0,  0,  &one,    &none};
-    for (int plane = 0; plane < 4; plane++) {
-        if (!codes.planes[plane]) continue;
-        block.bytes[plane] = bytes_of(columns, 1 << plane);
-        block.lines[plane] = codes.planes[plane] + of.row * block.bytes[plane];
-    }
+    place_lines(block, codes, of.row);
     loops->write_block[planes_of(codes)](block, out);
 }
 
@@ -103,6 +157,12 @@ void decode_excerpt(const Packed *matrix, const Excerpt &of, float *out, State &
         loops->write_block[planes_of(held.codes)](take_block(held, of, state), out);
     } else if (matrix->decode == decode_transposed && has_blocks(as<Transposed>(matrix).held)) {
         decode_turned(as<IntegerGroups>(as<Transposed>(matrix).held), of, out, state);
+    } else if (has_entries(matrix, of.column)) {
+        decode_entries(as<Codebook>(matrix), of, out, state);
+    } else if (matrix->decode == decode_two_of_four && whole && columns % 8 == 0) {
+        decode_fours(as<TwoOfFour>(matrix), of, out, state);
+    } else if (matrix->decode == decode_mixed && of.rows > 1) {
+        decode_parted(as<MixedRows>(matrix), of, out, state);
     } else {
         for (int64_t i = 0; i < of.rows; i++)
             decode(matrix, of.row + i, of.column, count, out + i * count, state);

@@ -41,15 +41,18 @@ const Spread SPREAD;
 // Where the kept entries of two fours lie, by the byte of their positions.
 struct Fours {
     uint32_t place[256][8], kept[256][8];
+    uint8_t marked[256];  // a bit for each that is kept
 
     Fours() {
         for (int byte = 0; byte < 256; byte++) {
+            marked[byte] = 0;
             for (int column = 0; column < 8; column++)
                 place[byte][column] = kept[byte][column] = 0;
             for (uint32_t value = 0; value < 4; value++) {
                 const uint32_t column = value / 2 * 4 + (byte >> (2 * value) & 3);
                 place[byte][column] = value;
                 kept[byte][column] = ~0u;
+                marked[byte] |= 1 << column;
             }
         }
     }

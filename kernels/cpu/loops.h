@@ -33,6 +33,13 @@ struct CodeBlock {
     const float *factors, *offsets;  // [rows, groups]
 };
 
+// What codes stand for: [size] for all rows, or [rows, size] in bfloat16.
+struct Entries {
+    const float *all;
+    const uint16_t *rows;
+    int64_t size;
+};
+
 // Rows of codes in several planes, multiplied as one; of each plane as `Plane` has it.
 struct CodeRows {
     const uint8_t *lines[4];
@@ -186,6 +193,9 @@ struct Loops {
     void (*look_up_codes)(const uint8_t *, const float *, int64_t, float *);
     void (*join_window)(const uint8_t *, const uint8_t *, const uint8_t *, const uint8_t *, int64_t,
                         float *);
+    // Rows of a block from a column that eight divides, entries times factors, or without; null: one
+    // row after another.
+    void (*write_looked_up[16])(const CodeBlock &, const Entries &, float *);
 };
 
 extern const Loops *loops;
@@ -196,4 +206,5 @@ const Loops *loops_of_avx2();
 const Loops *loops_of_avx512();
 const Loops *loops_of_vnni();
 void take_wide_codes(Loops &found);  // those of VNNI for codes of five to eight bits
+void take_values(Loops &found);      // those that write codes as numbers
 #endif

@@ -277,6 +277,7 @@ const Loops LOOPS = {FOR_ALL_PLANES(unpack),
                      nullptr,
                      nullptr,
                      nullptr,
-                     nullptr};
+                     nullptr,
+                     {}};
 
 #undef FOR_ALL_PLANES

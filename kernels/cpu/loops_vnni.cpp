@@ -23,6 +23,7 @@ Loops with_vnni() {
     found.code_dots[3] = code_dots<3>;
     found.code_dots[4] = code_dots<4>;
     take_wide_codes(found);
+    take_values(found);
     found.deal_pairs = deal_pairs;
     found.masked_pairs_dot = masked_pairs_dot;
     found.masks_of_fours = masks_of_fours;

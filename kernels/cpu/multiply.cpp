@@ -1,9 +1,10 @@
 // Products of held matrices with activations: one row after another, by the quickest way there is.
 //
-// Codes are multiplied as integers (`codes.h`), dense and sparse numbers as they lie; many
-// activations, and what knows neither way, meet rows decoded a tile at a time (`tiles.h`). A sum
-// never depends on the number of threads; of dense numbers it has one order, of codes one for up to
-// three activations and one for more, and of short rows in one table with scales one for one alone.
+// Codes are multiplied as integers (`codes.h`), dense and sparse numbers as they lie, and what knows
+// neither way is decoded, some rows at a time; many activations meet tiles of rows (`tiles.h`). A
+// sum never depends on the number of threads. Of dense numbers, and of those that are decoded first,
+// it has one order; of codes one for up to three activations and one for more, and of short rows in
+// one table with scales one for one alone.
 #include "bfloat16.h"
 #include "codes.h"
 #include "tiles.h"
@@ -55,8 +56,10 @@ void rows_of_numbers(const Work &work, int64_t, int64_t first, int64_t end) {
 void rows_decoded(const Work &work, int64_t, int64_t first, int64_t end) {
     const int64_t columns = work.matrix->columns;
     const int64_t several = std::clamp<int64_t>(DECODED / 8 / columns, 1, TILE_ROWS);
-    State state;
-    std::vector<float> room(several * columns);
+    thread_local State state;  // keeps its rooms
+    thread_local std::vector<float> room;
+    state.forget();
+    room.resize(several * columns);
     for (int64_t row = first; row < end; row += several) {
         const int64_t rows = std::min(several, end - row);
         decode_run(work.matrix, row, rows, room.data(), state);
@@ -126,7 +129,6 @@ MakeRows way_of(const Packed *matrix, int64_t count) {
     if (has_codes(matrix)) return rows_of_codes;
     if (kind == decode_float32 || kind == decode_bfloat16)
         return count <= FEW || matrix->columns <= loops->short_columns ? rows_of_numbers : nullptr;
-    if (kind == decode_entropy) return count <= FEW ? rows_decoded : nullptr;
     if (kind == decode_bitmask && count == 1 &&
         as<Bitmask>(matrix).values->decode == decode_bfloat16)
         return rows_behind_masks;
@@ -134,7 +136,8 @@ MakeRows way_of(const Packed *matrix, int64_t count) {
         as<TwoOfFour>(matrix).values->decode == decode_bfloat16)
         return rows_of_fours;
     if (kind == decode_groups && count == 1) return rows_one_by_one<dots_of_groups>;
-    return has_vectors(matrix) && count == 1 ? rows_of_vectors : nullptr;
+    if (has_vectors(matrix) && count == 1) return rows_of_vectors;
+    return count <= FEW && are_decoded(matrix) ? rows_decoded : nullptr;
 }
 
 // Activations laid out for the codes of a matrix; until the next of this thread.
@@ -151,7 +154,7 @@ void make_all(Work &work, MakeRows make) {
     const Packed *matrix = work.matrix;
     const int64_t size = matrix->rows * matrix->columns * work.count;
     const bool tiles = make == rows_of_codes && work.count > FEWER;
-    const int64_t least = tiles ? TILE_OF_CODES : make == rows_of_numbers ? TILE_ROWS : 1;
+    const int64_t least = tiles ? TILE_OF_CODES : make == rows_of_numbers || make == rows_decoded ? TILE_ROWS : 1;
     const Pieces pieces = Pieces::of(matrix->rows, least, size >= ALONE);
     if (make == rows_behind_masks)
         count_before(as<Bitmask>(matrix).mask, bytes_of(matrix->columns, 1), pieces, work.starts);

@@ -225,6 +225,8 @@ void count_before(const uint8_t *mask, int64_t bytes, const Pieces &pieces, int6
     for (int64_t piece = 1; piece < pieces.count; piece++) before[piece] += before[piece - 1];
 }
 
+bool are_decoded(const Packed *matrix) { return Source::way_of(matrix) == Source::DECODED; }
+
 void multiply_in_tiles(const Packed *matrix, const float *x, int64_t count, float *y) {
     const int64_t rows = matrix->rows, columns = matrix->columns;
     const Source::Way way = Source::way_of(matrix);

@@ -21,3 +21,6 @@ void count_before(const uint8_t *mask, int64_t bytes, const Pieces &pieces, int6
 
 // y[count, rows] = x[count, columns] W^T, the rows divided among threads.
 void multiply_in_tiles(const Packed *matrix, const float *x, int64_t count, float *y);
+
+// Whether rows are decoded whole before they meet tiles, which pays for many activations alone.
+bool are_decoded(const Packed *matrix);
