@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from backend.formats.bitmask import BitmaskSparse
 from backend.formats.dense import Dense
 from backend.formats.group_sparse import GroupSparse
 from backend.formats.rows import Rows
@@ -65,6 +66,21 @@ def test_two_of_four_hold_codes(bits, columns):
         held.values = integers(35, columns // 2, bits, group_size, kind)
         near(held.matrix().dense(), held.dense(), 1e-6)
         in_one_order(held)
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("columns", [7, 24, 132, 344])
+def test_what_a_mask_keeps_is_held_in_codes(bits, columns):
+    mask = random(35, columns, seed=2) > 0.4
+    mask[3] = mask[17] = False
+    mask[5] = True
+    held = BitmaskSparse.pack(torch.ones(35, columns), mask)
+    for kind, group_size in (("float", 8), ("zero-point", 128), ("none", 24), ("float", 5)):
+        held.values = integers(1, int(mask.sum()), bits, group_size, kind)
+        near(held.matrix().dense(), held.dense(), 1e-6)
+        in_one_order(held)
+        turned = Transposed.of(held)
+        near(turned.matrix().dense(), turned.dense(), 1e-6)
 
 
 @pytest.mark.parametrize("fine", [1, 20, 40])

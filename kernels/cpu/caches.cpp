@@ -162,7 +162,7 @@ struct KeptChannels {
     int64_t pairs, tokens, channels, kept;
 };
 
-// A row's channels, with zeros where none is kept; `kept` has room for eight more.
+// A row's channels, with zeros where none is kept; `kept` has room for sixteen more.
 static void spread_kept(const KeptChannels &held, int64_t row, float *kept, float *out) {
     const int64_t whole = held.channels / 8;
     const uint8_t *mask = held.bitmap + row * bytes_of(held.channels, 1);
@@ -173,7 +173,7 @@ static void spread_kept(const KeptChannels &held, int64_t row, float *kept, floa
 
 void read_kept(const KeptChannels *held, int64_t first, int64_t count, int64_t stride,
                float *out) {
-    std::vector<float> kept(held->kept + 8);
+    std::vector<float> kept(held->kept + 16);
     for (int64_t pair = 0; pair < held->pairs; pair++)
         for (int64_t token = 0; token < count; token++, out += stride)
             spread_kept(*held, pair * held->tokens + first + token, kept.data(), out);
@@ -201,7 +201,7 @@ void score_kept(const KeptChannels *held, const float *queries, int64_t count, f
 
 // Values weighted by shares [pairs, queries, tokens]: [pairs, queries, channels].
 void mix_kept(const KeptChannels *held, const float *shares, int64_t count, float *out) {
-    std::vector<float> kept(held->kept + 8), spread(held->channels);
+    std::vector<float> kept(held->kept + 16), spread(held->channels);
     std::fill_n(out, held->pairs * count * held->channels, 0.0f);
     for (int64_t pair = 0; pair < held->pairs; pair++)
         for (int64_t token = 0; token < held->tokens; token++) {

@@ -115,7 +115,7 @@ void decode_bitmask(const Packed *matrix, int64_t row, int64_t column, int64_t c
     const uint8_t *line = held.mask + row * bytes;
     if (row != state.row + 1) state.passed = loops->ones(held.mask, row * bytes);
     const int64_t kept = loops->ones(line, bytes);
-    state.tile.resize(columns + 8);
+    state.tile.resize(columns + 16);
     float *values = state.tile.data();
     if (kept) decode(held.values, 0, state.passed, kept, values, state.inner(0));
     state.passed += kept;

@@ -93,6 +93,26 @@ void decode_fours(const TwoOfFour &held, const Excerpt &of, float *out, State &s
         loops->spread_fours(positions, values, columns / 8, out);
 }
 
+// Kept values of all rows first, from an eighth place on.
+void decode_kept(const Bitmask &held, const Excerpt &of, float *out, State &state) {
+    const int64_t columns = held.shape.columns, bytes = bytes_of(columns, 1);
+    const uint8_t *mask = held.mask + of.row * bytes;
+    if (of.row != state.row + 1) state.passed = loops->ones(held.mask, of.row * bytes);
+    const int64_t kept = loops->ones(mask, of.rows * bytes), before = state.passed % 8;
+    state.tile.resize(before + kept + 16);
+    const float *values = state.tile.data() + before;
+    if (kept)
+        decode_excerpt(held.values, {0, 1, state.passed - before, before + kept}, state.tile.data(),
+                       state.inner(0));
+    for (int64_t i = 0; i < of.rows; i++, mask += bytes, out += columns) {
+        values = loops->spread(mask, values, columns / 8, out);
+        for (int64_t k = columns / 8 * 8; k < columns; k++)
+            out[k] = bit_of(mask, k) ? *values++ : 0.0f;
+    }
+    state.passed += kept;
+    state.row = of.row + of.rows - 1;
+}
+
 // Rows of either kind first.
 void decode_parted(const MixedRows &mixed, const Excerpt &of, float *out, State &state) {
     const int64_t before = ones_before(mixed.mask, of.row);
@@ -161,6 +181,8 @@ void decode_excerpt(const Packed *matrix, const Excerpt &of, float *out, State &
         decode_entries(as<Codebook>(matrix), of, out, state);
     } else if (matrix->decode == decode_two_of_four && whole && columns % 8 == 0) {
         decode_fours(as<TwoOfFour>(matrix), of, out, state);
+    } else if (matrix->decode == decode_bitmask && whole) {
+        decode_kept(as<Bitmask>(matrix), of, out, state);
     } else if (matrix->decode == decode_mixed && of.rows > 1) {
         decode_parted(as<MixedRows>(matrix), of, out, state);
     } else {

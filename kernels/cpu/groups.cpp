@@ -26,20 +26,21 @@ KeptGroups take_rows(const GroupSparse &held, int64_t row, int64_t rows, int64_t
     const IntegerGroups &values = as<IntegerGroups>(held.values);
     const int64_t groups = groups_of(held);
     state.tile.resize(4 * kept + 2);
-    state.places.resize(kept);
-    float *worth = state.tile.data(), *scales = worth + 2 * kept + 2, *offsets = scales + kept;
+    float *worth = state.tile.data(), *scales = worth + 2 * kept + 2, *shifts = scales + kept;
     decode(values.scales, 0, passed, kept, scales, state.inner(0));
-    if (values.offsets) decode(values.offsets, 0, passed, kept, offsets, state.inner(1));
-    const Lines zeros(values.zero_points, 0, values.scales->columns);
-    if (zeros.planes) unpack(zeros, passed, kept, state.places.data());
-    worth[0] = worth[1] = 0;
-    for (int64_t i = 0; i < kept; i++) {
-        const float scale = scales[i] * values.unit;
-        const float offset = values.offsets ? offsets[i] : 0;
-        const float zero = zeros.planes ? static_cast<float>(state.places[i]) : values.middle;
-        worth[2 * i + 2] = scale;
-        worth[2 * i + 3] = offset - zero * scale;
+    if (values.unit != 1) loops->scale_by(scales, values.unit, kept);
+    if (planes_of(values.zero_points)) {
+        decode_codes(values.zero_points, values.scales->columns, {0, 1, passed, kept}, shifts);
+        for (int64_t i = 0; i < kept; i++) shifts[i] *= -scales[i];
+    } else {
+        if (values.offsets)
+            decode(values.offsets, 0, passed, kept, shifts, state.inner(1));
+        else
+            std::fill_n(shifts, kept, 0.0f);
+        loops->combine(shifts, scales, -values.middle, kept);
     }
+    worth[0] = worth[1] = 0;
+    for (int64_t i = 0; i < kept; i++) worth[2 * i + 2] = scales[i], worth[2 * i + 3] = shifts[i];
     return {values.codes.planes[2] + passed * held.group_size / 2,
             worth,
             held.mask + row * bytes_of(groups, 1),

@@ -46,7 +46,7 @@ void scaled(const uint8_t *const *lines, int64_t column, int64_t count, float mi
     }
 }
 
-// `values` can be read for eight entries beyond those that are kept.
+// `values` can be read for sixteen entries beyond those that are kept.
 const float *spread(const uint8_t *mask, const float *values, int64_t bytes, float *out) {
     for (int64_t byte = 0; byte < bytes; byte++) {
         EightFloats next;

@@ -237,6 +237,23 @@ void write_looked_up(const CodeBlock &held, const Entries &table, float *out) {
     }
 }
 
+// As loops.inl has it, two bytes of a mask at a time; sixteen values beyond the kept can be read.
+const float *spread(const uint8_t *mask, const float *values, int64_t bytes, float *out) {
+    int64_t byte = 0;
+    for (; byte + 2 <= bytes; byte += 2) {
+        uint16_t marked;
+        __builtin_memcpy(&marked, mask + byte, 2);
+        _mm512_storeu_ps(out + 8 * byte, _mm512_maskz_expand_ps(marked, _mm512_loadu_ps(values)));
+        values += __builtin_popcount(marked);
+    }
+    if (byte < bytes) {
+        _mm256_storeu_ps(out + 8 * byte,
+                         _mm256_maskz_expand_ps(mask[byte], _mm256_loadu_ps(values)));
+        values += __builtin_popcount(mask[byte]);
+    }
+    return values;
+}
+
 // As loops.inl has it, two bytes of positions at a time.
 void spread_fours(const uint8_t *positions, const float *values, int64_t bytes, float *out) {
     int64_t byte = 0;
@@ -268,6 +285,7 @@ void take_values(Loops &found) {
     TAKE(7);
     TAKE(8);
 #undef TAKE
+    found.spread = spread;
     found.spread_fours = spread_fours;
 }
 #endif
