@@ -19,6 +19,7 @@ from backend.lent import LentLauncher, lends
 from backend.limits import Limits
 from backend.service import Service
 from backend.store.errors import UnwritableError
+from backend.store.shipped import RECORD
 
 __all__ = ["check_port", "ending", "lends", "opened", "settings"]
 
@@ -125,5 +126,6 @@ def _bring(home: Path, shelf: Path) -> None:
     """Copy the results of a home that can still be read."""
     found = sorted((home / "results").glob("*.json"))
     (shelf / "results").mkdir()
-    for path in found:
+    record = home / "results" / RECORD
+    for path in [*found, *([record] if record.is_file() else [])]:
         shutil.copyfile(path, shelf / "results" / path.name)

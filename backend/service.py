@@ -31,6 +31,7 @@ from backend.store import exchange
 from backend.store.documents import RUN_ID
 from backend.store.frontier import axes
 from backend.store.results import EVERYTHING, Filter, Run
+from backend.store.shipped import take_shipped
 from backend.store.store import Store
 from backend.sweeps import Refusal, Sweep, points
 from backend.texts import Texts
@@ -72,8 +73,7 @@ class Service:
         self.advice = Advice(self.store, folders=folders)
         self._bounds, self._notice = dict(bounds or {}), notice
         try:
-            if elsewhere or not self.store.results.count():
-                self._take_first_results()
+            take_shipped(self.store, FIRST_RESULTS, always=elsewhere)
             self._launcher = launcher(self.home)
             self.comparing = Comparing(self, Desk(self.home, self._launcher.fork_server))
             self._ledger = Ledger(self.store, self._launcher, slots=slots)
@@ -330,12 +330,6 @@ class Service:
     def import_results(self, folder: Path, called: str = "") -> exchange.Imported:
         """Take in what another copy exported, a folder or a zip, in messages `called` so."""
         return exchange.import_results(self.store.results, self.store.shares, folder, called)
-
-    def _take_first_results(self) -> None:
-        came = {path.stem for path in (FIRST_RESULTS / "results").glob("*.json")}
-        came -= set(self.store.results.runs()["run_id"])
-        if came and (FIRST_RESULTS / "manifest.json").is_file():
-            self.import_results(FIRST_RESULTS)
 
     def _complete(self, run_id: str) -> str:
         if RUN_ID.fullmatch(run_id):

@@ -76,23 +76,26 @@ def write_document(folder: Path, document: Mapping[str, Any]) -> Path:
     return _path(folder, document)
 
 
-def write_checked(folder: Path, documents: Sequence[Mapping[str, Any]]) -> None:
+def write_checked(
+    folder: Path, documents: Sequence[Mapping[str, Any]], *, renew: bool = False
+) -> None:
     """Write documents that `check` has passed as `write_document` does, the disk asked once.
 
     Each is written before any is waited for: a disk takes many files in the time of one. Several
-    processes and threads may write the same run at once.
+    processes and threads may write the same run at once. To `renew` is to take the place of what
+    is there, for results that came with the program alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written: dict[Path, Mapping[str, Any]] = {}
     try:
         for document in documents:
             path = _path(folder, document)
-            if path not in written and not _sound(path):
+            if path not in written and (renew or not _sound(path)):
                 _sweep(path)
                 written[path] = document
                 _write(_partial(path), document)
         for path, document in written.items():
-            _appear(path, document)
+            _appear(path, document, renew)
     finally:
         for path in written:
             _partial(path).unlink(missing_ok=True)
@@ -109,7 +112,7 @@ def _partial(path: Path) -> Path:
     return path.parent / f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp"
 
 
-def _appear(path: Path, document: Mapping[str, Any]) -> None:
+def _appear(path: Path, document: Mapping[str, Any], renew: bool) -> None:
     """Put what was written in its place, once the disk has it."""
     partial = _partial(path)
     while True:
@@ -119,7 +122,7 @@ def _appear(path: Path, document: Mapping[str, Any]) -> None:
             partial.replace(path)
             return
         except FileNotFoundError:  # another took it for what one that was killed had left
-            if _sound(path):
+            if not renew and _sound(path):
                 return
             _write(partial, document)
 
@@ -142,6 +145,17 @@ def _sweep(path: Path) -> None:
 def _write(path: Path, document: Mapping[str, Any]) -> None:
     text = json.dumps(document, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     path.write_text(text, encoding="utf-8")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file of one owner durably; it appears whole or not at all."""
+    partial = path.with_name(f".{path.name}.tmp")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        _sync(partial, os.O_RDWR)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _sync(path: Path, access: int) -> None:

@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ UNPACKED_LIMIT = 4 * 2**30
 """Bytes that what is read of a zip may take on the disk, all together."""
 TOGETHER = 64
 """Results that are taken in at once: a disk and a database take many in the time of one."""
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
 _RESULT = re.compile(r"results/[0-9a-f]{16}\.json")
 
 
@@ -57,11 +58,12 @@ def export_results(
     target = folder / "results"
     target.mkdir(parents=True, exist_ok=True)
     wanted = set(run_ids)
-    written = []
+    written, whole = [], sha256()
     for document in results.documents():
         run_id = document["run_id"]
         if not wanted or run_id in wanted:
             shutil.copyfile(results.folder / f"{run_id}.json", target / f"{run_id}.json")
+            whole.update((target / f"{run_id}.json").read_bytes())
             written.append(run_id)
     runs = results.runs()
     tables = {
@@ -71,8 +73,13 @@ def export_results(
     }
     for name, table in tables.items():
         table.to_parquet(folder / f"{name}.parquet", index=False, compression="zstd")
-    manifest = {"format": FORMAT, "runs": written, "shares": shares.all()}
-    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    manifest = {
+        "format": FORMAT,
+        "digest": whole.hexdigest(),  # so that a manifest is another where any document is
+        "runs": written,
+        "shares": shares.all(),
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     return len(written)
 
 
@@ -137,7 +144,7 @@ def _unpacked(folder: Path, called: str) -> Iterator[Path]:
 
 
 def _is_read(name: str) -> bool:
-    return name == _MANIFEST or _RESULT.fullmatch(name) is not None
+    return name == MANIFEST or _RESULT.fullmatch(name) is not None
 
 
 def _check_sizes(wanted: Sequence[zipfile.ZipInfo], called: str) -> None:
@@ -158,7 +165,7 @@ def _check_sizes(wanted: Sequence[zipfile.ZipInfo], called: str) -> None:
 def _read_views(place: Path, called: str) -> list[dict]:
     """The shared views of an export's manifest."""
     try:
-        manifest = json.loads((place / _MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         raise StoreError(f"{called} holds no exported results.") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -14,6 +13,7 @@ from backend.store.database import Database
 from backend.store.documents import RUN_ID, check, read_document, write_checked
 from backend.store.errors import ResultRefusedError
 from backend.store.remembered import Remembered
+from backend.store.rows import delete_rows, insert_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,14 +116,27 @@ class Results:
         with self._database.writing() as cursor:
             return [self.index(cursor, document) for document in documents]
 
+    def renew(self, documents: Sequence[Mapping[str, Any]]) -> None:
+        """Put results that `check` has passed in the place of those of the same runs.
+
+        The rows go first and come again from the files, so that whenever this is broken off the
+        next start finds what the files say.
+        """
+        run_ids = [document["run_id"] for document in documents]
+        with self._database.writing() as cursor:
+            delete_rows(cursor, run_ids)
+            self._rebuilds += 1  # as many runs as before may be others
+        try:
+            write_checked(self.folder, documents, renew=True)
+        finally:
+            self.catch_up()
+
     def index(self, cursor: duckdb.DuckDBPyConnection, document: Mapping[str, Any]) -> bool:
         """Enter a checked document inside the caller's transaction; False when it is known."""
         run_id = document["run_id"]
         if cursor.execute("SELECT 1 FROM results WHERE run_id = ?", [run_id]).fetchone():
             return False
-        _insert_result(cursor, document)
-        _insert_readings(cursor, run_id, document["readings"])
-        _insert_generations(cursor, run_id, document["generations"])
+        insert_rows(cursor, document)
         return True
 
     def known(self, run_id: str) -> bool:
@@ -253,8 +266,6 @@ class Results:
         return Rebuilt(runs, tuple(refused))
 
 
-_AS_JSON = "model", "stages", "budget", "layers", "notes", "artefact", "manifest"
-
 _RUNS = """
 SELECT run_id, model, recipe, family, status, hardware_id, protocol, created, seconds,
        budget::VARCHAR AS budget, '' AS reason
@@ -284,59 +295,3 @@ def _run(document: Mapping[str, Any]) -> Run:
         for one in document["readings"]
     )
     return Run(**values)
-
-
-def _insert_result(cursor: duckdb.DuckDBPyConnection, document: Mapping[str, Any]) -> None:
-    cursor.execute(
-        "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            document["run_id"],
-            document["model"]["name"],
-            document["recipe"],
-            document["family"],
-            document["status"],
-            document["manifest"]["hardware_id"],
-            document["protocol"],
-            document["created"],
-            float(document["seconds"]),
-            *(json.dumps(document[name]) for name in _AS_JSON),
-        ],
-    )
-
-
-def _insert_readings(
-    cursor: duckdb.DuckDBPyConnection, run_id: str, readings: Sequence[Mapping[str, Any]]
-) -> None:
-    # Lists, unfolded by the database: one statement for any number of rows.
-    columns = ("name", "value", "low", "high", "unit", "direction", "kind")
-    cursor.execute(
-        "INSERT INTO readings SELECT ?, unnest(?::VARCHAR[]), unnest(?::DOUBLE[]), "
-        "unnest(?::DOUBLE[]), unnest(?::DOUBLE[]), unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), "
-        "unnest(?::VARCHAR[]), unnest(?::JSON[]), unnest(?::VARCHAR[])",
-        [
-            run_id,
-            *([reading.get(column) for reading in readings] for column in columns),
-            [json.dumps(reading.get("samples")) for reading in readings],
-            [reading.get("note", "") for reading in readings],
-        ],
-    )
-
-
-def _insert_generations(
-    cursor: duckdb.DuckDBPyConnection, run_id: str, generations: Sequence[Mapping[str, Any]]
-) -> None:
-    cursor.execute(
-        "INSERT INTO generations SELECT ?, unnest(?::INTEGER[]), unnest(?::VARCHAR[]), "
-        "unnest(?::VARCHAR[]), unnest(?::JSON[]), unnest(?::INTEGER[]), unnest(?::DOUBLE[]), "
-        "unnest(?::JSON[])",
-        [
-            run_id,
-            list(range(len(generations))),
-            [one["prompt"] for one in generations],
-            [one["text"] for one in generations],
-            [json.dumps(one["tokens"]) for one in generations],
-            [one.get("first_divergence") for one in generations],
-            [one.get("gap") for one in generations],
-            [json.dumps(one) for one in generations],
-        ],
-    )
