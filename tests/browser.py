@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -140,6 +141,17 @@ def drawn(page):
     return page
 
 
+def settled(page):
+    """A page whose chart and table are drawn for the last time: how surely runs stand is told."""
+    drawn(page).wait_for_selector(".ps-foot:not(:empty)")
+    return page
+
+
+def says(text):
+    """An address that holds this text; what is pressed may reach it after a moment."""
+    return re.compile(re.escape(text))
+
+
 def box(locator):
     """Where something is drawn; asked again where the page just draws it anew."""
     for _ in range(PATIENCE // 100):
@@ -155,8 +167,8 @@ def look_now(page):
 
 
 def click_dot(page, run_id):
-    """Click where a run is drawn, as a person would."""
-    place = page.evaluate(
+    """Click where a run is drawn, as a person would who waits until nothing moves."""
+    place = settled(page).evaluate(
         """(run) => {
           const plot = document.querySelector(".ps-plot");
           for (const trace of plot.data) {

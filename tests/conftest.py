@@ -35,6 +35,7 @@ def one_thread():
     """Small matrices lose more by waiting for a second thread than they gain."""
     torch = pytest.importorskip("torch")
     torch.set_num_threads(1)
+    return torch
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +50,12 @@ def no_network(monkeypatch):
         return connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(autouse=True)
+def same_draws(one_thread):
+    """What a test draws without a generator of its own is the same each time."""
+    one_thread.default_generator.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

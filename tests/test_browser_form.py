@@ -8,7 +8,7 @@ import pytest
 
 from backend.sources import EMBEDDED
 from backend.store.store import Store
-from tests.browser import NEEDS_BROWSER, Server, drawn, expect, look_now
+from tests.browser import NEEDS_BROWSER, Server, drawn, expect, look_now, says, settled
 from tests.page_results import fill, result
 
 pytestmark = NEEDS_BROWSER
@@ -48,7 +48,7 @@ def test_what_is_set_survives_a_reload(visit):
     drawn(page).reload()
     expect(page.locator("[data-budget]")).to_have_value("900 kB")
     chosen = page.locator("[data-method][aria-pressed=true]")
-    assert chosen.all_inner_texts() == ["wanda"]
+    expect(chosen).to_have_text(["wanda"])
     expect(page.get_by_label("Measure")).to_have_value("smoke")
     page.get_by_role("button", name="Recipe", exact=True).click()
     page.locator("[data-recipe-text]").fill("rtn@4 + kv-int@5")
@@ -122,11 +122,11 @@ def test_a_bound_is_read_in_any_case_and_shown_as_it_was_meant(visit):
         bound.fill(written)
         page.keyboard.press("Enter")
         expect(bound).to_have_value(shown)
-        assert f"limit={bytes_:.0f}" in page.url
+        expect(page).to_have_url(says(f"limit={bytes_:.0f}"))
 
 
 def test_the_table_needs_no_more_room_for_a_long_reason(visit):
-    page = drawn(visit())
+    page = settled(visit())  # or another figure takes this one's place
     page.locator(".ps-table summary").click()
     page.evaluate(
         """async () => {

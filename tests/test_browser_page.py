@@ -8,7 +8,17 @@ import urllib.request
 
 import pytest
 
-from tests.browser import NEEDS_BROWSER, PATIENCE, click_dot, drawn, expect, look_now
+from tests.browser import (
+    NEEDS_BROWSER,
+    PATIENCE,
+    box,
+    click_dot,
+    drawn,
+    expect,
+    look_now,
+    says,
+    settled,
+)
 from tests.page_results import BEATEN, MIDDLE, SMALL
 from ui import programs
 
@@ -32,8 +42,8 @@ def test_a_click_on_a_dot_opens_its_card_and_names_it_in_the_address(visit):
     expect(card.locator("h2")).to_contain_text("gptq@4")
     expect(card).to_contain_text("0.0200 nats/token")
     expect(card.locator("mark.ps-first").first).to_have_text("home")
-    assert page.url.endswith(f"?run={MIDDLE}")
-    assert page.locator(".ps-link").input_value() == page.url
+    expect(page).to_have_url(re.compile(rf"\?run={MIDDLE}$"))
+    expect(page.locator(".ps-link")).to_have_value(page.url)
 
 
 def test_a_card_can_be_opened_from_the_keyboard(visit):
@@ -54,22 +64,22 @@ def test_a_recipe_goes_from_the_card_into_the_form(visit):
 
 def test_the_axes_are_chosen_told_and_kept_in_the_address(visit):
     page = drawn(visit())
-    told = page.locator("label:has(select[data-axis=y])").get_attribute("title")
-    assert told.startswith("Mean distance from the dense model")
+    told = re.compile("^Mean distance from the dense model")
+    expect(page.locator("label:has(select[data-axis=y])")).to_have_attribute("title", told)
     page.locator("select[data-axis=y]").select_option("top1_agree")
     page.wait_for_function(
         "document.querySelector('.ps-plot').layout.yaxis.title.text.includes('Same first choice')"
     )
-    assert "y=top1_agree" in page.url
+    expect(page).to_have_url(says("y=top1_agree"))
 
 
 def test_zoom_survives_a_click_new_data_and_a_link(visit):
-    page = drawn(visit())
+    page = settled(visit())
     before = page.evaluate("document.querySelector('.ps-plot').layout.xaxis.range")
-    box = page.locator(".ps-plot").bounding_box()
-    page.mouse.move(box["x"] + 100, box["y"] + 60)
+    place = box(page.locator(".ps-plot"))
+    page.mouse.move(place["x"] + 100, place["y"] + 60)
     page.mouse.down()
-    page.mouse.move(box["x"] + 400, box["y"] + 380, steps=4)
+    page.mouse.move(place["x"] + 400, place["y"] + 380, steps=4)
     page.mouse.up()
     ranges = "document.querySelector('.ps-plot').layout.xaxis.range"
     page.wait_for_function(f"{ranges}[1] < {before[1]} - 0.05")
@@ -80,14 +90,13 @@ def test_zoom_survives_a_click_new_data_and_a_link(visit):
     click_dot(page, MIDDLE)
     page.wait_for_selector(f".ps-card[data-run='{MIDDLE}']")
     assert page.evaluate(ranges) == pytest.approx(near, rel=1e-4)
-    other = drawn(visit(page.url.removeprefix(page.evaluate("location.origin"))))
+    other = settled(visit(page.url.removeprefix(page.evaluate("location.origin"))))
     for side in ("xaxis", "yaxis"):
         seen = f"document.querySelector('.ps-plot').layout.{side}.range"
-        other.wait_for_selector(".ps-foot:not(:empty)")  # which comes with the last drawing
         assert other.evaluate(seen) == pytest.approx(page.evaluate(seen), rel=1e-4)
     page.get_by_role("button", name="Reset zoom").click()
     page.wait_for_function(f"{ranges}[1] === {before[1]}")
-    assert "zoom" not in page.url
+    expect(page).not_to_have_url(says("zoom"))
 
 
 def test_a_run_without_its_model_offers_to_make_it(visit):
@@ -107,7 +116,7 @@ def test_a_bound_shades_the_chart_and_is_kept_in_the_address(visit):
         page.locator(f"input[data-limit={side}]").fill(text)
         page.keyboard.press("Enter")
         page.wait_for_function(f"{limits}.length === {count}")
-    assert "limit=1000000&ylimit=0.1" in page.url
+    expect(page).to_have_url(says("limit=1000000&ylimit=0.1"))
 
 
 def test_every_method_is_told_beside_what_was_measured(visit):
@@ -130,7 +139,7 @@ def test_a_recipe_is_built_of_legal_stages_and_what_cannot_be_says_why(visit):
     page.get_by_role("button", name="Recipe", exact=True).click()
     add_stage(page, "gptq")
     barred = page.locator("[data-add] option[disabled]", has_text="rtn")
-    assert "both quantise" in barred.get_attribute("title")
+    expect(barred).to_have_attribute("title", re.compile("both quantise"))
     page.locator("summary", has_text="cannot be added").click()
     expect(page.locator(".ps-why")).to_contain_text("gptq and rtn both quantise")
     add_stage(page, "kv-int")
@@ -181,7 +190,7 @@ def test_a_budget_is_answered_from_measured_runs_and_kept_in_the_address(visit):
     box.get_by_role("button", name="Answer").click()
     expect(box.locator("li").first).to_contain_text("least divergence of 2 runs")
     expect(box).to_contain_text("What binds: Resident memory at most 825 kB")
-    assert "budget=825+kB" in page.url
+    expect(page).to_have_url(says("budget=825+kB"))
     box.locator("li button").first.click()
     expect(page.locator(f".ps-card[data-run='{MIDDLE}']")).to_be_visible()
     box.get_by_label("Fits in").fill("very little")
@@ -194,7 +203,7 @@ def test_a_budget_is_answered_from_measured_runs_and_kept_in_the_address(visit):
 
 
 def test_how_surely_a_run_stands_follows_the_first_drawing(visit):
-    page = drawn(visit())
+    page = settled(visit())
     expect(page.locator(".ps-foot")).to_contain_text("The front covers")
     shares = page.evaluate(
         "document.querySelector('.ps-plot').data.flatMap((t) => t.hovertext || [])"
@@ -209,7 +218,7 @@ def test_estimates_stand_hollow_on_request(visit):
     page.wait_for_function(
         "document.querySelector('.ps-plot').data.some((t) => t.meta?.role === 'expected')"
     )
-    assert "expected=1" in page.url
+    expect(page).to_have_url(says("expected=1"))
 
 
 def test_a_job_appears_in_every_tab_and_can_be_cancelled(visit):
@@ -238,7 +247,7 @@ def test_an_unknown_run_is_a_friendly_sentence(visit):
 
 
 def test_dark_colours_reach_the_chart(visit):
-    page = drawn(visit("/?__theme=dark"))
+    page = settled(visit("/?__theme=dark"))
     colours = page.evaluate(
         """() => { const plot = document.querySelector('.ps-plot');
         return [plot.layout.font.color, plot.layout.paper_bgcolor,
@@ -304,18 +313,18 @@ def test_a_stopped_server_is_told_and_a_link_opens_the_same_view_after_a_restart
     server.stop()
     look_now(waiting)
     expect(waiting.locator(".ps-offline")).to_be_visible()
-    assert waiting.locator(".ps-plot .point").count()
+    expect(waiting.locator(".ps-plot .point")).not_to_have_count(0)
     server.start()
     look_now(waiting)
     expect(waiting.locator(".ps-offline")).to_be_hidden(timeout=PATIENCE)
     visit.wrong.clear()  # the browser notes refused connections itself
     page = drawn(visit(path))
     expect(page.locator(f".ps-card[data-run='{MIDDLE}']")).to_contain_text("gptq@4")
-    assert page.locator("select[data-axis=x]").input_value() == "footprint_bytes"
-    assert page.locator("select[data-axis=y]").input_value() == "top1_agree"
+    expect(page.locator("select[data-axis=x]")).to_have_value("footprint_bytes")
+    expect(page.locator("select[data-axis=y]")).to_have_value("top1_agree")
     shown = page.get_by_role("group", name="Families shown")
-    pressed = shown.locator("[aria-pressed=true]").all_inner_texts()
-    assert [text.split()[-1] for text in pressed] == ["quantise"]
+    pressed = shown.locator("[aria-pressed=true]")
+    expect(pressed).to_have_text([re.compile(r"\bquantise\s*$")], use_inner_text=True)
     expect(page.locator(".ps-link")).to_have_value(server.address + path)
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.browser import NEEDS_BROWSER, PATIENCE, Server, drawn, expect
+from tests.browser import NEEDS_BROWSER, PATIENCE, Server, drawn, expect, says
 from tests.page_results import BEATEN, MIDDLE, SMALL, fill
 
 pytestmark = NEEDS_BROWSER
@@ -55,7 +55,7 @@ def test_a_short_link_opens_the_view_that_was_kept(visit, server):
     short = page.locator(".ps-link").input_value().removeprefix(server.address)
     other = visit(short)
     expect(other.locator(".ps-compare .ps-pane")).to_have_count(3)
-    assert f"compare={MIDDLE},{SMALL}" in other.url
+    expect(other).to_have_url(says(f"compare={MIDDLE},{SMALL}"))
 
 
 def test_a_space_tells_the_page_around_it_what_is_seen(visit):
@@ -137,13 +137,13 @@ def test_a_run_draws_a_new_dot_and_its_model_writes_beside_the_dense_one(visit):
     expect(panes.nth(1).locator(".ps-tokens span").nth(4)).to_be_attached()
     page.reload()  # a text goes on, and is found again
     expect(page.locator(".ps-live[data-state=done]")).to_be_visible(timeout=30_000)
-    assert page.locator("[data-say]").input_value() == "Once upon a time, there was a"
+    expect(page.locator("[data-say]")).to_have_value("Once upon a time, there was a")
+    expect(panes.nth(1).locator("[data-wrote]")).to_contain_text("32 tokens in ")
     dense, small = (panes.nth(n).locator(".ps-tokens span").all_inner_texts() for n in range(2))
     at = int(panes.nth(1).locator(".ps-tokens .ps-first").get_attribute("data-at"))
     assert small[:at] == dense[:at]
     assert small[at] != dense[at]
     expect(panes.nth(1).locator("footer")).to_contain_text(f"at token {at + 1}: there")
-    expect(panes.nth(1).locator("[data-wrote]")).to_contain_text("32 tokens in ")
     assert "/s" not in panes.nth(1).inner_text()
     strip = panes.nth(1).locator(".ps-heat")
     strip.focus()
@@ -153,6 +153,6 @@ def test_a_run_draws_a_new_dot_and_its_model_writes_beside_the_dense_one(visit):
     expect(detail.locator("h3")).to_contain_text("Token 2 of rtn@3")
     expect(detail.locator(".ps-top")).to_have_count(2)
     expect(detail.locator(".ps-top").first.locator("li")).to_have_count(5)
-    assert strip.get_attribute("aria-valuenow") == "2"
+    expect(strip).to_have_attribute("aria-valuenow", "2")
     page.reload()
     expect(page.locator(".ps-live[data-state=done]")).to_be_visible()

@@ -101,7 +101,7 @@ def test_a_damaged_log_loses_no_result(logged, tmp_path, damage):
         content[len(content) // 2] ^= 0xFF
         log.write_bytes(content)
     elif damage == "tail":
-        log.write_bytes(content + os.urandom(500))
+        log.write_bytes(content + random.Random(7).randbytes(500))
     else:
         log.unlink()
     holds_everything(home)
