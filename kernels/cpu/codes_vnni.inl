@@ -1,5 +1,5 @@
-// Products of codes by AVX-512 with VNNI: of few activations row by row, of more in tiles; a part of
-// vnni.inl.
+// Products of codes by AVX-512 with VNNI: of few activations by sixteen rows, of more in tiles, each sum
+// in one order; four rows at a time where groups or steps part within 32 columns. A part of vnni.inl.
 
 // Sixteen sums of each row, rows that lie `step` apart with one or two activations.
 template <int PLANES, int ROWS, int MANY, bool BYTES>
@@ -98,73 +98,180 @@ inline __attribute__((always_inline)) void some_code_dots(const CodeRows &rows, 
 }
 
 constexpr int64_t SHORT = 256;  // bytes of a row of which sixteen share the nearest cache
+constexpr int64_t AHEAD_BLOCKS = 4;  // of a longer row, asked for before they are needed
 
-// Whether all sums of each block are worth as much: they are added up as integers then.
-template <int PLANES>
-bool is_even(const CodeRows &rows, const PlaneView &view, int64_t one) {
-    const float *lanes = view.lanes + one * view.lanes_apart;
-    bool even = view.whole;
-    for (int64_t block = 0; 64 * block < rows.bytes[Held<PLANES>::WIDEST]; block++, lanes += 16)
-        even &= _mm512_cmpeq_ps_mask(_mm512_loadu_ps(lanes), _mm512_set1_ps(*lanes)) == 0xFFFF;
-    return even;
+// Of sixteen rows' sums of a block those of each 32 columns: WIDTH neighbours, added up.
+template <int WIDTH>
+inline __attribute__((always_inline)) void by_pieces(__m512i (&rows)[16],
+                                                     __m512i (&pieces)[16 / WIDTH]) {
+    if constexpr (WIDTH == 1) {
+        turn(rows);
+        std::copy_n(rows, 16, pieces);
+        return;
+    }
+    constexpr int EACH = WIDTH == 2 ? 2 : 1;  // vectors of four rows, a piece or a part in 128 bits
+    __m512i fours[EACH][4];
+    const auto pairs = [](__m512i a, __m512i b, auto which) __attribute__((always_inline)) {
+        return _mm512_castps_si512(_mm512_shuffle_ps(
+            _mm512_castsi512_ps(a), _mm512_castsi512_ps(b), decltype(which)::value));
+    };
+    const std::integral_constant<int, 0x88> even;
+    const std::integral_constant<int, 0xDD> odd;
+    const auto add = [&](__m512i a, __m512i b) __attribute__((always_inline)) {
+        return _mm512_add_epi32(pairs(a, b, even), pairs(a, b, odd));
+    };
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        const __m512i first = add(rows[4 * i], rows[4 * i + 1]);
+        const __m512i second = add(rows[4 * i + 2], rows[4 * i + 3]);
+        if constexpr (WIDTH == 2) {
+            fours[0][i] = pairs(first, second, even);
+            fours[1][i] = pairs(first, second, odd);
+        } else {
+            fours[0][i] = add(first, second);
+        }
+    }
+#pragma GCC unroll 2
+    for (int of = 0; of < EACH; of++) {
+        __m512i half[4], found[4];
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; i++) {
+            half[i] = _mm512_shuffle_i32x4(fours[of][2 * i], fours[of][2 * i + 1], 0x44);
+            half[2 + i] = _mm512_shuffle_i32x4(fours[of][2 * i], fours[of][2 * i + 1], 0xEE);
+        }
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; i++) {
+            found[2 * i] = _mm512_shuffle_i32x4(half[2 * i], half[2 * i + 1], 0x88);
+            found[2 * i + 1] = _mm512_shuffle_i32x4(half[2 * i], half[2 * i + 1], 0xDD);
+        }
+        if constexpr (WIDTH == 8) {
+            pieces[0] = _mm512_add_epi32(found[0], found[1]);
+            pieces[1] = _mm512_add_epi32(found[2], found[3]);
+        } else {
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) pieces[EACH * i + of] = found[i];
+        }
+    }
 }
 
-// The products of up to sixteen short rows with an activation whose blocks are even, times their
-// factor, added to y [activations, apart]. A block's sum is exact: 32639 by 512 columns of 1, 256 of 7, 128
-// of 127, or 64 of 255.
+// Exact sums of a block of sixteen rows, or of fewer again and again, by its pieces.
 template <int PLANES, bool BYTES, bool WHOLE>
-inline __attribute__((always_inline)) void even_code_dots(const CodeRows &rows, int64_t row,
-                                                          int64_t count, const PlaneView &view,
-                                                          int64_t one, float *y, int64_t apart) {
+inline __attribute__((always_inline)) void block_sums(
+    const CodeRows &rows, int64_t row, int64_t count, int64_t block, const uint8_t *x,
+    __m512i (&pieces)[16 / Held<PLANES>::WIDTH]) {
     typedef Held<PLANES> Of;
     constexpr int EACH = Of::EACH;
+    const int64_t bytes = rows.bytes[Of::WIDEST];
+    __m512i first = _mm512_setzero_si512();
+    if (Of::WIDTH == 8 && !BYTES)  // codes less 128, so that they have a sign as the operation asks
+        first = _mm512_sub_epi32(first, _mm512_dpbusd_epi32(first, _mm512_loadu_si512(x + 64),
+                                                            _mm512_set1_epi8(-128)));
+    __m512i sums[16];
+#pragma GCC unroll 16
+    for (int r = 0; r < 16; r++) {
+        const int64_t at = row + (WHOLE ? r : std::min<int64_t>(r, count - 1));
+        if (WHOLE && bytes > SHORT)
+            _mm_prefetch(reinterpret_cast<const char *>(rows.lines[Of::WIDEST] + at * bytes +
+                                                        64 * (block + AHEAD_BLOCKS)),
+                         _MM_HINT_T0);
+        const Of held(rows, at, block, 64 * block + 64 <= bytes);
+        __m512i sum = _mm512_setzero_si512();
+#pragma GCC unroll 8
+        for (int j = 0; j < EACH; j++)
+            sum = _mm512_dpbusd_epi32(sum, held.codes(j), _mm512_loadu_si512(x + 128 * j));
+        sum = _mm512_slli_epi32(sum, 8);
+        if (Of::WIDTH == 8 && !BYTES) sum = _mm512_add_epi32(sum, first);
+#pragma GCC unroll 8
+        for (int j = 0; j < (BYTES ? 0 : EACH); j++) {
+            const __m512i codes = held.codes(j);
+            const __m512i with_sign =
+                Of::WIDTH == 8 ? _mm512_xor_si512(codes, _mm512_set1_epi8(-128)) : codes;
+            sum = _mm512_dpbusd_epi32(sum, _mm512_loadu_si512(x + 128 * j + 64), with_sign);
+        }
+        sums[r] = sum;
+    }
+    by_pieces<Of::WIDTH>(sums, pieces);
+}
+
+// The products of up to sixteen rows with an activation, times their factor, added to y. Sums are
+// exact and are scaled where those of tiles are, in their order (`code_runs.inl`): 32 columns at a
+// time, or as many as share a group and a scale, up to 128.
+template <int PLANES, bool BYTES, bool WHOLE>
+inline __attribute__((always_inline)) void piece_dots(const CodeRows &rows, int64_t row,
+                                                      int64_t count, const PlaneView &view,
+                                                      int64_t one, float *y, int64_t apart) {
+    typedef Held<PLANES> Of;
+    constexpr int WIDTH = Of::WIDTH, PIECES = 16 / WIDTH, RUN = PanelView::RUN / PanelView::PIECE;
+    constexpr int BLOCKS = PIECES < RUN ? RUN / PIECES : 1;  // that are scaled together
     const auto *x = reinterpret_cast<const uint8_t *>(view.words + one * view.words_apart);
     const float *lanes = view.lanes + one * view.lanes_apart;
-    const int64_t bytes = rows.bytes[Of::WIDEST];
+    const int64_t bytes = rows.bytes[Of::WIDEST], size = view.group_size;
+    const int most = rows.groups == 1 || size % 128 == 0 ? 4 : size % 64 == 0 ? 2 : 1;
     const __m512i places = _mm512_mullo_epi32(
         _mm512_min_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
                          _mm512_set1_epi32(static_cast<int>(count - 1))),
         _mm512_set1_epi32(static_cast<int>(rows.groups)));
-    __m512 found = _mm512_setzero_ps();
-    for (int64_t block = 0; 64 * block < bytes; block++, x += 128 * EACH, lanes += 16) {
-        __m512i first = _mm512_setzero_si512();
-        if (Of::WIDTH == 8 && !BYTES)  // codes less 128, so that they have a sign as the operation asks
-            first = _mm512_sub_epi32(first, _mm512_dpbusd_epi32(first, _mm512_loadu_si512(x + 64),
-                                                                _mm512_set1_epi8(-128)));
-        __m512 sums[16];
-#pragma GCC unroll 16
-        for (int r = 0; r < 16; r++) {
-            const Of held(rows, row + (WHOLE ? r : std::min<int64_t>(r, count - 1)), block,
-                          64 * block + 64 <= bytes);
-            __m512i sum = _mm512_setzero_si512();
-#pragma GCC unroll 8
-            for (int j = 0; j < EACH; j++)
-                sum = _mm512_dpbusd_epi32(sum, held.codes(j), _mm512_loadu_si512(x + 128 * j));
-            sum = _mm512_slli_epi32(sum, 8);
-            if (Of::WIDTH == 8 && !BYTES) sum = _mm512_add_epi32(sum, first);
-#pragma GCC unroll 8
-            for (int j = 0; j < (BYTES ? 0 : EACH); j++) {
-                const __m512i codes = held.codes(j);
-                const __m512i with_sign =
-                    Of::WIDTH == 8 ? _mm512_xor_si512(codes, _mm512_set1_epi8(-128)) : codes;
-                sum = _mm512_dpbusd_epi32(sum, _mm512_loadu_si512(x + 128 * j + 64), with_sign);
-            }
-            sums[r] = _mm512_castsi512_ps(sum);
+    __m512 found = _mm512_setzero_ps(), own = found;
+    int32_t group = -1;
+    const auto add = [&](__m512i exact, int64_t piece) __attribute__((always_inline)) {
+        if (view.groups[piece] != group) {
+            group = view.groups[piece];
+            own = _mm512_i32gather_ps(places, rows.scales + row * rows.groups + group, 4);
         }
-        const auto add = [](__m512 a, __m512 b) __attribute__((always_inline)) {
-            return _mm512_castsi512_ps(
-                _mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
-        };
-        const __m512 exact = _mm512_cvtepi32_ps(_mm512_castps_si512(reduced(sums, add)));
-        const float *scales = rows.scales + row * rows.groups + view.first[block];
-        const __m512 own = WHOLE && rows.groups == 1 ? _mm512_loadu_ps(scales)
-                                                     : _mm512_i32gather_ps(places, scales, 4);
-        found = _mm512_fmadd_ps(exact, _mm512_mul_ps(own, _mm512_set1_ps(*lanes)), found);
+        const __m512 scaled =
+            _mm512_mul_ps(_mm512_cvtepi32_ps(exact), _mm512_set1_ps(lanes[piece * WIDTH]));
+        found = _mm512_fmadd_ps(scaled, own, found);
+    };
+    for (int64_t block = 0; 64 * block < bytes; block += BLOCKS) {
+        __m512i parts[BLOCKS][PIECES];
+#pragma GCC unroll 2
+        for (int more = 0; more < BLOCKS; more++) {
+            if (64 * (block + more) < bytes)
+                block_sums<PLANES, BYTES, WHOLE>(rows, row, count, block + more,
+                                                 x + 128 * Of::EACH * (block + more), parts[more]);
+            else
+                std::fill_n(parts[more], PIECES, _mm512_setzero_si512());
+        }
+        const __m512i *exact = parts[0];
+#pragma GCC unroll 4
+        for (int first = 0; first < BLOCKS * PIECES; first += RUN, exact += RUN) {
+            const int64_t piece = block * PIECES + first;
+            const float *scale = lanes + piece * WIDTH;
+            const bool near = *scale == scale[WIDTH] && *scale == scale[2 * WIDTH] &&
+                              *scale == scale[3 * WIDTH];
+            if (!near || most == 1) {
+#pragma GCC unroll 4
+                for (int i = 0; i < RUN; i++) add(exact[i], piece + i);
+                continue;
+            }
+            const __m512i low = _mm512_add_epi32(exact[0], exact[1]);
+            const __m512i high = _mm512_add_epi32(exact[2], exact[3]);
+            if (most == 4) {
+                add(_mm512_add_epi32(low, high), piece);
+            } else {
+                add(low, piece);
+                add(high, piece + 2);
+            }
+        }
     }
-    found = _mm512_mul_ps(_mm512_set1_ps(rows.factor), found);
     const __mmask16 there = static_cast<__mmask16>((1u << count) - 1);
     float *to = y + one * apart + row;
-    _mm512_mask_storeu_ps(to, there, _mm512_add_ps(found, _mm512_maskz_loadu_ps(there, to)));
+    _mm512_mask_storeu_ps(to, there, _mm512_fmadd_ps(found, _mm512_set1_ps(rows.factor),
+                                                     _mm512_maskz_loadu_ps(there, to)));
+}
+
+// Adds the products of rows of codes with a few activations, times their factor, to y
+// [activations, apart], to the bit as `code_tiles` does.
+template <int PLANES, bool BYTES>
+void pieced_code_dots(const CodeRows &rows, int64_t count, const PlaneView &view, int64_t several,
+                      float *y, int64_t apart) {
+    for (int64_t one = 0; one < several; one++) {
+        int64_t row = 0;
+        for (; row + 16 <= count; row += 16)
+            piece_dots<PLANES, BYTES, true>(rows, row, 16, view, one, y, apart);
+        if (row < count)
+            piece_dots<PLANES, BYTES, false>(rows, row, count - row, view, one, y, apart);
+    }
 }
 
 // Adds the products of rows of codes with some activations, times their factor, to y [activations,
@@ -184,35 +291,20 @@ void code_dots_of(const CodeRows &rows, int64_t count, const PlaneView &view, in
         some_code_dots<PLANES, 1, MANY, BYTES>(rows, row, 0, view, one, y, apart);
 }
 
-// The same for short rows and an activation whose blocks are even.
-template <int PLANES, bool BYTES>
-void even_dots(const CodeRows &rows, int64_t count, const PlaneView &view, int64_t one, float *y,
-               int64_t apart) {
-    int64_t row = 0;
-    for (; row + 16 <= count; row += 16)
-        even_code_dots<PLANES, BYTES, true>(rows, row, 16, view, one, y, apart);
-    if (row < count)
-        even_code_dots<PLANES, BYTES, false>(rows, row, count - row, view, one, y, apart);
-}
-
 template <int PLANES, bool BYTES>
 void few_code_dots(const CodeRows &rows, int64_t count, const PlaneView &view, int64_t several,
                    float *y, int64_t apart) {
-    const bool near = rows.bytes[Held<PLANES>::WIDEST] <= SHORT;
-    for (int64_t one = 0; one < several; one++) {
-        if (near && is_even<PLANES>(rows, view, one)) {
-            even_dots<PLANES, BYTES>(rows, count, view, one, y, apart);
-        } else if (one + 2 <= several && !(near && is_even<PLANES>(rows, view, one + 1))) {
-            code_dots_of<PLANES, 2, BYTES>(rows, count, view, one++, y, apart);
-        } else {
-            code_dots_of<PLANES, 1, BYTES>(rows, count, view, one, y, apart);
-        }
-    }
+    int64_t one = 0;
+    for (; one + 2 <= several; one += 2)
+        code_dots_of<PLANES, 2, BYTES>(rows, count, view, one, y, apart);
+    if (one < several) code_dots_of<PLANES, 1, BYTES>(rows, count, view, one, y, apart);
 }
 
 template <int PLANES>
 void code_dots(const CodeRows &rows, int64_t count, const PlaneView &view, int64_t several,
                float *y, int64_t apart) {
     auto run = view.bytes ? few_code_dots<PLANES, true> : few_code_dots<PLANES, false>;
+    auto pieced = view.bytes ? pieced_code_dots<PLANES, true> : pieced_code_dots<PLANES, false>;
+    if (view.pieced) run = pieced;
     (view.panel ? code_tiles<PLANES> : run)(rows, count, view, several, y, apart);
 }

@@ -31,7 +31,8 @@ struct PlaneView {
     bool halves;            // they are 128
     const PanelView *panel;  // activations for tiles of codes, whose groups part where 32 columns
                              // end; null: none
-    const int32_t *groups;   // [32 columns]: which group each is of; for tiles
+    bool pieced;             // they part there, tiles or not: sums have the order of tiles
+    const int32_t *groups;   // [32 columns]: which group each is of, where they part so
     int64_t group_size;
 };
 
@@ -39,7 +40,6 @@ class Fixed {
   public:
     static constexpr int64_t SHARED = 32, NEAR = 128, PLANES = 5, TABLE = 4, WHOLE = 16;
     static constexpr size_t MANY = 16;     // groupings that are kept
-    static constexpr int64_t TILED = 4;    // activations from which tiles are quicker
     static constexpr float LARGEST = 32639;
     static constexpr Rounding USUAL = {WHOLE, SHARED, 0, 1, 0};
 
@@ -56,6 +56,9 @@ class Fixed {
     // Numbers [columns] of a token's activations, and the scale of each so many, which divide a
     // block or cover the row.
     typedef void (*Round)(const float *, int64_t, const Rounding &, int64_t, int16_t *, float *);
+
+    // Activations from which tiles are quicker.
+    static int64_t tiled(int64_t columns) { return columns > 512 ? 2 : 4; }
 
     // How many neighbours share a step wherever a row is cut into so many; 0 where none do.
     static int64_t shared(const Rounding &rounding, int64_t columns) {
@@ -112,6 +115,7 @@ class Fixed {
                 in_bytes(),
                 in_halves(),
                 dealt_[plane] && meets_tiles(group_size) ? &panels_[plane].view() : nullptr,
+                plane != TABLE && in_pieces(group_size),
                 grouping.of.data(),
                 group_size};
     }
@@ -147,9 +151,13 @@ class Fixed {
     }
 
     // Whether each 32 columns have one scale and one group, and numbers are two bytes with signs.
+    bool in_pieces(int64_t group_size) const {
+        return (group_size >= columns_ || group_size % SHARED == 0) && shared_ == SHARED &&
+               !too_large();
+    }
+
     bool meets_tiles(int64_t group_size) const {
-        return count_ >= TILED && (group_size >= columns_ || group_size % SHARED == 0) &&
-               shared_ == SHARED && !too_large();
+        return count_ >= tiled(columns_) && in_pieces(group_size);
     }
 
     // Whether some numbers are beyond the largest: half steps of 15 bits, or of 8 bits beside others.
@@ -182,7 +190,7 @@ class Fixed {
         if (!at) {
             const int64_t groups = (columns_ + group_size - 1) / group_size;
             room_.emplace_back(at = new Grouping{group_size, columns_, sums_, groups});
-            for (int64_t column = 0; column < columns_ + PanelView::RUN; column += SHARED)
+            for (int64_t column = 0; column < columns_ + block(0); column += SHARED)
                 at->of.push_back(static_cast<int32_t>(std::min(column / group_size, groups - 1)));
         }
         Grouping &here = *at;
@@ -257,7 +265,8 @@ class Fixed {
 
     void lay_words(int64_t plane) {
         const int64_t apart = padded_ / block(plane) * sums_;
-        const int64_t blocks = (columns_ + block(plane) - 1) / block(plane);  // that are read
+        const int64_t whole = (columns_ + PanelView::RUN - 1) / PanelView::RUN * PanelView::RUN;
+        const int64_t blocks = (whole + block(plane) - 1) / block(plane);  // that are read
         words_[plane].resize(count_ * padded_);
         lanes_[plane].resize(count_ * apart);
         for (int64_t one = 0; one < count_; one++) {

@@ -194,6 +194,7 @@ void join(const uint8_t *rest, const uint8_t *exponents, int64_t count, float *o
 
 #include "code_blocks.inl"
 #include "numbers.inl"
+#include "group_dots.inl"
 #include "fours.inl"
 #include "huffman.inl"
 #include "kept_groups.inl"

@@ -1,5 +1,8 @@
 // The loops for processors with AVX-512, VNNI, VBMI and GFNI, where those of AVX-512 differ.
 #include "code_runs.h"
+
+#include <type_traits>
+
 #include "lookups.h"
 
 #ifdef SEVERAL_KINDS

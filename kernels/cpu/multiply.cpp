@@ -1,10 +1,11 @@
 // Products of held matrices with activations: one row after another, by the quickest way there is.
 //
 // Codes are multiplied as integers (`codes.h`), dense and sparse numbers as they lie, and what knows
-// neither way is decoded, some rows at a time; many activations meet tiles of rows (`tiles.h`). A
-// sum never depends on the number of threads. Of dense numbers, and of those that are decoded first,
-// it has one order; of codes one for up to three activations and one for more, and of short rows in
-// one table with scales one for one alone.
+// neither way is decoded, some rows at a time; many activations meet tiles of rows (`tiles.h`). A sum
+// never depends on the number of threads, and of dense numbers, of those that are decoded first, of
+// integer codes and of rounded activations not on how many there are; of short rows of signs and of
+// codes into tables it has one order for up to three activations and one for more, of others one for
+// one alone.
 #include "bfloat16.h"
 #include "codes.h"
 #include "tiles.h"
@@ -36,7 +37,8 @@ void rows_of_codes(const Work &work, int64_t, int64_t first, int64_t end) {
     thread_local State state;  // keeps its rooms
     state.forget();
     const int64_t several = SHORT_ROWS / std::max<int64_t>(work.matrix->columns, 1);
-    const int64_t longest = work.count > FEWER ? LONG_RUN : std::clamp(several, RUN, LONG_RUN);
+    const bool tiles = work.count >= Fixed::tiled(work.matrix->columns);
+    const int64_t longest = tiles ? LONG_RUN : std::clamp(several, RUN, LONG_RUN);
     for (int64_t row = first; row < end; row += longest)
         dots_of_codes(work.matrix,
                       {row, std::min(longest, end - row), work.y + row, work.matrix->rows},
@@ -120,6 +122,10 @@ bool keeps_up(const Packed *matrix) {
 
 typedef void (*MakeRows)(const Work &, int64_t, int64_t, int64_t);
 
+bool is_dense(const Packed *matrix) {
+    return matrix->decode == decode_float32 || matrix->decode == decode_bfloat16;
+}
+
 // Null: in tiles.
 MakeRows way_of(const Packed *matrix, int64_t count) {
     const Decode kind = matrix->decode;
@@ -127,7 +133,7 @@ MakeRows way_of(const Packed *matrix, int64_t count) {
     if (count <= FEWER && has_short_tables(matrix, count)) return rows_one_by_one<dots_of_tables>;
     if (count <= FEWER && has_short_signs(matrix)) return rows_one_by_one<dots_of_signs>;
     if (has_codes(matrix)) return rows_of_codes;
-    if (kind == decode_float32 || kind == decode_bfloat16)
+    if (is_dense(matrix))
         return count <= FEW || matrix->columns <= loops->short_columns ? rows_of_numbers : nullptr;
     if (kind == decode_bitmask && count == 1 &&
         as<Bitmask>(matrix).values->decode == decode_bfloat16)
@@ -153,8 +159,9 @@ const Fixed &laid(const Packed *matrix, const float *x, int64_t count, const Rou
 void make_all(Work &work, MakeRows make) {
     const Packed *matrix = work.matrix;
     const int64_t size = matrix->rows * matrix->columns * work.count;
-    const bool tiles = make == rows_of_codes && work.count > FEWER;
-    const int64_t least = tiles ? TILE_OF_CODES : make == rows_of_numbers || make == rows_decoded ? TILE_ROWS : 1;
+    const bool tiles = make == rows_of_codes && work.count >= Fixed::tiled(matrix->columns);
+    const bool together = make == rows_of_numbers || make == rows_decoded;
+    const int64_t least = tiles ? TILE_OF_CODES : together ? TILE_ROWS : 1;
     const Pieces pieces = Pieces::of(matrix->rows, least, size >= ALONE);
     if (make == rows_behind_masks)
         count_before(as<Bitmask>(matrix).mask, bytes_of(matrix->columns, 1), pieces, work.starts);
@@ -245,7 +252,7 @@ void multiply_rows(const Packed *matrix, int64_t first, int64_t end, const float
     if (make == rows_of_codes) {
         work.activations = &laid(matrix, x, count, Fixed::USUAL);
         make(work, 0, first, end);
-    } else if (matrix->decode == decode_float32 || matrix->decode == decode_bfloat16) {
+    } else if (is_dense(matrix)) {
         rows_of_numbers(work, 0, first, end);
     } else {
         rows_decoded(work, 0, first, end);
@@ -259,16 +266,18 @@ void multiply_rounded(const Packed *matrix, const float *x, int64_t count,
         multiply_many(matrix, x, count, y);
         return;
     }
+    // A sum has one order for any number of activations: in what is made of it another unit in the
+    // last place may be another step.
     const int64_t shared = Fixed::shared(rounding, matrix->columns);
-    if (shared && has_codes(matrix, shared) && way_of(matrix, count) == rows_of_codes) {
+    if (shared && has_codes(matrix, shared)) {
         Work work = {matrix, x, count, y, &laid(matrix, x, count, rounding)};
         make_all(work, rows_of_codes);
         return;
     }
     std::vector<float> seen(x, x + count * matrix->columns);
     round_in_place(seen.data(), count, matrix->columns, rounding);
-    // codes would have activations rounded to 16 bits once more
-    (has_codes(matrix) ? multiply_in_tiles : multiply_many)(matrix, seen.data(), count, y);
+    // codes would have activations rounded to 16 bits once more, others know orders by their number
+    (is_dense(matrix) ? multiply_many : multiply_in_tiles)(matrix, seen.data(), count, y);
 }
 
 void round_in_place(float *x, int64_t count, int64_t columns, const Rounding &rounding) {

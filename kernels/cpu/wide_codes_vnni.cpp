@@ -1,5 +1,8 @@
 // Codes of five to eight bits as loops_vnni.cpp has narrower ones: apart, to be compiled meanwhile.
 #include "code_runs.h"
+
+#include <type_traits>
+
 #include "lookups.h"
 
 #ifdef SEVERAL_KINDS

@@ -42,9 +42,9 @@ class ApInt(LayerMethod):
         "The numbers are bipolar, their product is not made plane by plane: that takes tensor "
         "cores. On a processor codes are multiplied by codes as integers of 8 bits, so that fewer "
         "bits of inputs save no time; more than 64 tokens at once, and all on a GPU, are rounded "
-        "but multiplied as numbers. There is no zero among bipolar ones. Tokens that are verified "
-        "together are summed in another order than one by one, so that an input between two steps "
-        "may take the other: about 4 of 100 drafted tokens differ."
+        "but multiplied as numbers. There is no zero among bipolar ones. Without a compiler, or on "
+        "a GPU, tokens that are verified together are summed in another order than one by one, so "
+        "that an input between two steps may take the other and a drafted token differ."
     )
     yields = ("rounded-inputs",)
 

@@ -41,9 +41,10 @@ class Comet(LayerMethod):
         "The paper's W4Ax kernel is for tensor cores: on a processor codes are multiplied by "
         "codes as integers of 8 bits, so that blocks of 4 save no time, and more than 64 tokens "
         "at once, and all on a GPU, are rounded but multiplied as numbers. Which blocks are wide "
-        "is a share, not a threshold. For the paper's four-bit keys and values add kv-int. Tokens "
-        "that are verified together are summed in another order than one by one, so that an input "
-        "between two steps may take the other: about 4 of 100 drafted tokens differ."
+        "is a share, not a threshold. For the paper's four-bit keys and values add kv-int. Without "
+        "a compiler, or on a GPU, tokens that are verified together are summed in another order "
+        "than one by one, so that an input between two steps may take the other and a drafted "
+        "token differ."
     )
     yields = ("rounded-inputs",)
 
