@@ -22,6 +22,7 @@ from backend.models.language_model import TransformersModel
 from backend.models.load import load
 from backend.recipes import Recipe
 from backend.sources import ModelSource
+from tests import tiny_transformers as tiny
 from tests.test_packed import random
 from tests.test_rounded_inputs import codes_of, groups_of
 
@@ -151,3 +152,32 @@ def test_a_text_drafted_behind_rounded_inputs_is_that_of_plain_writing(recipe, d
         one_by_one = torch.cat([alone.feed(rows[:, k : k + 1])[0] for k in range(40, 100)])
         assert torch.equal(at_once, one_by_one)
     assert accepted > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("head_dim", [32, 20])
+@pytest.mark.parametrize("recipe", ["", "ap-int@4.5"])
+@pytest.mark.usefixtures("loops")
+def test_every_branch_of_a_tree_has_the_logits_of_its_tokens_one_by_one(recipe, head_dim, dtype):
+    """Tokens of other branches lie among its own, and a piece of 32 may end anywhere."""
+    model = tiny.build("llama", dtype=dtype, head_dim=head_dim, max_position_embeddings=128)
+    if recipe:
+        compress(tiny.loaded_here(model), Recipe.parse(recipe), tiny.tokens(2, 16))
+    variant = TransformersModel(model)
+    fed = tiny.tokens(1, 40, seed=1)
+    parents = [-1, *((index * 7 % 11) % index for index in range(1, 40))]
+    for length in (9, 30, 32, 61):
+        prompt = tiny.tokens(1, length, seed=2)
+        session = variant.session(1, length + 40)
+        assert session._step is not None
+        session.feed(prompt)
+        found = session.feed(fed, parents)[0]
+        for node in range(0, 40, 3):
+            branch = [node]
+            while parents[branch[0]] >= 0:
+                branch.insert(0, parents[branch[0]])
+            alone = variant.session(1, length + 40)
+            alone.feed(prompt)
+            for at in branch:
+                expected = alone.feed(fed[:, [at]])[0, 0]
+            assert torch.equal(found[node], expected), (length, node)

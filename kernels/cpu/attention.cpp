@@ -128,7 +128,7 @@ void remember(const Room &room, int64_t size, int64_t heads, const float *keys,
 struct Kept {
     std::vector<float> numbers;
     std::vector<Asking> askings;
-    std::vector<int64_t> depths;
+    std::vector<int64_t> branches, depths;
 };
 
 // All queries of a block, ordered by the head that they ask.
@@ -210,41 +210,49 @@ const float *near_states(const Number *from, int64_t count, int64_t size, int64_
     return spare;
 }
 
-// How many of the new tokens each follows: of a tree, those of its own branch.
-void find_depths(const Tokens &tokens, std::vector<int64_t> &depths) {
+// Which of the new tokens each sees, itself the last, and how many come before it: of a tree, those
+// of its own branch. Of each there is room for all.
+void find_branches(const Tokens &tokens, std::vector<int64_t> &branches,
+                   std::vector<int64_t> &depths) {
+    branches.resize(tokens.count * tokens.count);
     depths.assign(tokens.count, -1);
     for (int64_t token = 0; token < tokens.count; token++)
         for (int64_t i = 0; i < tokens.count; i++)
-            depths[token] += tokens.among ? tokens.among[token * tokens.count + i] : i <= token;
+            if (tokens.among ? tokens.among[token * tokens.count + i] : i <= token)
+                branches[token * tokens.count + ++depths[token]] = i;
 }
 
-// What one new token sees of the tokens of a room, of which `before` are old.
+// What one new token sees of the tokens of a room, of which `before` are old: the new ones of its
+// branch stand behind these, as they would had they come one by one, so that sums have their order.
 struct Sight {
     const Room &room;
-    const Tokens &tokens;
-    const std::vector<int64_t> &depths;
-    const int64_t before, token;
-    int64_t end, start;  // of those in reach
+    const int64_t *branch;
+    int64_t before, end, start;  // tokens in reach are those from the start to the end
+    bool apart;  // whether tokens of other branches lie among its own
 
-    Sight(const Room &of, const Tokens &all, const std::vector<int64_t> &each, int64_t old,
-          int64_t one)
-        : room(of), tokens(all), depths(each), before(old), token(one),
-          end(old + (all.among ? all.count : one + 1)),
-          start(of.reach ? old + each[one] + 1 - of.reach : 0) {}
-
-    bool among(int64_t other) const { return tokens.among[token * tokens.count + other]; }
+    Sight(const Room &of, const int64_t *own, int64_t depth, int64_t old)
+        : room(of), branch(own), before(old), end(old + depth + 1),
+          start(of.reach ? end - of.reach : 0), apart(own[depth] != depth) {}
 
     // Null where all of a piece is seen.
     const uint8_t *marks(int64_t first, int64_t count, uint8_t *seen) const {
-        const bool plain = !tokens.among || first + count <= before;
-        if (plain && (first >= start || first + count <= room.sinks)) return nullptr;
-        for (int64_t i = 0; i < count; i++) {
-            const int64_t fresh = first + i - before;  // which of the new ones, if it is one
-            const int64_t place = fresh < 0 ? first + i : before + depths[fresh];
-            seen[i] = (place >= start || place < room.sinks) &&
-                      (!tokens.among || fresh < 0 || among(fresh));
-        }
+        if (first >= start || first + count <= room.sinks) return nullptr;
+        for (int64_t i = 0; i < count; i++)
+            seen[i] = first + i >= start || first + i < room.sinks;
         return seen;
+    }
+
+    // States of a piece that it sees, behind one another: where they lie, or in a room.
+    template <typename Number>
+    const Number *piece(const Number *all, int64_t size, int64_t first, int64_t count,
+                        Number *to) const {
+        if (!apart || first + count <= before) return all + first * size;
+        for (int64_t i = 0; i < count; i++) {
+            const int64_t fresh = first + i - before;
+            const int64_t place = fresh < 0 ? first + i : before + branch[fresh];
+            std::copy_n(all + place * size, size, to + i * size);
+        }
+        return to;
     }
 };
 
@@ -257,24 +265,33 @@ void look_near(const Room &room, int64_t head, int64_t size, const std::vector<S
     float scores[NEAR];
     uint8_t seen[NEAR];
     thread_local std::vector<float> spare;  // keeps its room
+    thread_local std::vector<Number> own;   // of a branch
     spare.resize(std::max<size_t>(spare.size(), 2 * NEAR * stride));
+    own.resize(std::max<size_t>(own.size(), 2 * NEAR * size));
     for (int64_t first = 0; first < whole; first += NEAR) {
-        const int64_t count = std::min(NEAR, whole - first), at = first * size;
         const float *keys = nullptr, *values = nullptr;
-        if (!queries.whole) {
-            keys = near_states(all_keys + at, count, size, stride, spare.data());
-            values = near_states(all_values + at, count, size, stride,
-                                 spare.data() + NEAR * stride);
-        }
+        const auto widen = [&](const Number *key, const Number *value, int64_t count) {
+            if (queries.whole) return;
+            keys = near_states(key, count, size, stride, spare.data());
+            values = near_states(value, count, size, stride, spare.data() + NEAR * stride);
+        };
+        bool there = false;  // whether the states where they lie are widened
         for (int64_t row = 0; row < queries.rows; row += queries.group) {
             const Sight &sight = sights[row / queries.group];
-            const int64_t visible = std::min(count, sight.end - first);
+            const int64_t visible = std::min(NEAR, sight.end - first);
             if (visible <= 0) continue;
+            const Number *key = sight.piece(all_keys, size, first, visible, own.data());
+            const Number *value =
+                sight.piece(all_values, size, first, visible, own.data() + NEAR * size);
+            const bool lies = key == all_keys + first * size;
+            if (!lies || !there)
+                widen(key, value, lies ? std::min(NEAR, whole - first) : visible);
+            there = lies;
             const uint8_t *marks = sight.marks(first, visible, seen);
             Asking *asking = &queries.all[head * queries.rows + row];
             if (queries.whole) {
-                loops->look_at[sizeof(Number) == 2](asking, queries.group, all_keys + at,
-                                                    all_values + at, visible, size, marks);
+                loops->look_at[sizeof(Number) == 2](asking, queries.group, key, value, visible,
+                                                    size, marks);
                 continue;
             }
             for (int64_t one = 0; one < queries.group; one++)
@@ -294,10 +311,11 @@ void attend_in(const Block &block, const Room &room, int64_t size, const float *
     thread_local std::vector<Sight> seen;
     Queries queries(block, size, asked, tokens.count, kept);
     if (room.past) look_back(*room.past, heads, queries);
-    find_depths(tokens, kept.depths);
+    find_branches(tokens, kept.branches, kept.depths);
     seen.clear();
     for (int64_t token = 0; token < tokens.count; token++)
-        seen.emplace_back(room, tokens, kept.depths, before, token);
+        seen.emplace_back(room, kept.branches.data() + token * tokens.count, kept.depths[token],
+                          before);
     const std::vector<Sight> &sights = seen;  // this thread's, whoever looks
     const int64_t products = heads * queries.rows * (before + tokens.count) * size;
     const auto one = [&](int64_t head) {
