@@ -154,7 +154,7 @@ inline __attribute__((always_inline)) void by_pieces(__m512i (&rows)[16],
     }
 }
 
-// Exact sums of a block of sixteen rows, or of fewer again and again, by its pieces.
+// Exact sums of a block of sixteen rows, or of fewer, by its pieces.
 template <int PLANES, bool BYTES, bool WHOLE>
 inline __attribute__((always_inline)) void block_sums(
     const CodeRows &rows, int64_t row, int64_t count, int64_t block, const uint8_t *x,
@@ -169,7 +169,11 @@ inline __attribute__((always_inline)) void block_sums(
     __m512i sums[16];
 #pragma GCC unroll 16
     for (int r = 0; r < 16; r++) {
-        const int64_t at = row + (WHOLE ? r : std::min<int64_t>(r, count - 1));
+        if (!WHOLE && r >= count) {
+            sums[r] = _mm512_setzero_si512();
+            continue;
+        }
+        const int64_t at = row + r;
         if (WHOLE && bytes > SHORT)
             _mm_prefetch(reinterpret_cast<const char *>(rows.lines[Of::WIDEST] + at * bytes +
                                                         64 * (block + AHEAD_BLOCKS)),
@@ -216,7 +220,9 @@ inline __attribute__((always_inline)) void piece_dots(const CodeRows &rows, int6
     const auto add = [&](__m512i exact, int64_t piece) __attribute__((always_inline)) {
         if (view.groups[piece] != group) {
             group = view.groups[piece];
-            own = _mm512_i32gather_ps(places, rows.scales + row * rows.groups + group, 4);
+            const float *scales = rows.scales + row * rows.groups + group;
+            own = WHOLE && rows.groups == 1 ? _mm512_loadu_ps(scales)
+                                            : _mm512_i32gather_ps(places, scales, 4);
         }
         const __m512 scaled =
             _mm512_mul_ps(_mm512_cvtepi32_ps(exact), _mm512_set1_ps(lanes[piece * WIDTH]));

@@ -12,49 +12,63 @@ void dots_of_few(const float *rows, int64_t count, const float *x, float *y) {
 }
 
 #ifdef HAS_AVX512
-// Rows [groups, 32], turned, with some activations: each sum in the order of its groups where they
-// are few, as `dots_of_few` has it, else in that of `some_dots`.
-template <int LANES, int MANY>
-void turned_dots(const float *turned, int64_t count, int64_t groups, const float *x, float *y,
-                 int64_t apart) {
-    for (int64_t half = 0; 16 * half < count; half++) {
-        __m512 sums[MANY][LANES];
-        for (auto &several : sums)
-            for (auto &sum : several) sum = _mm512_setzero_ps();
-        const auto add = [&](int64_t group, int lane) __attribute__((always_inline)) {
-            const __m512 of = _mm512_loadu_ps(turned + 32 * group + 16 * half);
-            for (int one = 0; one < MANY; one++)
-                sums[one][lane] = _mm512_fmadd_ps(of, _mm512_set1_ps(x[one * groups + group]),
-                                                  sums[one][lane]);
-        };
-        int64_t group = 0;
-        for (; group + LANES <= groups; group += LANES)
-#pragma GCC unroll 8
-            for (int lane = 0; lane < LANES; lane++) add(group + lane, lane);
-#pragma GCC unroll 8
-        for (int lane = 0; lane < LANES; lane++)
-            if (group + lane < groups) add(group + lane, lane);
-        const int64_t left = std::min<int64_t>(16, count - 16 * half);
-        for (int one = 0; one < MANY; one++) {
-            for (int step = 1; step < LANES; step *= 2)
-#pragma GCC unroll 4
-                for (int lane = 0; lane < LANES; lane += 2 * step)
-                    sums[one][lane] = _mm512_add_ps(sums[one][lane], sums[one][lane + step]);
-            _mm512_mask_storeu_ps(y + one * apart + 16 * half,
-                                  static_cast<__mmask16>((1u << left) - 1), sums[one][0]);
-        }
+// Rows [groups, 32], turned, with some activations: sums of every STEP-th group from two that follow
+// each other, added up; of a step of one, of all groups in their order.
+template <int STEP, int MANY>
+inline __attribute__((always_inline)) void turned_sums(const float *turned, int64_t first,
+                                                       int64_t groups, const float *x,
+                                                       __m512 (&found)[MANY][2]) {
+    __m512 next[MANY][2];
+    for (int one = 0; one < MANY; one++)
+        for (int half = 0; half < 2; half++)
+            found[one][half] = next[one][half] = _mm512_setzero_ps();
+    const auto add = [&](int64_t group, __m512 (&to)[MANY][2]) __attribute__((always_inline)) {
+        const __m512 of[2] = {_mm512_loadu_ps(turned + 32 * group),
+                              _mm512_loadu_ps(turned + 32 * group + 16)};
+        for (int one = 0; one < MANY; one++)
+            for (int half = 0; half < 2; half++)
+                to[one][half] = _mm512_fmadd_ps(of[half], _mm512_set1_ps(x[one * groups + group]),
+                                                to[one][half]);
+    };
+    for (int64_t group = first; group < groups; group += STEP) {
+        add(group, found);
+        if (STEP > 1 && group + 1 < groups) add(group + 1, next);
     }
+    for (int one = 0; one < MANY; one++)
+        for (int half = 0; half < 2 && STEP > 1; half++)
+            found[one][half] = _mm512_add_ps(found[one][half], next[one][half]);
 }
 
-template <int LANES>
+// Each sum in the order of its groups where they are few, as `dots_of_few` has it, else in that of
+// `some_dots`.
+template <bool FEW, int MANY>
+void turned_dots(const float *turned, int64_t count, int64_t groups, const float *x, float *y,
+                 int64_t apart) {
+    __m512 sums[4][MANY][2];
+    turned_sums<FEW ? 1 : 8, MANY>(turned, 0, groups, x, sums[0]);
+    for (int pair = 1; pair < 4 && !FEW; pair++)
+        turned_sums<8, MANY>(turned, 2 * pair, groups, x, sums[pair]);
+    for (int one = 0; one < MANY; one++)
+        for (int64_t half = 0; 16 * half < count; half++) {
+            __m512 found = sums[0][one][half];
+            if (!FEW)
+                found = _mm512_add_ps(_mm512_add_ps(found, sums[1][one][half]),
+                                      _mm512_add_ps(sums[2][one][half], sums[3][one][half]));
+            const int64_t left = std::min<int64_t>(16, count - 16 * half);
+            _mm512_mask_storeu_ps(y + one * apart + 16 * half,
+                                  static_cast<__mmask16>((1u << left) - 1), found);
+        }
+}
+
+template <bool FEW>
 void all_turned_dots(const float *turned, int64_t count, int64_t groups, const float *x,
                      int64_t several, float *y, int64_t apart) {
-    constexpr int MANY = LANES == 1 ? 8 : 2;
+    constexpr int MANY = FEW ? 8 : 4;
     int64_t one = 0;
     for (; one + MANY <= several; one += MANY)
-        turned_dots<LANES, MANY>(turned, count, groups, x + one * groups, y + one * apart, apart);
+        turned_dots<FEW, MANY>(turned, count, groups, x + one * groups, y + one * apart, apart);
     for (; one < several; one++)
-        turned_dots<LANES, 1>(turned, count, groups, x + one * groups, y + one * apart, apart);
+        turned_dots<FEW, 1>(turned, count, groups, x + one * groups, y + one * apart, apart);
 }
 #endif
 
@@ -69,7 +83,7 @@ void group_dots(const float *rows, int64_t count, int64_t groups, const float *x
     static const Few few[] = {dots_of_few<1>, dots_of_few<2>, dots_of_few<3>, dots_of_few<4>};
 #ifdef HAS_AVX512
     if (several > 3) {
-        const auto run = groups <= FEW_GROUPS ? all_turned_dots<1> : all_turned_dots<8>;
+        const auto run = groups <= FEW_GROUPS ? all_turned_dots<true> : all_turned_dots<false>;
         thread_local std::vector<float> turned;  // keeps its room
         turned.resize(32 * groups);
         for (int64_t row = 0; row < count; row += 32) {
