@@ -9,7 +9,15 @@ from torch import Tensor
 
 
 def taken_apart(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Exponents of bfloat16 numbers, and sign and mantissa, as bytes of the same shape."""
+    """Exponents of bfloat16 numbers, and sign and mantissa, as bytes of the same shape.
+
+    Raises:
+        TypeError: numbers of another type.
+    """
+    if values.dtype != torch.bfloat16:
+        raise TypeError(
+            f"Exponents are taken of bfloat16, not of {values.dtype}: convert it first."
+        )
     bits = values.detach().contiguous().view(torch.int16).to(torch.int32) & 0xFFFF
     rest = ((bits >> 8) & 0x80) | (bits & 0x7F)
     return ((bits >> 7) & 0xFF).to(torch.uint8), rest.to(torch.uint8)

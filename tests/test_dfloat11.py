@@ -8,7 +8,7 @@ import torch
 from backend import formats
 from backend.compress import compress
 from backend.errors import OutOfReachError
-from backend.formats import EntropyCoded
+from backend.formats import EntropyCoded, WindowCoded
 from backend.measure import lossless
 from backend.models import artefact
 from backend.models.encoding import weights
@@ -85,6 +85,12 @@ def test_weights_take_what_their_entropy_and_the_starts_of_lanes_ask():
     held = EntropyCoded.pack(values)
     assert 8 + entropy + 0.25 < held.bits < 8 + entropy + 0.25 + 0.15
     assert held.bits / 16 == pytest.approx(0.68, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", [EntropyCoded, WindowCoded])
+def test_numbers_of_another_type_are_refused(kind):
+    with pytest.raises(TypeError, match="convert it first"):
+        kind.pack(torch.zeros(2, 4))
 
 
 def test_rows_are_looked_up_alone():

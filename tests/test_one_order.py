@@ -63,11 +63,11 @@ def test_codes_in_groups_have_one_order_for_any_number_of_rounded_inputs(bits, c
             same_alone_and_together(RoundedInputs.pack(held, **settings), [1, 2, 3, 5, 9])
 
 
-@pytest.mark.parametrize("columns", [96, 300, 520, 1300])
+@pytest.mark.parametrize("columns", [96, 300, 512])
 @pytest.mark.parametrize("bits", range(2, 9))
 @pytest.mark.usefixtures("loops")
-def test_so_they_have_for_inputs_in_16_bits(bits, columns):
-    """What a model rounds later, such as keys, comes from these."""
+def test_so_have_short_rows_for_inputs_in_16_bits(bits, columns):
+    """What a small model rounds later, such as keys, comes from these."""
     for group_size in (32, 64, 128, columns):
         same_alone_and_together(groups_of(37, columns, bits, group_size))
 

@@ -31,14 +31,16 @@ struct PlaneView {
     bool halves;            // they are 128
     const PanelView *panel;  // activations for tiles of codes, whose groups part where 32 columns
                              // end; null: none
-    bool pieced;             // they part there, tiles or not: sums have the order of tiles
+    bool pieced;             // they part there, tiles or not
+    bool in_one_order;       // and sums have the order of tiles
     const int32_t *groups;   // [32 columns]: which group each is of, where they part so
     int64_t group_size;
 };
 
 class Fixed {
   public:
-    static constexpr int64_t SHARED = 32, NEAR = 128, PLANES = 5, TABLE = 4, WHOLE = 16;
+    static constexpr int64_t SHARED = 32, NEAR = 128, PLANES = 5, TABLE = 4, WHOLE = 16,
+                             SHORT = 512;
     static constexpr size_t MANY = 16;     // groupings that are kept
     static constexpr float LARGEST = 32639;
     static constexpr Rounding USUAL = {WHOLE, SHARED, 0, 1, 0};
@@ -56,9 +58,6 @@ class Fixed {
     // Numbers [columns] of a token's activations, and the scale of each so many, which divide a
     // block or cover the row.
     typedef void (*Round)(const float *, int64_t, const Rounding &, int64_t, int16_t *, float *);
-
-    // Activations from which tiles are quicker.
-    static int64_t tiled(int64_t columns) { return columns > 512 ? 2 : 4; }
 
     // How many neighbours share a step wherever a row is cut into so many; 0 where none do.
     static int64_t shared(const Rounding &rounding, int64_t columns) {
@@ -90,6 +89,13 @@ class Fixed {
 
     int64_t count() const { return count_; }
 
+    // Whether sums have one order for any number of activations: of those that were rounded to few
+    // steps, for what is made of a sum is rounded too, and of short rows, which it costs nothing.
+    bool in_one_order() const { return rounding_.bits != WHOLE || columns_ <= SHORT; }
+
+    // Whether so many meet tiles, which are quicker.
+    bool are_many() const { return count_ >= (in_one_order() && columns_ > SHORT ? 2 : 4); }
+
     // Lays the activations out for codes of a plane in groups; once before rows are multiplied. For
     // tiles where there is a way to deal them so; null: none.
     void lay(int64_t plane, int64_t group_size, Panel::Deal deal) {
@@ -116,6 +122,7 @@ class Fixed {
                 in_halves(),
                 dealt_[plane] && meets_tiles(group_size) ? &panels_[plane].view() : nullptr,
                 plane != TABLE && in_pieces(group_size),
+                in_one_order(),
                 grouping.of.data(),
                 group_size};
     }
@@ -157,7 +164,7 @@ class Fixed {
     }
 
     bool meets_tiles(int64_t group_size) const {
-        return count_ >= tiled(columns_) && in_pieces(group_size);
+        return are_many() && in_pieces(group_size);
     }
 
     // Whether some numbers are beyond the largest: half steps of 15 bits, or of 8 bits beside others.

@@ -3,9 +3,9 @@
 // Codes are multiplied as integers (`codes.h`), dense and sparse numbers as they lie, and what knows
 // neither way is decoded, some rows at a time; many activations meet tiles of rows (`tiles.h`). A sum
 // never depends on the number of threads, and of dense numbers, of those that are decoded first, of
-// integer codes and of rounded activations not on how many there are; of short rows of signs and of
-// codes into tables it has one order for up to three activations and one for more, of others one for
-// one alone.
+// integer codes in short rows and of rounded activations not on how many there are; of other codes and
+// of short rows of signs it has one order for up to three activations and one for more, of others one
+// for one alone.
 #include "bfloat16.h"
 #include "codes.h"
 #include "tiles.h"
@@ -37,7 +37,7 @@ void rows_of_codes(const Work &work, int64_t, int64_t first, int64_t end) {
     thread_local State state;  // keeps its rooms
     state.forget();
     const int64_t several = SHORT_ROWS / std::max<int64_t>(work.matrix->columns, 1);
-    const bool tiles = work.count >= Fixed::tiled(work.matrix->columns);
+    const bool tiles = work.activations->are_many();
     const int64_t longest = tiles ? LONG_RUN : std::clamp(several, RUN, LONG_RUN);
     for (int64_t row = first; row < end; row += longest)
         dots_of_codes(work.matrix,
@@ -159,7 +159,7 @@ const Fixed &laid(const Packed *matrix, const float *x, int64_t count, const Rou
 void make_all(Work &work, MakeRows make) {
     const Packed *matrix = work.matrix;
     const int64_t size = matrix->rows * matrix->columns * work.count;
-    const bool tiles = make == rows_of_codes && work.count >= Fixed::tiled(matrix->columns);
+    const bool tiles = make == rows_of_codes && work.activations->are_many();
     const bool together = make == rows_of_numbers || make == rows_decoded;
     const int64_t least = tiles ? TILE_OF_CODES : together ? TILE_ROWS : 1;
     const Pieces pieces = Pieces::of(matrix->rows, least, size >= ALONE);
@@ -277,6 +277,11 @@ void multiply_rounded(const Packed *matrix, const float *x, int64_t count,
     std::vector<float> seen(x, x + count * matrix->columns);
     round_in_place(seen.data(), count, matrix->columns, rounding);
     // codes would have activations rounded to 16 bits once more, others know orders by their number
+    if (count <= FEW && are_decoded(matrix)) {
+        Work work = {matrix, seen.data(), count, y};
+        make_all(work, rows_decoded);
+        return;
+    }
     (is_dense(matrix) ? multiply_many : multiply_in_tiles)(matrix, seen.data(), count, y);
 }
 
