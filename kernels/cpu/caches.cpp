@@ -164,11 +164,9 @@ struct KeptChannels {
 
 // A row's channels, with zeros where none is kept; `kept` has room for sixteen more.
 static void spread_kept(const KeptChannels &held, int64_t row, float *kept, float *out) {
-    const int64_t whole = held.channels / 8;
     const uint8_t *mask = held.bitmap + row * bytes_of(held.channels, 1);
     loops->widen(held.values + row * held.kept, held.kept, kept);
-    const float *next = loops->spread(mask, kept, whole, out);
-    for (int64_t k = whole * 8; k < held.channels; k++) out[k] = bit_of(mask, k) ? *next++ : 0.0f;
+    spread_row(mask, kept, held.channels, out);
 }
 
 void read_kept(const KeptChannels *held, int64_t first, int64_t count, int64_t stride,

@@ -10,8 +10,7 @@ int64_t group_of(const Codebook &held) {
 // Whole rows that follow each other; `which` of the states inside is theirs.
 void decode_rows(const Packed *matrix, int64_t first, int64_t count, float *out, State &whole,
                  int which) {
-    const bool plain = matrix->decode == decode_bfloat16;  // remembers nothing
-    decode_run(matrix, first, count, out, plain ? whole : whole.inner(which));
+    decode_run(matrix, first, count, out, state_of(matrix, whole, which));
 }
 
 // Sums of groups times what they are worth: where the products of a run begin.
@@ -35,18 +34,7 @@ void dots_of_integers(const IntegerGroups &held, const Run &run, const Fixed &ac
     const int64_t groups = held.scales->columns, size = run.count * groups;
     state.tile.resize(2 * size + 16);  // sixteen scales are read at a time
     float *rest = state.tile.data(), *scales = rest + size;
-    decode_rows(held.scales, run.first, run.count, scales, state, 0);
-    if (held.unit != 1) loops->scale_by(scales, held.unit, size);
-    if (held.offsets || !planes_of(held.zero_points)) {
-        if (held.offsets)
-            decode_rows(held.offsets, run.first, run.count, rest, state, 1);
-        else
-            std::fill_n(rest, size, 0.0f);
-        loops->combine(rest, scales, -held.middle, size);
-    } else {
-        decode_codes(held.zero_points, groups, {run.first, run.count, 0, groups}, rest);
-        for (int64_t i = 0; i < size; i++) rest[i] *= -scales[i];
-    }
+    decode_worth(held, {run.first, run.count, 0, groups}, scales, rest, state);
     begin_with_groups(run, rest, groups, activations, held.group_size);
     if (const int planes = planes_of(held.codes); loops->code_dots[planes]) {
         CodeRows rows = {{}, {}, scales, groups, 1};

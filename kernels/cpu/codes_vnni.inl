@@ -58,23 +58,22 @@ inline __attribute__((always_inline)) void sums_of_codes(const CodeRows &rows, i
 #include "turns.inl"
 #include "code_tiles.inl"
 
-// Each row's sixteen sums added up by `add`, in the order of `_mm512_reduce_add_ps`.
-template <typename Add>
-inline __attribute__((always_inline)) __m512 reduced(const __m512 (&sums)[16], Add add) {
+// Each row's sixteen sums added up in the order of `_mm512_reduce_add_ps`.
+inline __attribute__((always_inline)) __m512 reduced(const __m512 (&sums)[16]) {
     __m512 four[4];  // of rows i, 4 + i, 8 + i and 12 + i
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
         const auto halves = [&](__m512 a, __m512 b) __attribute__((always_inline)) {
-            return add(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xEE));
+            return _mm512_shuffle_f32x4(a, b, 0x44) + _mm512_shuffle_f32x4(a, b, 0xEE);
         };
         const __m512 low = halves(sums[i], sums[4 + i]), high = halves(sums[8 + i], sums[12 + i]);
-        four[i] = add(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xDD));
+        four[i] = _mm512_shuffle_f32x4(low, high, 0x88) + _mm512_shuffle_f32x4(low, high, 0xDD);
     }
     const auto pairs = [&](__m512 a, __m512 b) __attribute__((always_inline)) {
-        return add(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xEE));
+        return _mm512_shuffle_ps(a, b, 0x44) + _mm512_shuffle_ps(a, b, 0xEE);
     };
     const __m512 first = pairs(four[0], four[1]), second = pairs(four[2], four[3]);
-    return add(_mm512_shuffle_ps(first, second, 0x88), _mm512_shuffle_ps(first, second, 0xDD));
+    return _mm512_shuffle_ps(first, second, 0x88) + _mm512_shuffle_ps(first, second, 0xDD);
 }
 
 // Adds the products of rows that lie `step` apart to y [activations, apart].
@@ -85,8 +84,7 @@ inline __attribute__((always_inline)) void some_code_dots(const CodeRows &rows, 
     __m512 sums[MANY][ROWS];
     sums_of_codes<PLANES, ROWS, MANY, BYTES>(rows, row, step, view, one, sums);
     if constexpr (ROWS == 16) {
-        const auto add = [](__m512 a, __m512 b) __attribute__((always_inline)) { return a + b; };
-        const __m512 found = reduced(sums[0], add);
+        const __m512 found = reduced(sums[0]);
         float *to = y + one * apart + row;
         _mm512_storeu_ps(
             to, _mm512_fmadd_ps(_mm512_set1_ps(rows.factor), found, _mm512_loadu_ps(to)));

@@ -16,14 +16,14 @@ void copy_vectors(const float *table, const uint32_t *codes, int64_t count, floa
 }
 
 // A part of a row that can be written whole alone: in place where all of it is wanted.
-template <typename Write>
-void by_whole_row(int64_t columns, int64_t column, int64_t count, float *out, Write write) {
-    if (count == columns) {
-        write(out);
+void by_whole_row(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
+                  State &state) {
+    if (count == matrix->columns) {
+        decode_run(matrix, row, 1, out, state);
         return;
     }
-    std::vector<float> whole(columns);
-    write(whole.data());
+    std::vector<float> whole(matrix->columns);
+    decode_run(matrix, row, 1, whole.data(), state);
     std::copy_n(whole.data() + column, count, out);
 }
 
@@ -110,39 +110,12 @@ void decode_binary(const Packed *matrix, int64_t row, int64_t column, int64_t co
 
 void decode_bitmask(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,
                     State &state) {
-    const Bitmask &held = *reinterpret_cast<const Bitmask *>(matrix);
-    const int64_t columns = matrix->columns, bytes = bytes_of(columns, 1);
-    const uint8_t *line = held.mask + row * bytes;
-    if (row != state.row + 1) state.passed = loops->ones(held.mask, row * bytes);
-    const int64_t kept = loops->ones(line, bytes);
-    state.tile.resize(columns + 16);
-    float *values = state.tile.data();
-    if (kept) decode(held.values, 0, state.passed, kept, values, state.inner(0));
-    state.passed += kept;
-    state.row = row;
-    by_whole_row(columns, column, count, out, [&](float *whole) {
-        const float *next = loops->spread(line, values, columns / 8, whole);
-        for (int64_t k = columns / 8 * 8; k < columns; k++)
-            whole[k] = bit_of(line, k) ? *next++ : 0.0f;
-    });
+    by_whole_row(matrix, row, column, count, out, state);
 }
 
 void decode_two_of_four(const Packed *matrix, int64_t row, int64_t column, int64_t count,
                         float *out, State &state) {
-    const TwoOfFour &held = *reinterpret_cast<const TwoOfFour *>(matrix);
-    const int64_t columns = matrix->columns, eights = columns / 8;
-    const uint8_t *line = held.positions + row * bytes_of(columns / 2, 2);
-    state.tile.resize(columns / 2 + 8);
-    float *values = state.tile.data();
-    decode(held.values, row, 0, columns / 2, values, state.inner(0));
-    by_whole_row(columns, column, count, out, [&](float *whole) {
-        loops->spread_fours(line, values, eights, whole);
-        if (columns % 8 == 0) return;
-        whole += 8 * eights;
-        std::fill_n(whole, 4, 0.0f);
-        whole[line[eights] & 3] = values[4 * eights];
-        whole[line[eights] >> 2 & 3] = values[4 * eights + 1];
-    });
+    by_whole_row(matrix, row, column, count, out, state);
 }
 
 void decode_columns(const Packed *matrix, int64_t row, int64_t column, int64_t count, float *out,

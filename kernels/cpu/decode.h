@@ -106,6 +106,11 @@ inline void decode(const Packed *matrix, int64_t row, int64_t column, int64_t co
     matrix->decode(matrix, row, column, count, out, state);
 }
 
+// What decoding a matrix inside remembers; of plain numbers nothing.
+inline State &state_of(const Packed *matrix, State &whole, int which) {
+    return matrix->decode == decode_bfloat16 ? whole : whole.inner(which);
+}
+
 // Some columns of rows that follow each other.
 struct Excerpt {
     int64_t row, rows, column, count;
@@ -116,6 +121,10 @@ void decode_excerpt(const Packed *matrix, const Excerpt &of, float *out, State &
 
 // An excerpt [rows, count] of codes [.., columns] as numbers.
 void decode_codes(const Codes &codes, int64_t columns, const Excerpt &of, float *out);
+
+// What the codes of an excerpt of groups are worth, code * scale + shift; both [rows, count].
+void decode_worth(const IntegerGroups &held, const Excerpt &of, float *scales, float *shifts,
+                  State &state);
 
 // Whole rows that follow each other.
 inline void decode_run(const Packed *matrix, int64_t row, int64_t rows, float *out, State &state) {
@@ -154,6 +163,14 @@ inline int64_t ones_before(const uint8_t *mask, int64_t place) {
     int64_t found = loops->ones(mask, place / 8);
     for (int64_t i = place / 8 * 8; i < place; i++) found += bit_of(mask, i);
     return found;
+}
+
+// A row with zeros where a mask marks none; behind its values, where it ends, sixteen can be read.
+inline const float *spread_row(const uint8_t *mask, const float *values, int64_t columns,
+                               float *out) {
+    const float *next = loops->spread(mask, values, columns / 8, out);
+    for (int64_t k = columns / 8 * 8; k < columns; k++) out[k] = bit_of(mask, k) ? *next++ : 0.0f;
+    return next;
 }
 
 // Which row of which matrix a mixed row is; quickest where rows follow each other.

@@ -89,8 +89,15 @@ void decode_fours(const TwoOfFour &held, const Excerpt &of, float *out, State &s
     const float *values = state.tile.data();
     decode_run(held.values, of.row, of.rows, state.tile.data(), state.inner(0));
     const uint8_t *positions = held.positions + of.row * bytes;
-    for (int64_t i = 0; i < of.rows; i++, positions += bytes, values += half, out += columns)
-        loops->spread_fours(positions, values, columns / 8, out);
+    const int64_t eights = columns / 8;
+    for (int64_t i = 0; i < of.rows; i++, positions += bytes, values += half, out += columns) {
+        loops->spread_fours(positions, values, eights, out);
+        if (columns % 8 == 0) continue;
+        float *last = out + 8 * eights;
+        std::fill_n(last, 4, 0.0f);
+        last[positions[eights] & 3] = values[4 * eights];
+        last[positions[eights] >> 2 & 3] = values[4 * eights + 1];
+    }
 }
 
 // Kept values of all rows first, from an eighth place on.
@@ -104,11 +111,8 @@ void decode_kept(const Bitmask &held, const Excerpt &of, float *out, State &stat
     if (kept)
         decode_excerpt(held.values, {0, 1, state.passed - before, before + kept}, state.tile.data(),
                        state.inner(0));
-    for (int64_t i = 0; i < of.rows; i++, mask += bytes, out += columns) {
-        values = loops->spread(mask, values, columns / 8, out);
-        for (int64_t k = columns / 8 * 8; k < columns; k++)
-            out[k] = bit_of(mask, k) ? *values++ : 0.0f;
-    }
+    for (int64_t i = 0; i < of.rows; i++, mask += bytes, out += columns)
+        values = spread_row(mask, values, columns, out);
     state.passed += kept;
     state.row = of.row + of.rows - 1;
 }
@@ -146,6 +150,23 @@ void decode_turned(const IntegerGroups &held, const Excerpt &of, float *out, Sta
 
 }  // namespace
 
+void decode_worth(const IntegerGroups &held, const Excerpt &of, float *scales, float *shifts,
+                  State &state) {
+    const int64_t size = of.rows * of.count;
+    decode_excerpt(held.scales, of, scales, state_of(held.scales, state, 0));
+    if (held.unit != 1) loops->scale_by(scales, held.unit, size);
+    if (planes_of(held.zero_points)) {
+        decode_codes(held.zero_points, held.scales->columns, of, shifts);
+        for (int64_t i = 0; i < size; i++) shifts[i] *= -scales[i];
+        return;
+    }
+    if (held.offsets)
+        decode_excerpt(held.offsets, of, shifts, state_of(held.offsets, state, 1));
+    else
+        std::fill_n(shifts, size, 0.0f);
+    loops->combine(shifts, scales, -held.middle, size);
+}
+
 void decode_codes(const Codes &codes, int64_t columns, const Excerpt &of, float *out) {
     const float one = 1, none = 0;  // of all rows
     CodeBlock block = {{}, {}, columns, of.rows, of.column, of.count, (columns + 7) / 8 * 8,
@@ -179,7 +200,7 @@ void decode_excerpt(const Packed *matrix, const Excerpt &of, float *out, State &
         decode_turned(as<IntegerGroups>(as<Transposed>(matrix).held), of, out, state);
     } else if (has_entries(matrix, of.column)) {
         decode_entries(as<Codebook>(matrix), of, out, state);
-    } else if (matrix->decode == decode_two_of_four && whole && columns % 8 == 0) {
+    } else if (matrix->decode == decode_two_of_four && whole) {
         decode_fours(as<TwoOfFour>(matrix), of, out, state);
     } else if (matrix->decode == decode_bitmask && whole) {
         decode_kept(as<Bitmask>(matrix), of, out, state);

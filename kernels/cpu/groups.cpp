@@ -27,18 +27,7 @@ KeptGroups take_rows(const GroupSparse &held, int64_t row, int64_t rows, int64_t
     const int64_t groups = groups_of(held);
     state.tile.resize(4 * kept + 2);
     float *worth = state.tile.data(), *scales = worth + 2 * kept + 2, *shifts = scales + kept;
-    decode(values.scales, 0, passed, kept, scales, state.inner(0));
-    if (values.unit != 1) loops->scale_by(scales, values.unit, kept);
-    if (planes_of(values.zero_points)) {
-        decode_codes(values.zero_points, values.scales->columns, {0, 1, passed, kept}, shifts);
-        for (int64_t i = 0; i < kept; i++) shifts[i] *= -scales[i];
-    } else {
-        if (values.offsets)
-            decode(values.offsets, 0, passed, kept, shifts, state.inner(1));
-        else
-            std::fill_n(shifts, kept, 0.0f);
-        loops->combine(shifts, scales, -values.middle, kept);
-    }
+    decode_worth(values, {0, 1, passed, kept}, scales, shifts, state);
     worth[0] = worth[1] = 0;
     for (int64_t i = 0; i < kept; i++) worth[2 * i + 2] = scales[i], worth[2 * i + 3] = shifts[i];
     return {values.codes.planes[2] + passed * held.group_size / 2,

@@ -67,7 +67,7 @@ inline __attribute__((always_inline)) void write_in_groups(const CodeBlock &held
         };
         for (int64_t done = 0; done < held.count; done += 64) {
             __m512 found[4];
-            values(row, bytes_of_planes<PLANES>(held, row, held.column + done), found);
+            values(bytes_of_planes<PLANES>(held, row, held.column + done), found);
 #pragma GCC unroll 4
             for (int i = 0; i < 4; i++) {
                 const int64_t first = done + 16 * i, several = held.count - first;
@@ -101,8 +101,7 @@ void write_block(const CodeBlock &held, float *out) {
         return;
     }
     const __m512 middle = _mm512_set1_ps(held.middle);
-    const auto numbers = [](int64_t, __m512i codes, __m512 found[4])
-                             __attribute__((always_inline)) {
+    const auto numbers = [](__m512i codes, __m512 found[4]) __attribute__((always_inline)) {
         const auto wide = [](__m128i some) __attribute__((always_inline)) {
             return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(some));
         };
@@ -195,13 +194,12 @@ inline __attribute__((always_inline)) void entries_of(const Bytes &table, __m512
     }
 }
 
-template <int PLANES, bool HALVES, typename TableOf>
-inline __attribute__((always_inline)) void write_entries(const CodeBlock &held, TableOf table_of,
+template <int PLANES, bool HALVES>
+inline __attribute__((always_inline)) void write_entries(const CodeBlock &held, const Bytes &table,
                                                          float *out) {
     constexpr int REGISTERS = PLANES & 8 ? 4 : PLANES == 7 ? 2 : 1;
-    const auto entries = [&](int64_t row, __m512i codes, __m512 found[4])
-                             __attribute__((always_inline)) {
-        entries_of<REGISTERS, HALVES>(table_of(row), codes, found);
+    const auto entries = [&](__m512i codes, __m512 found[4]) __attribute__((always_inline)) {
+        entries_of<REGISTERS, HALVES>(table, codes, found);
     };
     if (held.factors)
         write_sixteens<PLANES>(held, out, entries, [&](__m512 number, auto of_group)
@@ -220,18 +218,17 @@ void write_looked_up(const CodeBlock &held, const Entries &table, float *out) {
     Bytes bytes(table.size);
     if (table.all) {
         bytes.take(table.all);
-        const auto same = [&](int64_t) -> const Bytes & { return bytes; };
         if (bytes.halves)
-            write_entries<PLANES, true>(held, same, out);
+            write_entries<PLANES, true>(held, bytes, out);
         else
-            write_entries<PLANES, false>(held, same, out);
+            write_entries<PLANES, false>(held, bytes, out);
         return;
     }
     CodeBlock one = held;
     one.rows = 1;
     for (int64_t row = 0; row < held.rows; row++, out += held.count) {
         bytes.take(table.rows + row * table.size);
-        write_entries<PLANES, true>(one, [&](int64_t) -> const Bytes & { return bytes; }, out);
+        write_entries<PLANES, true>(one, bytes, out);
         if (one.factors) one.factors += held.groups;
         for (int plane = 0; plane < 4; plane++) one.lines[plane] += held.bytes[plane];
     }
